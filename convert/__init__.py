@@ -1,0 +1,6 @@
+"""Convert Citrinet checkpoints between NeMo's `.nemo` archives and Transformers repositories."""
+
+from .nemo_archive import ConversionError, NemoArchive
+from .nemo_to_hf import ConversionReport, convert_nemo
+
+__all__ = ["ConversionError", "ConversionReport", "NemoArchive", "convert_nemo"]

@@ -1,0 +1,180 @@
+"""The Citrinet configuration: the network said plainly, one list entry per block."""
+
+import math
+import re
+
+from transformers import PreTrainedConfig
+
+# Where every class of a repository with remote code lives. The configuration carries the whole map, because saving a
+# model or a Trainer checkpoint would otherwise write only the class being saved.
+AUTO_MAP = {
+    "AutoConfig": "configuration_citrinet.CitrinetConfig",
+    "AutoModel": "modeling_citrinet.CitrinetModel",
+    "AutoModelForCTC": "modeling_citrinet.CitrinetForCTC",
+    "AutoFeatureExtractor": "feature_extraction_citrinet.CitrinetFeatureExtractor",
+    "AutoTokenizer": [None, "tokenization_citrinet.CitrinetTokenizer"],
+    "AutoProcessor": "processing_citrinet.CitrinetProcessor",
+}
+CUSTOM_PIPELINES = {
+    "automatic-speech-recognition": {
+        "impl": "pipeline_citrinet.CitrinetPipeline",
+        "pt": ["AutoModelForCTC"],
+        "type": "multimodal",
+    }
+}
+IS_REMOTE_CODE = __name__.startswith("transformers_modules")
+
+_GAMMA_KERNELS = [5, 3, 3, 3, 5, 5, 5, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7, 7, 9, 9, 9, 9, 11]
+_BLOCKS = len(_GAMMA_KERNELS)
+_ADAPTER_DEFAULTS = {"activation": "silu", "norm_position": "pre", "dropout": 0.0, "enabled": True}
+
+
+class CitrinetConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`CitrinetModel`]. The defaults are Citrinet-1024 with gamma 0.25, 23 blocks, no adapter.
+
+    Source: *Citrinet: Closing the Gap between Non-Autoregressive and Autoregressive End-to-End Models for Automatic
+    Speech Recognition* (arXiv:2104.01721); NeMo's `ConvASREncoder`, `ConvASRDecoder` and `LinearAdapter`.
+
+    Args:
+        vocab_size (`int`, defaults to 5001):
+            Outputs of the CTC head, the blank included.
+        num_mel_bins (`int`, defaults to 80):
+            Mel bins of the input features.
+        hop_length (`int`, defaults to 160):
+            Audio samples from one feature frame to the next.
+        hidden_sizes (`list[int]`, *optional*):
+            Output channels of each block. NeMo: `filters`.
+        num_repeats (`list[int]`, *optional*):
+            Separable convolutions in each block. NeMo: `repeat`.
+        kernel_sizes (`list[int]`, *optional*):
+            Kernel of each block's depthwise convolutions, after the gamma factor.
+        strides (`list[int]`, *optional*):
+            Stride of each block, taken by its last convolution. NeMo: `stride` with `stride_last`.
+        residuals (`list[bool]`, *optional*):
+            Whether each block has a residual branch, which strides with the block. NeMo: `residual`, `stride_add`.
+        dropouts (`list[float]`, *optional*):
+            Dropout of each block.
+        hidden_act (`str`, defaults to `"relu"`):
+            Activation inside and after a block.
+        se_reduction_ratio (`int`, defaults to 8):
+            Bottleneck of the squeeze-excitation.
+        se_context_size (`int`, defaults to -1):
+            Frames that the squeeze-excitation averages while training, drawn at random; -1 is the whole utterance.
+            In evaluation it is always the whole utterance, as in NeMo.
+        adapters (`list[dict]`, *optional*):
+            Adapters of every block in the order they apply, each
+            `{"name", "dim", "activation", "norm_position": "pre" | "post", "dropout", "enabled"}`.
+        tag_labels (`dict[str, list[str]]`, *optional*):
+            Labels of each tag category, in the order of the head's outputs.
+        pad_token_id (`int`, *optional*):
+            The CTC blank, which also pads. Defaults to `vocab_size - 1`, NeMo's place for it.
+        ctc_loss_reduction (`str`, defaults to `"mean_batch"`):
+            `"mean_batch"` sums over the frames and averages over the batch, as NeMo does; `"mean"` and `"sum"` are
+            those of `torch.nn.functional.ctc_loss`.
+        ctc_zero_infinity (`bool`, defaults to `True`):
+            Whether an utterance too short for its labels counts as zero rather than infinite loss.
+        tag_loss_weight (`float`, defaults to 0.1):
+            Weight of the mean cross-entropy over the tag categories beside the CTC loss.
+
+    Raises:
+        ValueError: if the lists differ in length, a value cannot make a network, or an adapter or category repeats.
+    """
+
+    model_type = "citrinet"
+    keys_to_ignore_at_inference = ["last_hidden_state", "hidden_states", "attention_mask"]
+
+    def __init__(
+        self,
+        vocab_size=5001,
+        num_mel_bins=80,
+        hop_length=160,
+        hidden_sizes=None,
+        num_repeats=None,
+        kernel_sizes=None,
+        strides=None,
+        residuals=None,
+        dropouts=None,
+        hidden_act="relu",
+        se_reduction_ratio=8,
+        se_context_size=-1,
+        adapters=None,
+        tag_labels=None,
+        pad_token_id=None,
+        ctc_loss_reduction="mean_batch",
+        ctc_zero_infinity=True,
+        tag_loss_weight=0.1,
+        **kwargs,
+    ):
+        kwargs.pop("custom_pipelines", None)
+        kwargs.pop("auto_map", None)
+        self.vocab_size = vocab_size
+        self.num_mel_bins = num_mel_bins
+        self.hop_length = hop_length
+        self.hidden_sizes = hidden_sizes or [1024] * _BLOCKS
+        self.num_repeats = num_repeats or [1] + [5] * (_BLOCKS - 2) + [1]
+        self.kernel_sizes = kernel_sizes or _GAMMA_KERNELS
+        self.strides = strides or [2 if block in (1, 7, 14) else 1 for block in range(_BLOCKS)]
+        self.residuals = residuals or [False] + [True] * (_BLOCKS - 2) + [False]
+        self.dropouts = dropouts or [0.0] + [0.1] * (_BLOCKS - 2) + [0.0]
+        self.hidden_act = hidden_act
+        self.se_reduction_ratio = se_reduction_ratio
+        self.se_context_size = se_context_size
+        self.adapters = [_ADAPTER_DEFAULTS | adapter for adapter in adapters or []]
+        self.tag_labels = tag_labels or {}
+        self.ctc_loss_reduction = ctc_loss_reduction
+        self.ctc_zero_infinity = ctc_zero_infinity
+        self.tag_loss_weight = tag_loss_weight
+        self._check()
+        super().__init__(pad_token_id=vocab_size - 1 if pad_token_id is None else pad_token_id, **kwargs)
+        self.auto_map = dict(AUTO_MAP)
+        if IS_REMOTE_CODE:
+            # Only then may pipeline() fetch its class from the repository; an installed citrinet registers its own.
+            self.custom_pipelines = CUSTOM_PIPELINES
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.hidden_sizes)
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the encoder output."""
+        return self.hidden_sizes[-1]
+
+    @property
+    def inputs_to_logits_ratio(self) -> int:
+        """Audio samples for each frame of logits, as CTC pipelines need it."""
+        return self.hop_length * math.prod(self.strides)
+
+    def to_dict(self):
+        """Serialise; the class of the pipeline is named for those who load with remote code."""
+        return super().to_dict() | {"custom_pipelines": CUSTOM_PIPELINES}
+
+    def _check(self):
+        lists = ("num_repeats", "kernel_sizes", "strides", "residuals", "dropouts")
+        for name in lists:
+            if len(getattr(self, name)) != self.num_hidden_layers:
+                raise ValueError(
+                    f"`{name}` has {len(getattr(self, name))} entries for {self.num_hidden_layers} blocks: "
+                    "give one entry for each block in `hidden_sizes`."
+                )
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernel_sizes):
+            raise ValueError(f"`kernel_sizes` must be odd and positive, got {self.kernel_sizes}.")
+        for name in ("hidden_sizes", "num_repeats", "strides"):
+            if any(value < 1 for value in getattr(self, name)):
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.ctc_loss_reduction not in ("mean_batch", "mean", "sum"):
+            raise ValueError(f"`ctc_loss_reduction` is {self.ctc_loss_reduction!r}; use 'mean_batch', 'mean' or 'sum'.")
+        names = [adapter["name"] for adapter in self.adapters]
+        if len(set(names)) != len(names):
+            raise ValueError(f"adapter names repeat: {names}.")
+        for name in names + list(self.tag_labels):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"{name!r} cannot name an adapter or tag category: use letters, digits, '_' and '-'.")
+        for adapter in self.adapters:
+            if adapter["norm_position"] not in ("pre", "post"):
+                raise ValueError(f"adapter {adapter['name']!r}: `norm_position` must be 'pre' or 'post'.")
+
+
+__all__ = ["CitrinetConfig"]

@@ -1,0 +1,173 @@
+"""Waveform to normalised log-mel features, with NeMo's arithmetic."""
+
+import numpy as np
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
+
+from .audio_citrinet import to_mono_float32
+
+LOG_GUARD = 2.0**-24
+STD_GUARD = 1e-5
+FRONTENDS = ("nemo-2.5", "nemo-2.4")
+
+
+class CitrinetFeatureExtractor(SequenceFeatureExtractor):
+    r"""
+    Log-mel features as NeMo's `AudioToMelSpectrogramPreprocessor` makes them with `normalize: per_feature`.
+
+    Every utterance is computed on its own, so its features do not depend on what it is batched with.
+
+    Args:
+        feature_size (`int`, defaults to 80): Mel bins, on the Slaney scale with Slaney normalisation.
+        sampling_rate (`int`, defaults to 16000): Samples a second.
+        hop_length (`int`, defaults to 160): Samples between frames.
+        win_length (`int`, defaults to 400): Samples under the (symmetric Hann) window.
+        n_fft (`int`, defaults to 512): Samples of the Fourier transform.
+        preemphasis (`float`, defaults to 0.97): Coefficient of the pre-emphasis filter; 0 switches it off.
+        pad_to_multiple_of (`int`, defaults to 16): Frames are padded with zeros to a multiple of this.
+        frontend (`str`, defaults to `"nemo-2.5"`):
+            Which NeMo's arithmetic. `"nemo-2.5"` and later pad the signal with zeros and give `n // hop_length` frames;
+            `"nemo-2.4"` and earlier reflect it and give one frame more. A `.nemo` file does not say which one trained
+            it, so a checkpoint says it in `preprocessor_config.json`.
+    """
+
+    model_input_names = ["input_features", "attention_mask"]
+
+    def __init__(
+        self,
+        feature_size=80,
+        sampling_rate=16000,
+        hop_length=160,
+        win_length=400,
+        n_fft=512,
+        preemphasis=0.97,
+        pad_to_multiple_of=16,
+        frontend="nemo-2.5",
+        padding_value=0.0,
+        **kwargs,
+    ):
+        if frontend not in FRONTENDS:
+            raise ValueError(f"`frontend` is {frontend!r}; it must be one of {', '.join(FRONTENDS)}.")
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        self.hop_length = hop_length
+        self.win_length = win_length
+        self.n_fft = n_fft
+        self.preemphasis = preemphasis
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.frontend = frontend
+        self.return_attention_mask = True
+        # These two names are the ones that Transformers leaves out of the saved configuration.
+        self.window = torch.hann_window(win_length, periodic=False).numpy()
+        self.mel_filters = mel_filter_bank(
+            num_frequency_bins=n_fft // 2 + 1,
+            num_mel_filters=feature_size,
+            min_frequency=0.0,
+            max_frequency=sampling_rate / 2,
+            sampling_rate=sampling_rate,
+            norm="slaney",
+            mel_scale="slaney",
+        ).astype(np.float32)
+
+    def __call__(
+        self,
+        raw_speech,
+        sampling_rate=None,
+        padding=True,
+        max_length=None,
+        truncation=False,
+        pad_to_multiple_of=None,
+        return_attention_mask=None,
+        return_tensors=None,
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Compute features for one waveform or a batch of them.
+
+        Args:
+            raw_speech: One waveform (n,), a batch (B, n), or a list of waveforms, each mono or stereo; arrays,
+                tensors or lists of numbers, float or integer.
+            sampling_rate (`int`, *optional*): The waveforms' rate in Hz, checked against the model's.
+            padding, max_length, truncation, pad_to_multiple_of, return_attention_mask, return_tensors:
+                As in [`SequenceFeatureExtractor.pad`], counted in frames.
+
+        Returns:
+            `BatchFeature`: `input_features` (B, T, feature_size) float32 and `attention_mask` (B, T) int32.
+
+        Raises:
+            ValueError: for another sampling rate, audio shorter than one hop, or NaN or infinite samples.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"audio of {sampling_rate} Hz given to a model of {self.sampling_rate} Hz: resample it first, for "
+                "example with `torchaudio.functional.resample`, or call the pipeline, which does."
+            )
+        features = [self.extract(waveform) for waveform in _as_list(raw_speech)]
+        padded = self.pad(
+            BatchFeature({"input_features": features}),
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=self.pad_to_multiple_of if pad_to_multiple_of is None else pad_to_multiple_of,
+            return_attention_mask=return_attention_mask,
+            return_tensors=return_tensors,
+        )
+        return padded
+
+    def extract(self, waveform) -> np.ndarray:
+        """
+        Features of one waveform, without padding frames.
+
+        Args:
+            waveform: (n,), (channels, n) or (n, channels), float or integer samples at `sampling_rate`.
+
+        Returns:
+            `np.ndarray`: (T, feature_size) float32, mean 0 and variance 1 over time.
+
+        Raises:
+            ValueError: for audio shorter than one hop, or NaN or infinite samples.
+        """
+        samples = torch.from_numpy(to_mono_float32(waveform))
+        if len(samples) < self.hop_length:
+            raise ValueError(
+                f"audio has {len(samples)} samples: at least {self.hop_length} are needed "
+                f"({1000 * self.hop_length / self.sampling_rate:g} ms at {self.sampling_rate} Hz)."
+            )
+        if not torch.isfinite(samples).all():
+            raise ValueError("audio holds NaN or infinite samples: repair the recording or drop it.")
+        return _normalize(self._log_mel(samples)).T.contiguous().numpy()
+
+    def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
+        """(n,) -> (feature_size, T), step by step as NeMo rounds it: the network amplifies the last bit a hundredfold."""
+        emphasized = torch.cat([samples[:1], samples[1:] - self.preemphasis * samples[:-1]])
+        reflect = self.frontend == "nemo-2.4" and len(samples) > self.n_fft // 2  # shorter audio cannot be reflected
+        spectrum = torch.stft(
+            emphasized,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            window=torch.from_numpy(self.window),
+            pad_mode="reflect" if reflect else "constant",
+            return_complex=True,
+        )
+        frames = len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
+        magnitude = torch.view_as_real(spectrum[:, :frames]).square().sum(dim=-1).sqrt()
+        return torch.log(torch.from_numpy(self.mel_filters).T @ magnitude.square() + LOG_GUARD)
+
+
+def _normalize(log_mel: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and (unbiased) deviation 1 over time; a single frame, which has no deviation, becomes zero."""
+    frames = log_mel.shape[1]
+    centered = log_mel - log_mel.sum(dim=1, keepdim=True) / frames
+    deviation = (centered.square().sum(dim=1, keepdim=True) / max(frames - 1, 1)).sqrt()
+    return centered / (deviation + STD_GUARD)
+
+
+def _as_list(raw_speech) -> list:
+    """One waveform or a batch of them, as a list of waveforms; a two-dimensional array is a batch."""
+    if hasattr(raw_speech, "ndim"):
+        return [raw_speech] if raw_speech.ndim == 1 else list(raw_speech)
+    return [raw_speech] if len(raw_speech) == 0 or np.isscalar(raw_speech[0]) else list(raw_speech)
+
+
+__all__ = ["CitrinetFeatureExtractor"]

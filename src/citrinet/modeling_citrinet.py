@@ -1,0 +1,437 @@
+"""
+The Citrinet network in PyTorch, from small parts up to heads. Hidden states are (B, T, C) everywhere.
+
+Source: *Citrinet* (arXiv:2104.01721) and NeMo's `ConvASREncoder`, `JasperBlock`, `SqueezeExcite`, `LinearAdapter` and
+`ConvASRDecoder`, whose numbers this module reproduces.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from .configuration_citrinet import CitrinetConfig
+
+if TYPE_CHECKING:  # saving a model copies the modules that it imports: the pipeline and all that it needs among them
+    from .pipeline_citrinet import CitrinetPipeline  # noqa: F401
+    from .processing_citrinet import CitrinetProcessor  # noqa: F401
+
+BATCH_NORM_EPS = 1e-3
+# Matrix libraries multiply a few rows by another route, with other rounding, than many. With rows to spare the route is
+# always the second, so an utterance comes out the same, bit for bit, alone and in a batch.
+SPARE_ROWS = 16
+
+
+@dataclass
+class CitrinetModelOutput(ModelOutput):
+    """
+    Output of [`CitrinetModel`].
+
+    Args:
+        last_hidden_state: (B, T', C), the encoder output; frames outside `attention_mask` mean nothing.
+        attention_mask: (B, T') bool, True at valid frames.
+        hidden_states: input features and the output of every block, with `output_hidden_states`.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    attention_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class CitrinetCTCOutput(ModelOutput):
+    """
+    Output of [`CitrinetForCTC`].
+
+    Args:
+        loss: CTC loss plus the weighted tag loss, when labels were given.
+        logits: (B, T', V), before log-softmax; in evaluation the frames outside `attention_mask` say blank.
+        tag_logits: category -> (B, n), before softmax.
+        last_hidden_state: (B, T', C), the encoder output.
+        attention_mask: (B, T') bool, True at valid frames.
+        hidden_states: input features and the output of every block, with `output_hidden_states`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    tag_logits: dict[str, torch.FloatTensor] | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    attention_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class CitrinetGenerateOutput(ModelOutput):
+    """
+    Output of [`CitrinetForCTC.generate`] with `return_dict_in_generate`.
+
+    Args:
+        sequences: (B, T') token ids, blank at padded frames.
+        logits: (B, T', V).
+    """
+
+    sequences: torch.LongTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+def masked_mean(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean over valid frames in float32: (B, T, C), (B, T) -> (B, C). No valid frame gives zero."""
+    hidden_states = hidden_states.float()
+    if mask is None:
+        return hidden_states.mean(dim=1)
+    total = hidden_states.masked_fill(~mask[..., None], 0.0).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class CitrinetBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over the last axis: (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=BATCH_NORM_EPS)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden_states.flatten(0, 1)).view_as(hidden_states)
+
+
+class CitrinetSeparableConv(nn.Module):
+    """Depthwise convolution over time, pointwise product over channels, batch normalisation."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.depthwise = nn.Conv1d(
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=in_channels,
+            bias=False,
+        )
+        self.pointwise = nn.Linear(in_channels, out_channels, bias=False)
+        self.norm = CitrinetBatchNorm(out_channels)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
+        """(B, T, C_in), (B, T) -> (B, T / stride, C_out), (B, T / stride)."""
+        if mask is not None:
+            # The depthwise convolution is the one step that looks at other frames: what it reads from padding must be 0.
+            hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
+            mask = mask[:, :: self.stride]
+        hidden_states = self.depthwise(hidden_states.transpose(1, 2)).transpose(1, 2)
+        return self.norm(self.pointwise(hidden_states)), mask
+
+
+class CitrinetSqueezeExcitation(nn.Module):
+    """Scale each channel by a gate computed from the channel means of the utterance."""
+
+    def __init__(self, config: CitrinetConfig, channels: int):
+        super().__init__()
+        self.context_size = config.se_context_size
+        self.down = nn.Linear(channels, channels // config.se_reduction_ratio, bias=False)
+        self.up = nn.Linear(channels // config.se_reduction_ratio, channels, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(B, T, C), (B, T) -> (B, T, C)."""
+        context, context_mask = self._context(hidden_states, mask)
+        mean = masked_mean(context, context_mask).to(hidden_states.dtype)
+        gate = torch.sigmoid(self.up(F.relu(self.down(F.pad(mean, (0, 0, 0, SPARE_ROWS))))))
+        return hidden_states * gate[: len(mean), None]
+
+    def _context(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
+        """The frames to average: in training a random window if the model has one, else all."""
+        frames = hidden_states.shape[1]
+        if not self.training or self.context_size <= 0 or frames <= self.context_size:
+            return hidden_states, mask
+        start = int(torch.randint(frames - self.context_size, ()))
+        window = slice(start, start + self.context_size)
+        return hidden_states[:, window], None if mask is None else mask[:, window]
+
+
+class CitrinetAdapter(nn.Module):
+    """Residual bottleneck, `x + up(act(down(x)))`, normalised before or after; NeMo's `LinearAdapter`."""
+
+    def __init__(self, channels: int, adapter: dict):
+        super().__init__()
+        self.pre_norm = adapter["norm_position"] == "pre"
+        self.enabled = adapter["enabled"]
+        self.norm = nn.LayerNorm(channels)
+        self.down = nn.Linear(channels, adapter["dim"], bias=False)
+        self.act = ACT2FN[adapter["activation"]]
+        self.up = nn.Linear(adapter["dim"], channels, bias=False)
+        self.dropout = nn.Dropout(adapter["dropout"])
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        if not self.enabled:
+            return hidden_states
+        update = self.norm(hidden_states) if self.pre_norm else hidden_states
+        update = self.up(self.act(self.down(update)))
+        if not self.pre_norm:
+            update = self.norm(update)
+        return hidden_states + self.dropout(update)
+
+
+class CitrinetBlock(GradientCheckpointingLayer):
+    """Separable convolutions, squeeze-excitation, residual branch, activation, adapters; NeMo's `JasperBlock`."""
+
+    def __init__(self, config: CitrinetConfig, layer_idx: int):
+        super().__init__()
+        in_channels = config.hidden_sizes[layer_idx - 1] if layer_idx else config.num_mel_bins
+        channels = config.hidden_sizes[layer_idx]
+        repeats = config.num_repeats[layer_idx]
+        self.stride = config.strides[layer_idx]
+        self.convs = nn.ModuleList(
+            CitrinetSeparableConv(
+                in_channels if repeat == 0 else channels,
+                channels,
+                config.kernel_sizes[layer_idx],
+                self.stride if repeat == repeats - 1 else 1,
+            )
+            for repeat in range(repeats)
+        )
+        self.squeeze_excitation = CitrinetSqueezeExcitation(config, channels)
+        self.residual = None
+        if config.residuals[layer_idx]:
+            self.residual = nn.Linear(in_channels, channels, bias=False)
+            self.residual_norm = CitrinetBatchNorm(channels)
+        self.act = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.dropouts[layer_idx])
+        self.adapters = nn.ModuleDict({a["name"]: CitrinetAdapter(channels, a) for a in config.adapters})
+
+    def forward(self, inputs: torch.Tensor, mask: Optional[torch.Tensor] = None):
+        """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
+        hidden_states = inputs
+        for repeat, conv in enumerate(self.convs):
+            if repeat:
+                hidden_states = self.dropout(self.act(hidden_states))
+            hidden_states, mask = conv(hidden_states, mask)
+        hidden_states = self.squeeze_excitation(hidden_states, mask)
+        if self.residual is not None:
+            hidden_states = hidden_states + self.residual_norm(self.residual(inputs[:, :: self.stride]))
+        hidden_states = self.dropout(self.act(hidden_states))
+        for adapter in self.adapters.values():
+            hidden_states = adapter(hidden_states)
+        return hidden_states, mask
+
+
+class CitrinetPreTrainedModel(PreTrainedModel):
+    """Weights, loading and saving for every Citrinet model."""
+
+    config_class = CitrinetConfig
+    base_model_prefix = "model"
+    main_input_name = "input_features"
+    input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CitrinetBlock"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """NeMo's: Xavier for convolutions and heads; adapters start as the identity."""
+        super()._init_weights(module)
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, CitrinetAdapter):
+            init.zeros_(module.up.weight if module.pre_norm else module.norm.weight)
+
+
+class CitrinetModel(CitrinetPreTrainedModel):
+    """The encoder: mel features to hidden states at an eighth (the product of the strides) of their rate."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^ctc_head\.", r"^tag_heads\."]
+
+    def __init__(self, config: CitrinetConfig):
+        super().__init__(config)
+        self.blocks = nn.ModuleList(CitrinetBlock(config, idx) for idx in range(config.num_hidden_layers))
+        self.post_init()
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> CitrinetModelOutput | tuple:
+        """
+        Encode features.
+
+        Args:
+            input_features: (B, T, num_mel_bins), padded on the right.
+            attention_mask: (B, T), nonzero at valid frames; none means that all are valid.
+            output_hidden_states: whether to return every block's output.
+            return_dict: whether to return a [`CitrinetModelOutput`] rather than a tuple.
+
+        Returns:
+            [`CitrinetModelOutput`] with T' = ceil(T / product of the strides).
+        """
+        output_hidden_states = _default(output_hidden_states, self.config.output_hidden_states)
+        hidden_states = input_features.to(self.dtype)
+        mask = None if attention_mask is None else attention_mask.bool()
+        all_hidden_states = (hidden_states,)
+        for block in self.blocks:
+            hidden_states, mask = block(hidden_states, mask)
+            if output_hidden_states:
+                all_hidden_states += (hidden_states,)
+        output = CitrinetModelOutput(
+            last_hidden_state=hidden_states,
+            attention_mask=mask,
+            hidden_states=all_hidden_states if output_hidden_states else None,
+        )
+        return output if _default(return_dict, self.config.return_dict) else output.to_tuple()
+
+
+class CitrinetForCTC(CitrinetPreTrainedModel, GenerationMixin):
+    """The encoder with a CTC head and, where the configuration names categories, linear tag heads."""
+
+    accepts_loss_kwargs = False  # else Trainer multiplies the loss by the steps of gradient accumulation
+
+    def __init__(self, config: CitrinetConfig):
+        super().__init__(config)
+        self.model = CitrinetModel(config)
+        self.ctc_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.tag_heads = nn.ModuleDict(
+            {category: nn.Linear(config.hidden_size, len(labels)) for category, labels in config.tag_labels.items()}
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        tag_labels: dict[str, torch.Tensor] | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> CitrinetCTCOutput | tuple:
+        """
+        Compute the logits of both heads, and the loss when there are labels.
+
+        Args:
+            input_features: (B, T, num_mel_bins), padded on the right.
+            attention_mask: (B, T), nonzero at valid frames; none means that all are valid.
+            labels: (B, L) token ids; negative ones and the blank are padding.
+            tag_labels: category -> (B,) class; negative means unknown and does not count. A category may be absent.
+            output_hidden_states: whether to return every block's output.
+            return_dict: whether to return a [`CitrinetCTCOutput`] rather than a tuple.
+
+        Returns:
+            [`CitrinetCTCOutput`]; the loss is CTC + `tag_loss_weight` x mean cross-entropy over categories.
+
+        Raises:
+            ValueError: for a label outside the vocabulary or a tag category that the model does not have.
+        """
+        encoded = self.model(
+            input_features, attention_mask, output_hidden_states=output_hidden_states, return_dict=True, **kwargs
+        )
+        logits = self.ctc_head(encoded.last_hidden_state)
+        tag_logits = self.classify_tags(encoded.last_hidden_state, encoded.attention_mask)
+        loss = None
+        if labels is not None:
+            loss = self._ctc_loss(logits, encoded.attention_mask, labels)
+        if tag_labels:
+            tag_loss = self.config.tag_loss_weight * self._tag_loss(tag_logits, tag_labels)
+            loss = tag_loss if loss is None else loss + tag_loss
+        if not self.training and encoded.attention_mask is not None:
+            logits = self._blank_padding(logits, encoded.attention_mask)
+        output = CitrinetCTCOutput(
+            loss=loss,
+            logits=logits,
+            tag_logits=tag_logits or None,
+            last_hidden_state=encoded.last_hidden_state,
+            attention_mask=encoded.attention_mask,
+            hidden_states=encoded.hidden_states,
+        )
+        return output if _default(return_dict, self.config.return_dict) else output.to_tuple()
+
+    def classify_tags(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """
+        Apply the tag heads to the mean of the encoder output.
+
+        Args:
+            hidden_states: (B, T', C), the encoder output.
+            mask: (B, T') bool, the frames to average; none means all.
+
+        Returns:
+            category -> (B, n) logits.
+        """
+        pooled = masked_mean(hidden_states, mask).to(hidden_states.dtype)
+        return {category: head(pooled) for category, head in self.tag_heads.items()}
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        return_dict_in_generate: bool = False,
+        **kwargs,
+    ) -> torch.LongTensor | CitrinetGenerateOutput:
+        """
+        Greedy CTC decoding: the best token of every frame, to be collapsed by `processor.batch_decode`.
+
+        Args:
+            input_features: (B, T, num_mel_bins).
+            attention_mask: (B, T).
+            return_dict_in_generate: whether to return a [`CitrinetGenerateOutput`] with the logits.
+
+        Returns:
+            (B, T') token ids, blank at padded frames.
+        """
+        output = self(input_features, attention_mask, return_dict=True)
+        sequences = output.logits.argmax(dim=-1)
+        if output.attention_mask is not None:
+            sequences = sequences.masked_fill(~output.attention_mask, self.config.pad_token_id)
+        if return_dict_in_generate:
+            return CitrinetGenerateOutput(sequences=sequences, logits=output.logits)
+        return sequences
+
+    def _blank_padding(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Let frames outside the mask say blank, so that whoever ignores the mask reads nothing from them."""
+        blank = torch.full_like(logits[:1, :1], torch.finfo(logits.dtype).min)
+        blank[..., self.config.pad_token_id] = 0.0
+        return torch.where(mask[..., None], logits, blank)
+
+    def _ctc_loss(self, logits: torch.Tensor, mask: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_compiling() and labels.numel() and labels.max() >= self.config.vocab_size:
+            raise ValueError(f"label {int(labels.max())} is outside the vocabulary of {self.config.vocab_size}.")
+        blank = self.config.pad_token_id
+        is_label = (labels >= 0) & (labels != blank)
+        batch, frames = logits.shape[:2]
+        input_lengths = mask.sum(dim=1) if mask is not None else logits.new_full((batch,), frames, dtype=torch.long)
+        reduction = self.config.ctc_loss_reduction
+        loss = F.ctc_loss(
+            F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1),
+            labels.masked_select(is_label),
+            input_lengths,
+            is_label.sum(dim=1),
+            blank=blank,
+            reduction="sum" if reduction == "mean_batch" else reduction,
+            zero_infinity=self.config.ctc_zero_infinity,
+        )
+        return loss / batch if reduction == "mean_batch" else loss
+
+    def _tag_loss(self, tag_logits: dict[str, torch.Tensor], tag_labels: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy over the categories; a category without a single known label counts as zero."""
+        unknown = sorted(set(tag_labels) - set(tag_logits))
+        if unknown:
+            raise ValueError(f"`tag_labels` names {unknown}; this model has the categories {sorted(tag_logits)}.")
+        losses = []
+        for category, target in tag_labels.items():
+            target = target.masked_fill(target < 0, -100)
+            total = F.cross_entropy(tag_logits[category].float(), target, reduction="sum")
+            losses.append(total / (target >= 0).sum().clamp(min=1))
+        return torch.stack(losses).mean()
+
+
+def _default(value, default):
+    return default if value is None else value
+
+
+__all__ = ["CitrinetForCTC", "CitrinetModel", "CitrinetPreTrainedModel"]

@@ -1,0 +1,178 @@
+"""
+From what the CTC head wrote to transcript, entities and tags.
+
+The head writes tags inline: `ENTITY_<TYPE> ... END` round an entity, `CATEGORY_VALUE` for what it heard of the speaker.
+Which types and categories exist is open; only their form is known.
+"""
+
+import re
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple
+
+ENTITY_PREFIX = "ENTITY_"
+END = "END"
+NONE = "NONE"
+
+# A whole vocabulary piece that is a marker: upper case with an underscore (AGE_14_25, AGE_<14, ENTITY_SONG_NAME) or END.
+MARKER_PIECE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9<>+\-]+)+|END")
+# The same in running text, for callers that have no token ids. END must then stand free of other Latin letters.
+_MARKER_IN_TEXT = rf"(?<![A-Za-z0-9_])(?:{MARKER_PIECE.pattern})(?![A-Za-z0-9_])"
+# Characters of scripts that put no spaces between words, with their punctuation.
+_UNSPACED = re.compile(r"[\u2e80-\u303f\u3040-\u30ff\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+
+
+class Span(NamedTuple):
+    """Frames [start, end) of a character and the index of the token it came from."""
+
+    start: float
+    end: float
+    token: int
+
+
+class Marker(NamedTuple):
+    """A tag or entity marker: its place [start, end) in the text, and its name."""
+
+    start: int
+    end: int
+    name: str
+
+
+@dataclass
+class Entity:
+    """An entity: its type, its text and where that stands in the transcript, [start, end)."""
+
+    type: str
+    text: str
+    start: int
+    end: int
+
+
+@dataclass
+class Transcript:
+    """
+    What a text with markers says.
+
+    Args:
+        text: the text as the CTC head wrote it.
+        transcript: the text without markers.
+        entities: the entities in order of their start, offsets counted in `transcript`.
+        tags: category -> label, the last one written.
+        sources: for each character of `transcript` its index in `text`.
+        tag_sources: category -> index in `text` of its label.
+    """
+
+    text: str
+    transcript: str
+    entities: list[Entity] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    sources: list[int] = field(default_factory=list)
+    tag_sources: dict[str, int] = field(default_factory=dict)
+
+
+def find_markers(text: str, labels: list[str] | None = None) -> list[Marker]:
+    """
+    Find markers by their form, where no token ids tell them.
+
+    Args:
+        text: what the CTC head wrote; markers may be glued to characters that are not Latin, as in `滴鸡精END调`.
+        labels: known tag labels, which are found glued to one another too.
+
+    Returns:
+        The markers in order.
+    """
+    known = "|".join(re.escape(label) for label in sorted(labels or [], key=len, reverse=True) if label != NONE)
+    pattern = re.compile(f"{known}|{_MARKER_IN_TEXT}" if known else _MARKER_IN_TEXT)
+    return [Marker(match.start(), match.end(), match.group()) for match in pattern.finditer(text)]
+
+
+def parse_transcript(text: str, markers: list[Marker] | None = None, categories: list[str] | None = None) -> Transcript:
+    """
+    Take a text with markers apart. Nothing in the text makes it fail, and no spoken text is lost.
+
+    A stray `END` is dropped. Entities may nest. An entity that is never closed reaches to the next marker.
+
+    Args:
+        text: what the CTC head wrote.
+        markers: where the markers stand, known from token ids; found by their form if not given.
+        categories: names of tag categories that hold an underscore, which their form alone does not tell.
+
+    Returns:
+        [`Transcript`].
+    """
+    markers = find_markers(text) if markers is None else markers
+    sources = _kept(text, markers)
+    result = Transcript(text, "".join(text[i] for i in sources), sources=sources)
+    open_entities: list[Marker] = []
+    for marker in markers:
+        if marker.name.startswith(ENTITY_PREFIX):
+            open_entities.append(marker)
+        elif marker.name == END:
+            if open_entities:
+                _add_entity(result, open_entities.pop(), marker.start)
+        else:
+            category = _category(marker.name, categories or [])
+            result.tags[category] = marker.name
+            result.tag_sources[category] = marker.start
+    for marker in open_entities:
+        _add_entity(result, marker, min((m.start for m in markers if m.start >= marker.end), default=len(text)))
+    result.entities.sort(key=lambda entity: (entity.start, -entity.end))
+    return result
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """
+    Spans [start, end) of the words in a text.
+
+    Between spaces, a run of letters or digits is a word, as in English. A character of a script that puts no spaces
+    between words (Chinese, Japanese) is a word of its own: the convention of the mixed error rate. Punctuation belongs
+    to the word before it.
+    """
+    words: list[tuple[int, int]] = []
+    joins = False  # whether a letter would continue the last word
+    for index, char in enumerate(text):
+        if char.isspace():
+            continue
+        touches = bool(words) and words[-1][1] == index
+        is_letter = char.isalnum()
+        unspaced = is_letter and _UNSPACED.match(char) is not None
+        if touches and (not is_letter or (joins and not unspaced)):
+            words[-1] = (words[-1][0], index + 1)
+        else:
+            words.append((index, index + 1))
+            joins = not unspaced
+    return words
+
+
+def _kept(text: str, markers: list[Marker]) -> list[int]:
+    """Indices of the characters that stay when the markers and the spaces that set them off are taken out."""
+    in_marker = {index for marker in markers for index in range(marker.start, marker.end)}
+    kept: list[int] = []
+    for is_gap, run in groupby(range(len(text)), key=lambda index: index in in_marker or text[index].isspace()):
+        indices = list(run)
+        kept += _one_space(text, indices, in_marker) if is_gap and not in_marker.isdisjoint(indices) else indices
+    return kept
+
+
+def _one_space(text: str, gap: list[int], in_marker: set[int]) -> list[int]:
+    """What a gap with markers leaves: one of its spaces between two letters of scripts with spaces, else nothing."""
+    before, after = gap[0] - 1, gap[-1] + 1
+    if before < 0 or after == len(text) or _UNSPACED.match(text[before]) or _UNSPACED.match(text[after]):
+        return []
+    return [index for index in gap if index not in in_marker][:1]
+
+
+def _add_entity(result: Transcript, opened: Marker, stop: int) -> None:
+    inside = [i for i, source in enumerate(result.sources) if opened.end <= source < stop]
+    while inside and result.transcript[inside[0]].isspace():
+        inside.pop(0)
+    while inside and result.transcript[inside[-1]].isspace():
+        inside.pop()
+    if inside:
+        start, end = inside[0], inside[-1] + 1
+        result.entities.append(Entity(opened.name[len(ENTITY_PREFIX) :], result.transcript[start:end], start, end))
+
+
+def _category(name: str, categories: list[str]) -> str:
+    known = [category for category in categories if name.startswith(f"{category}_")]
+    return max(known, key=len) if known else name.split("_", 1)[0]
