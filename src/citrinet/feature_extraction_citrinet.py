@@ -127,15 +127,31 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: for audio shorter than one hop, or NaN or infinite samples.
         """
-        samples = torch.from_numpy(to_mono_float32(waveform))
+        samples = torch.from_numpy(self.check(waveform))
+        return _normalize(self._log_mel(samples)).T.contiguous().numpy()
+
+    def check(self, waveform) -> np.ndarray:
+        """
+        Samples as [`extract`] takes them, or the reason why it cannot.
+
+        Args:
+            waveform: (n,), (channels, n) or (n, channels), float or integer samples at `sampling_rate`.
+
+        Returns:
+            `np.ndarray`: (n,) float32.
+
+        Raises:
+            ValueError: for audio shorter than one hop, or NaN or infinite samples.
+        """
+        samples = to_mono_float32(waveform)
         if len(samples) < self.hop_length:
             raise ValueError(
                 f"audio has {len(samples)} samples: at least {self.hop_length} are needed "
                 f"({1000 * self.hop_length / self.sampling_rate:g} ms at {self.sampling_rate} Hz)."
             )
-        if not torch.isfinite(samples).all():
+        if not np.isfinite(samples).all():
             raise ValueError("audio holds NaN or infinite samples: repair the recording or drop it.")
-        return _normalize(self._log_mel(samples)).T.contiguous().numpy()
+        return samples
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
         """(n,) -> (feature_size, T), step by step as NeMo rounds it: the network amplifies the last bit a hundredfold."""

@@ -24,9 +24,6 @@ if TYPE_CHECKING:  # saving a model copies the modules that it imports: the pipe
     from .processing_citrinet import CitrinetProcessor  # noqa: F401
 
 BATCH_NORM_EPS = 1e-3
-# Matrix libraries multiply a few rows by another route, with other rounding, than many. With rows to spare the route is
-# always the second, so an utterance comes out the same, bit for bit, alone and in a batch.
-SPARE_ROWS = 16
 
 
 @dataclass
@@ -90,6 +87,16 @@ def masked_mean(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch
     return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+def with_spare_rows(rows: torch.Tensor) -> torch.Tensor:
+    """
+    (B, C) -> (B + 16, C), zeros below.
+
+    Matrix libraries multiply a few rows by another route, with other rounding, than many. With rows to spare it is always
+    the second, so that an utterance comes out the same, bit for bit, alone and in a batch.
+    """
+    return F.pad(rows, (0, 0, 0, 16))
+
+
 class CitrinetBatchNorm(nn.BatchNorm1d):
     """Batch normalisation over the last axis: (B, T, C) -> (B, T, C)."""
 
@@ -141,7 +148,7 @@ class CitrinetSqueezeExcitation(nn.Module):
         """(B, T, C), (B, T) -> (B, T, C)."""
         context, context_mask = self._context(hidden_states, mask)
         mean = masked_mean(context, context_mask).to(hidden_states.dtype)
-        gate = torch.sigmoid(self.up(F.relu(self.down(F.pad(mean, (0, 0, 0, SPARE_ROWS))))))
+        gate = torch.sigmoid(self.up(F.relu(self.down(with_spare_rows(mean)))))
         return hidden_states * gate[: len(mean), None]
 
     def _context(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
@@ -362,8 +369,8 @@ class CitrinetForCTC(CitrinetPreTrainedModel, GenerationMixin):
         Returns:
             category -> (B, n) logits.
         """
-        pooled = masked_mean(hidden_states, mask).to(hidden_states.dtype)
-        return {category: head(pooled) for category, head in self.tag_heads.items()}
+        pooled = with_spare_rows(masked_mean(hidden_states, mask).to(hidden_states.dtype))
+        return {category: head(pooled)[: len(hidden_states)] for category, head in self.tag_heads.items()}
 
     @torch.no_grad()
     def generate(

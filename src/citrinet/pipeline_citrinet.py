@@ -111,7 +111,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             result["chunks"] = _chunks(parsed, times, return_timestamps)
         extra = defaultdict(list)
         for output in model_outputs:
-            output.pop("is_last"), output.pop("tag_logits", None)
+            output.pop("tag_logits", None)
             for key, value in output.items():
                 extra[key].append(value)
         return {**result, **extra}
@@ -218,7 +218,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             label, score = from_text if use_text else from_head
             tags[category] = {
                 "label": label,
-                "score": score,
+                "score": round(score, 4),
                 "source": "text" if use_text else "head",
                 "head": from_head and from_head[0],
                 "text": from_text and from_text[0],

@@ -1,0 +1,242 @@
+"""The `citrinet` command."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".aif", ".aiff"}
+MANIFEST_SUFFIXES = {".json", ".jsonl"}
+
+_DESCRIPTION = """\
+NVIDIA Citrinet speech recognisers in Transformers.
+
+  citrinet convert model.nemo my-model           make a Transformers repository of a NeMo checkpoint
+  citrinet transcribe --model my-model talk.wav  print what is said, the entities and the speaker's tags
+  citrinet info my-model                         print what a checkpoint is
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    Args:
+        arguments: words after `citrinet`; those of the process if not given.
+
+    Returns:
+        The exit status: 0 if all went well, 1 if something failed, 2 for wrong usage.
+    """
+    options = _parser().parse_args(arguments)
+    # A terminated command unwinds like an interrupted one, so that what it was writing is cleaned up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except (OSError, ValueError) as error:  # bad input; anything else is a bug, whose traceback should be seen
+        return _fail(" ".join(str(error).split()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="citrinet", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_convert(commands)
+    _add_transcribe(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_convert(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="make a Transformers repository of a .nemo file",
+        description="Convert a NeMo Citrinet CTC checkpoint. Nothing in the file is executed, and OUT_DIR appears only "
+        "when it is complete.",
+    )
+    parser.add_argument("nemo_file", metavar="MODEL.nemo", help="the checkpoint")
+    parser.add_argument("output", metavar="OUT_DIR", help="the folder to write")
+    parser.add_argument(
+        "--frontend",
+        default="nemo-2.5",
+        choices=["nemo-2.5", "nemo-2.4"],
+        help="whose arithmetic made the features in training: NeMo 2.5 and later (default), or 2.4 and earlier; the "
+        "file does not say",
+    )
+    parser.add_argument(
+        "--tag-labels",
+        metavar="FILE",
+        help='labels of the tag heads, if the vocabulary does not hold them: JSON like {"AGE": {"0": "NONE", ...}}',
+    )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"], help="type of the weights")
+    parser.add_argument("--language", metavar="CODE", help="ISO code for the model card, such as zh")
+    parser.add_argument("--force", action="store_true", help="replace OUT_DIR if it exists")
+    parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result to this Hub repository (owner/name)")
+    parser.set_defaults(run=_convert)
+
+
+def _add_transcribe(commands: Any) -> None:
+    parser = commands.add_parser(
+        "transcribe",
+        help="print what is said in audio files",
+        description="Transcribe audio files, all those in a folder, or those that a NeMo manifest (JSON lines with "
+        "`audio_filepath`) names. A file that cannot be read is reported, the others are done, and the exit status is 1.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE|FOLDER|MANIFEST", help="audio, folders, .jsonl manifests")
+    parser.add_argument("--model", required=True, metavar="DIR|REPO", help="a converted folder or a Hub repository")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--timestamps", choices=["char", "word"], help="times of characters or words as well")
+    parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="files at a time (default 1)")
+    parser.add_argument(
+        "--chunk-length", type=float, metavar="S",
+        help="read longer audio in windows of S seconds, 0 for never (default: windows of 30 s above 120 s)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, mps, ...")
+    parser.set_defaults(run=_transcribe)
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="print what a checkpoint is",
+        description="Print architecture, size, vocabulary, adapters and labels of a converted folder, a Hub repository "
+        "or a .nemo file. A .nemo file is checked as `convert` would, and nothing is written.",
+    )
+    parser.add_argument("model", metavar="DIR|REPO|FILE.nemo", help="the checkpoint")
+    parser.set_defaults(run=_info)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from .convert import convert_nemo
+
+    report = convert_nemo(
+        options.nemo_file,
+        options.output,
+        frontend=options.frontend,
+        tag_labels=options.tag_labels,
+        dtype=options.dtype,
+        language=options.language,
+        force=options.force,
+        push_to_hub=options.push_to_hub,
+    )
+    print(report)
+    return 0
+
+
+def _transcribe(options: argparse.Namespace) -> int:
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    sources = [source for path in options.paths for source in _sources(path)]
+    recognizer = pipeline("automatic-speech-recognition", model=options.model, device=options.device)
+    call: dict[str, Any] = {"batch_size": options.batch_size}
+    if options.timestamps:
+        call["return_timestamps"] = options.timestamps
+    if options.chunk_length is not None:
+        call["chunk_length_s"] = options.chunk_length
+    with tqdm(total=len(sources), unit="file", disable=None) as progress:
+        reader = _Reader(sources, recognizer.feature_extractor, progress)
+        for result in recognizer(iter(reader), **call):
+            progress.write(_line(reader.read.pop(0), result, options.json), file=sys.stdout)
+            progress.update()
+    return 1 if reader.failed else 0
+
+
+class _Reader:
+    """Reads files one after another as the pipeline asks for them; one that it cannot read is reported and passed over."""
+
+    def __init__(self, sources: list[str], feature_extractor: Any, progress: tqdm):
+        self.read: list[str] = []
+        self.failed = False
+        self._sources = sources
+        self._feature_extractor = feature_extractor
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[Any]:
+        from .audio_citrinet import load_audio
+
+        for source in self._sources:
+            try:
+                samples = self._feature_extractor.check(load_audio(source, self._feature_extractor.sampling_rate))
+            except (OSError, ValueError) as error:
+                self.failed = True
+                self._progress.update()
+                _fail(f"{source}: {str(error).removeprefix(f'{source}: ')}")
+                continue
+            self.read.append(source)
+            yield samples
+
+
+def _sources(path: str) -> list[str]:
+    """The audio files that a command-line argument stands for."""
+    if path.startswith(("http://", "https://")):
+        return [path]
+    place = Path(path)
+    if place.is_dir():
+        files = sorted(str(file) for file in place.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+        if not files:
+            raise ValueError(f"{path}: no audio files in this folder.")
+        return files
+    if place.suffix.lower() not in MANIFEST_SUFFIXES:
+        return [path]
+    return [_manifest_entry(place, number, line) for number, line in _lines(place)]
+
+
+def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _manifest_entry(manifest: Path, number: int, line: str) -> str:
+    """The audio file of one line of a manifest; as in NeMo, a relative path starts at the manifest's folder."""
+    try:
+        entry = json.loads(line)["audio_filepath"]
+        return str(manifest.parent / entry)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{manifest}, line {number}: expected JSON with "audio_filepath" ({error!r}).') from error
+
+
+def _line(name: str, result: dict[str, Any], as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"audio": name, **result}, ensure_ascii=False)
+    lines = [f"{name}: {result['transcript']}"]
+    lines += [f"  {chunk['timestamp'][0]:8.2f} {chunk['timestamp'][1]:8.2f}  {chunk['text']}" for chunk in result.get("chunks", ())]
+    for entity in result["entities"]:
+        start, end = entity["timestamp"]
+        lines.append(f"  {entity['type']}: {entity['text']} ({start:.2f}-{end:.2f} s)")
+    if result["tags"]:
+        tags = (f"{category} {tag['label']} ({tag['score']:.0%}, {tag['source']})" for category, tag in result["tags"].items())
+        lines.append("  " + ", ".join(tags))
+    return "\n".join(lines)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from .information import describe
+
+    print(describe(options.model))
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _fail(message: str) -> int:
+    tqdm.write(f"citrinet: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
