@@ -1,16 +1,18 @@
 """
-Read `.nemo` archives from strangers: nothing in them is executed and nothing is written to disk but one temporary file.
+Read `.nemo` archives from strangers: nothing in them is executed, and nothing is written but one unnamed temporary file.
 
 A `.nemo` is a tar, plain or gzip, of `model_config.yaml`, `model_weights.ckpt` and the tokenizer's files.
 """
 
 import gzip
+import io
 import posixpath
 import re
 import tarfile
 import tempfile
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,15 +23,45 @@ CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
 
 MAX_MEMBERS = 1000
-MAX_TEXT_BYTES = 64 << 20  # configuration, tokenizer
+MAX_HEADER_BYTES = 4 << 20  # all that tarfile may read to find the members
+MAX_CONFIG_BYTES = 4 << 20
+MAX_TEXT_BYTES = 64 << 20  # any other member that holds no weights
 MAX_WEIGHT_BYTES = 16 << 30
 MAX_COMPRESSION = 200  # weights hardly shrink; a file that grows more than this when unpacked is an attack
-_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, UnicodeError)
+MAX_MESSAGE = 400
+
 _WEIGHT_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+_YAML_DEPTH = 50
+_YAML_SCALAR = 100_000  # PyYAML needs time quadratic in the length of some numbers
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class ConversionError(ValueError):
     """A checkpoint that cannot be converted; the message is one line that says why."""
+
+    def __init__(self, message: str):
+        line = " ".join(str(message).split())
+        printable = "".join(char if char.isprintable() else "?" for char in line)
+        super().__init__(printable if len(printable) <= MAX_MESSAGE else printable[: MAX_MESSAGE - 4] + " ...")
+
+
+@contextmanager
+def parsing(what: str) -> Iterator[None]:
+    """
+    Read a stranger's bytes with somebody else's parser.
+
+    On malformed input the parsers used here raise nearly every kind of exception, all of which mean the same.
+
+    Args:
+        what: begins the message of the [`ConversionError`] that any other exception becomes.
+    """
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as error:
+        raise ConversionError(f"{what} ({type(error).__name__}: {error}).") from error
 
 
 class NemoArchive:
@@ -49,21 +81,19 @@ class NemoArchive:
         self.path = Path(path)
         if not self.path.is_file():
             raise ConversionError(f"{self.path}: there is no such file.")
-        try:
-            self._tar = tarfile.open(fileobj=self._plain_tar(scratch), mode="r:")
-            self._members = self._index()
-        except _DAMAGE as error:
-            raise ConversionError(f"{self.path}: not a .nemo archive, or a truncated one ({error}).") from error
-        for required in (CONFIG, WEIGHTS):
-            if required not in self._members:
-                raise ConversionError(f"{self.path}: the archive has no {required}; is it a .nemo file?")
+        with parsing(f"{self.path}: not a .nemo archive, or a damaged one"):
+            self._file = self._plain_tar(scratch)
+            try:
+                self._members = self._index()
+            except BaseException:
+                self._file.close()
+                raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self._tar.close()
-        self._tar.fileobj.close()
+        self._file.close()
 
     @property
     def names(self) -> list[str]:
@@ -75,15 +105,13 @@ class NemoArchive:
         One small member.
 
         Raises:
-            ConversionError: if there is no such member, it is too large, or it is cut off.
+            ConversionError: if there is no such member.
         """
-        member = self._member(name)
-        if member.size > MAX_TEXT_BYTES:
-            raise ConversionError(f"{self.path}: {name} has {member.size} bytes, more than the {MAX_TEXT_BYTES} allowed.")
-        content = self._tar.extractfile(member).read()
-        if len(content) != member.size:
-            raise ConversionError(f"{self.path}: {name} is truncated.")
-        return content
+        name = posixpath.normpath(name)
+        if name not in self._members:
+            raise ConversionError(f"{self.path}: the archive has no {name!r}, which its configuration names.")
+        with self._open(name) as file:
+            return file.read()
 
     def config(self) -> dict[str, Any]:
         """
@@ -93,11 +121,11 @@ class NemoArchive:
             ConversionError: if it is not YAML, asks for Python objects, or is not a mapping.
         """
         text = self.read(CONFIG)
-        try:
-            config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise ConversionError(f"{self.path}: {CONFIG} is not plain YAML ({reason[:200]}).") from error
+        if len(text) > MAX_CONFIG_BYTES:
+            raise ConversionError(f"{self.path}: {CONFIG} has {len(text)} bytes, more than any model's.")
+        with parsing(f"{self.path}: {CONFIG} is not plain YAML"):
+            _check_yaml(text)
+            config = yaml.load(text, Loader=_YamlLoader)
         if not isinstance(config, dict):
             raise ConversionError(f"{self.path}: {CONFIG} is not a mapping.")
         return config
@@ -111,84 +139,167 @@ class NemoArchive:
         Raises:
             ConversionError: if a file of weights is not one of plain tensors, or two of them disagree.
         """
-        others = [name for name in self.names if name.endswith(_WEIGHT_SUFFIXES) and name != WEIGHTS]
-        weights: dict[str, torch.Tensor] = {}
-        for name in [WEIGHTS, *others]:
-            tensors = self._load_tensors(name)
-            if name != WEIGHTS:
-                tensors = {_tag_head_name(key): tensor for key, tensor in tensors.items()}
-            repeated = sorted(weights.keys() & tensors.keys())
-            if repeated:
-                raise ConversionError(f"{self.path}: {name} holds {repeated[0]} a second time.")
-            weights |= tensors
+        weights = self._load_tensors(WEIGHTS)
+        for name in self.names:
+            if name == WEIGHTS or not name.endswith(_WEIGHT_SUFFIXES):
+                continue
+            for key, tensor in self._load_tensors(name).items():
+                key = _tag_head_name(key)
+                if key in weights:
+                    raise ConversionError(f"{self.path}: {name!r} holds {key!r} a second time.")
+                weights[key] = tensor
         return weights
 
     def _plain_tar(self, scratch: str | Path | None) -> IO[bytes]:
         """The archive without its compression, so that members can be reached in any order and sizes can be trusted."""
         file = self.path.open("rb")
         if file.read(2) != b"\x1f\x8b":
-            file.seek(0)
             return file
         limit = min(MAX_WEIGHT_BYTES, MAX_COMPRESSION * self.path.stat().st_size)
-        unpacked = tempfile.TemporaryFile(dir=scratch)
-        with file, gzip.open(self.path) as compressed:
+        file.seek(0)
+        unpacked: IO[bytes] = tempfile.TemporaryFile(dir=scratch)
+        with file, gzip.open(file) as compressed:
             while block := compressed.read(1 << 20):
-                unpacked.write(block)
-                if unpacked.tell() > limit:
+                if unpacked.tell() + len(block) > limit:
                     raise ConversionError(f"{self.path}: unpacks to more than {limit} bytes, which no honest archive does.")
-        unpacked.seek(0)
+                unpacked.write(block)
         return unpacked
 
     def _index(self) -> dict[str, tarfile.TarInfo]:
+        """The plain files of the archive, every one of which is wholly there."""
         members: dict[str, tarfile.TarInfo] = {}
-        for count, member in enumerate(self._tar):
-            name = posixpath.normpath(member.name)
-            if count >= MAX_MEMBERS:
-                raise ConversionError(f"{self.path}: more than {MAX_MEMBERS} members.")
-            if name.startswith(("/", "..")) or "\\" in name or re.match("[A-Za-z]:", name):
-                raise ConversionError(f"{self.path}: member {member.name!r} points outside the archive.")
-            if member.isdir():
-                continue
-            if not member.isreg() or member.issparse():
-                raise ConversionError(f"{self.path}: member {name!r} is a link, a device or a sparse file; only plain files are allowed.")
-            limit = MAX_WEIGHT_BYTES if name.endswith(_WEIGHT_SUFFIXES) else MAX_TEXT_BYTES
-            if member.size > limit:
-                raise ConversionError(f"{self.path}: member {name!r} is too large ({member.size} bytes).")
-            if name in members:
-                raise ConversionError(f"{self.path}: member {name!r} occurs twice.")
-            members[name] = member
+        end = 0
+        self._file.seek(0)
+        with tarfile.open(fileobj=_Headers(self._file), mode="r:") as tar:  # type: ignore[call-overload]
+            for count, member in enumerate(tar):
+                if count >= MAX_MEMBERS:
+                    raise ConversionError(f"{self.path}: more than {MAX_MEMBERS} members.")
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if member.isdir():
+                    continue
+                name = self._checked_name(member)
+                if name in members:
+                    raise ConversionError(f"{self.path}: member {name!r} occurs twice.")
+                members[name] = member
+        # tarfile takes a damaged header for the end: members behind it would be missed without a word.
+        self._file.seek(end)
+        if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ConversionError(f"{self.path}: the archive is truncated or damaged after {len(members)} members.")
+        for required in (CONFIG, WEIGHTS):
+            if required not in members:
+                raise ConversionError(f"{self.path}: the archive has no {required}; is it a .nemo file?")
         return members
 
-    def _member(self, name: str) -> tarfile.TarInfo:
-        try:
-            return self._members[posixpath.normpath(name)]
-        except KeyError:
-            raise ConversionError(f"{self.path}: the archive has no {name}, which its configuration names.") from None
+    def _checked_name(self, member: tarfile.TarInfo) -> str:
+        name = posixpath.normpath(member.name)
+        if name.startswith(("/", "..")) or "\\" in name or "\0" in name or re.match("[A-Za-z]:", name):
+            raise ConversionError(f"{self.path}: member {member.name!r} points outside the archive.")
+        if not member.isreg() or member.issparse():
+            raise ConversionError(
+                f"{self.path}: member {name!r} is a link, a device or a sparse file; only plain files are allowed."
+            )
+        limit = MAX_WEIGHT_BYTES if name.endswith(_WEIGHT_SUFFIXES) else MAX_TEXT_BYTES
+        if not 0 <= member.size <= limit:
+            raise ConversionError(f"{self.path}: member {name!r} is too large ({member.size} bytes).")
+        return name
+
+    def _open(self, name: str) -> IO[bytes]:
+        member = self._members[name]
+        return io.BufferedReader(_Slice(self._file, member.offset_data, member.size))
 
     def _load_tensors(self, name: str) -> dict[str, torch.Tensor]:
-        member = self._member(name)
-        with self._tar.extractfile(member) as file:
-            try:
-                entries = zipfile.ZipFile(file).infolist()
-                file.seek(0)
-                # PyTorch's zip is not compressed: entries that grow on reading are not PyTorch's.
-                if sum(entry.file_size for entry in entries) > member.size:
-                    raise ConversionError(f"{self.path}: {name} would grow on loading, which no PyTorch file does.")
-                loaded = torch.load(file, map_location="cpu", weights_only=True)
-            except ConversionError:
-                raise
-            except Exception as error:  # zip and torch raise many kinds, all of which mean the same here
-                reason = " ".join(str(error).split())[:160]
-                raise ConversionError(f"{self.path}: {name} does not hold plain tensors ({reason}).") from error
+        member = self._members[name]
+        with self._open(name) as file, parsing(f"{self.path}: {name!r} does not hold plain tensors"):
+            self._check_zip(name, file)
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
         if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
             loaded = loaded["state_dict"]
         if not isinstance(loaded, dict) or not loaded:
-            raise ConversionError(f"{self.path}: {name} holds no weights.")
-        tensors = {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
-        unreadable = [key for key in loaded if key not in tensors or not isinstance(key, str)]
-        if unreadable:
-            raise ConversionError(f"{self.path}: {name} holds {unreadable[0]!r}, which is not a tensor.")
-        return tensors
+            raise ConversionError(f"{self.path}: {name!r} holds no weights.")
+        unusable = [key for key, value in loaded.items() if not isinstance(key, str) or not _is_plain(value)]
+        if unusable:
+            raise ConversionError(f"{self.path}: {name!r} holds {unusable[0]!r}, which is not a plain tensor of numbers.")
+        if sum(tensor.nbytes for tensor in loaded.values()) > member.size:
+            raise ConversionError(f"{self.path}: {name!r} claims larger tensors than it holds.")
+        return {key: tensor.detach() for key, tensor in loaded.items()}
+
+    def _check_zip(self, name: str, file: IO[bytes]) -> None:
+        """PyTorch's zip is not compressed: one that grows on loading is not PyTorch's. Its checksums it does not check."""
+        archive = zipfile.ZipFile(file)
+        if sum(entry.file_size for entry in archive.infolist()) > self._members[name].size:
+            raise ConversionError(f"{self.path}: {name!r} would grow on loading, which no PyTorch file does.")
+        damaged = archive.testzip()
+        if damaged:
+            raise ConversionError(f"{self.path}: {name!r} is damaged (checksum of {damaged!r}): fetch the file again.")
+        file.seek(0)
+
+
+class _Headers:
+    """What tarfile sees of a file while it looks for members: headers can claim to be as large as they like."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._left = MAX_HEADER_BYTES
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._left:
+            raise tarfile.ReadError("its headers are too large")
+        self._left -= size
+        return self._file.read(size)
+
+
+class _Slice(io.RawIOBase):
+    """A member of the archive as a file of its own."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int):
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = min(max(origin + offset, 0), self._size)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._position)
+        count = self._file.readinto(memoryview(buffer)[: self._size - self._position])  # type: ignore[attr-defined]
+        self._position += count
+        return count
+
+
+def _check_yaml(text: bytes) -> None:
+    """Refuse what makes a small file a large configuration, or a deep one: NeMo writes neither."""
+    depth, scalars = 0, set()
+    for event in yaml.parse(text, Loader=_YamlLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            scalars.discard(event.anchor)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.ScalarEvent):
+            scalars.add(event.anchor)
+        elif isinstance(event, yaml.AliasEvent) and event.anchor not in scalars:
+            raise ConversionError(f"{CONFIG} repeats a part of itself (`*{event.anchor}`), which NeMo never writes.")
+        if depth > _YAML_DEPTH or len(getattr(event, "value", "")) > _YAML_SCALAR:
+            raise ConversionError(f"{CONFIG} is nested too deep, or holds a value too long.")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is a dense tensor of ordinary numbers, every one of which is stored."""
+    if not isinstance(value, torch.Tensor) or type(value) not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_neg():
+        return False
+    return value.dtype in (*_FLOATS, torch.int64) and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def _tag_head_name(key: str) -> str:

@@ -1,6 +1,21 @@
 """What several test files use."""
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import wave
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+
+import citrinet
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE_ROOT = Path(citrinet.__file__).resolve().parents[1]
 
 
 def synthetic_speech(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
@@ -18,3 +33,88 @@ def synthetic_speech(seconds: float, seed: int = 0, rate: int = 16000) -> np.nda
         envelope = np.clip(np.sin(2 * np.pi * burst * time + phase), 0, None)
         samples += 0.15 * envelope * np.sin(2 * np.pi * (low + rise * np.sin(time)) * time)
     return np.clip(samples, -1, 1).astype(np.float32)
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 16000) -> str:
+    """Write samples as 16-bit mono and return the path as a string."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return str(path)
+
+
+@dataclass
+class Probe:
+    """
+    A function of `probe.py` to be run in a fresh interpreter, and how that went.
+
+    Args:
+        function: its name.
+        package: whether the interpreter knows `citrinet`; if not, importing it fails even where it is installed.
+        home: folder for the caches of Transformers and the Hub; a new one if not given, so that nothing stale helps.
+        environment: further variables.
+        arguments: what the function gets, JSON values only.
+    """
+
+    function: str
+    package: bool
+    arguments: dict[str, Any]
+    home: Path | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    facts: Any = None
+    log: str = ""
+    hosts: list[str] = field(default_factory=list)
+    citrinet_modules: list[str] = field(default_factory=list)
+
+    def start(self, folder: Path) -> subprocess.Popen:
+        home = self.home or folder / "home"
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON")) and not name.lower().endswith("_proxy")
+        }
+        path = [str(TESTS), str(PACKAGE_ROOT)] if self.package else [str(TESTS)]
+        ours = {
+            "HF_HOME": str(home),
+            "HF_MODULES_CACHE": str(home / "modules"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONIOENCODING": "utf-8",
+            "OMP_NUM_THREADS": "1",  # results must agree to the last bit
+            "CUDA_VISIBLE_DEVICES": "",
+            "PROBE_PACKAGE": "1" if self.package else "0",
+            "PROBE_RESULT": str(folder / "result.json"),
+        }
+        command = [sys.executable, str(TESTS / "probe.py"), self.function, json.dumps(self.arguments)]
+        with (folder / "log").open("wb") as log:
+            return subprocess.Popen(
+                command, cwd=folder, env={**inherited, **ours, **self.environment}, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def finish(self, folder: Path, process: subprocess.Popen) -> None:
+        status = process.wait(timeout=300)
+        self.log = (folder / "log").read_text(encoding="utf-8", errors="replace")
+        assert status == 0, f"{self.function} in an interpreter of its own failed:\n{self.log[-6000:]}"
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        self.facts, self.hosts, self.citrinet_modules = result["facts"], result["hosts"], result["citrinet_modules"]
+
+
+def run_probes(*probes: Probe) -> None:
+    """Run the probes side by side; an interpreter that fails fails the test with what it printed."""
+    with tempfile.TemporaryDirectory(prefix="citrinet-probe-") as scratch:
+        folders = [Path(scratch, str(index)) for index in range(len(probes))]
+        for folder in folders:
+            folder.mkdir()
+        started = [probe.start(folder) for probe, folder in zip(probes, folders, strict=True)]
+        try:
+            for probe, folder, process in zip(probes, folders, started, strict=True):
+                probe.finish(folder, process)
+        finally:
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()

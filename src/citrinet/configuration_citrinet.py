@@ -2,6 +2,7 @@
 
 import math
 import re
+from copy import deepcopy
 
 from transformers import PreTrainedConfig
 
@@ -130,7 +131,8 @@ class CitrinetConfig(PreTrainedConfig):
         self.auto_map = dict(AUTO_MAP)
         if IS_REMOTE_CODE:
             # Only then may pipeline() fetch its class from the repository; an installed citrinet registers its own.
-            self.custom_pipelines = CUSTOM_PIPELINES
+            # A copy, since pipeline() puts classes in the place of their names.
+            self.custom_pipelines = deepcopy(CUSTOM_PIPELINES)
 
     @property
     def num_hidden_layers(self) -> int:
@@ -149,7 +151,7 @@ class CitrinetConfig(PreTrainedConfig):
 
     def to_dict(self):
         """Serialise; the class of the pipeline is named for those who load with remote code."""
-        return super().to_dict() | {"custom_pipelines": CUSTOM_PIPELINES}
+        return super().to_dict() | {"custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
     def _check(self):
         lists = ("num_repeats", "kernel_sizes", "strides", "residuals", "dropouts")

@@ -19,9 +19,11 @@ from transformers.utils import ModelOutput
 
 from .configuration_citrinet import CitrinetConfig
 
-if TYPE_CHECKING:  # saving a model copies the modules that it imports: the pipeline and all that it needs among them
+if TYPE_CHECKING:  # saving a model copies the modules that it imports: all that its configuration names are among them
+    from .feature_extraction_citrinet import CitrinetFeatureExtractor  # noqa: F401
     from .pipeline_citrinet import CitrinetPipeline  # noqa: F401
     from .processing_citrinet import CitrinetProcessor  # noqa: F401
+    from .tokenization_citrinet import CitrinetTokenizer  # noqa: F401
 
 BATCH_NORM_EPS = 1e-3
 

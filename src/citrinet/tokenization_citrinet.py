@@ -45,6 +45,11 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
 
     Decoding groups repeated ids, drops the blank (the pad token) and joins the pieces as SentencePiece does; then, as
     NeMo does, one space before each punctuation mark of the vocabulary is removed. Encoding gives SentencePiece's ids.
+
+    Args:
+        leading_boundaries (`str`, defaults to `"keep"`):
+            What becomes of word boundaries (`▁`) at the start of the text: `"keep"` writes spaces for them, `"drop_one"`
+            and `"drop_all"` are what SentencePiece does with a dummy prefix, the second if it removes extra whitespace.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -113,8 +118,8 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         kept_tokens = [(index, token) for index, token in enumerate(tokens) if token.id not in skipped]
         for order, (index, token) in enumerate(kept_tokens):
             surface = self._surface(token.id)
-            if order == 0 and surface.startswith(" ") and self._has_word_boundaries and token.id != self.unk_token_id:
-                surface = surface[1:]  # the boundary before the first word is no space
+            if surface.startswith(" ") and token.id != self.unk_token_id and self._is_leading(order, chars):
+                surface = surface[1:]
             step = (token.end - token.start) / max(len(surface), 1)
             for position, char in enumerate(surface):
                 chars.append(char)
@@ -143,9 +148,10 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
             return " ⁇ "
         return (self.convert_ids_to_tokens(token_id) or "").replace(WORD_BOUNDARY, " ")
 
-    @cached_property
-    def _has_word_boundaries(self) -> bool:
-        return any(WORD_BOUNDARY in token for token in self.get_vocab())
+    def _is_leading(self, order: int, chars: list[str]) -> bool:
+        """Whether a word boundary stands at the start of the text, where SentencePiece writes no space for it."""
+        dropped = self.init_kwargs.get("leading_boundaries", "keep")
+        return (dropped == "drop_one" and order == 0) or (dropped == "drop_all" and not chars)
 
     @cached_property
     def _punctuation(self) -> frozenset[str]:

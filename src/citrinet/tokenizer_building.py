@@ -33,16 +33,20 @@ def build_tokenizer(vocabulary: list[str], sentencepiece_model: bytes | None = N
     if len(set(vocabulary)) != len(vocabulary):
         repeated = sorted({token for token in vocabulary if vocabulary.count(token) > 1})[:5]
         raise ValueError(f"the vocabulary repeats {repeated}: every token must be unique.")
+    unknown, boundaries = None, "keep"
     if sentencepiece_model is None:
-        tokenizer, unknown = _character_tokenizer(vocabulary), None
+        tokenizer = _character_tokenizer(vocabulary)
     else:
-        tokenizer, unknown = _sentencepiece_tokenizer(vocabulary, _parse(sentencepiece_model))
+        proto = _parse(sentencepiece_model)
+        tokenizer, unknown = _sentencepiece_tokenizer(vocabulary, proto)
+        boundaries = _leading_boundaries(proto.normalizer_spec)
     blank = next(name for name in (BLANK, "<ctc_blank>", "<pad>") if name not in vocabulary)
     tokenizer.add_special_tokens([AddedToken(blank, special=True, normalized=False)])
     return CitrinetTokenizer(
         tokenizer_object=tokenizer,
         pad_token=blank,
         unk_token=unknown,
+        leading_boundaries=boundaries,
         clean_up_tokenization_spaces=False,
         padding_side="right",
     )
@@ -50,6 +54,8 @@ def build_tokenizer(vocabulary: list[str], sentencepiece_model: bytes | None = N
 
 def _parse(content: bytes):
     """The model as a protobuf message, after SentencePiece itself has accepted it."""
+    if not content:
+        raise ValueError("the tokenizer is not a SentencePiece model: it is empty.")
     try:
         sentencepiece.SentencePieceProcessor(model_proto=content)
         proto = sentencepiece_model_pb2.ModelProto.FromString(content)
@@ -100,11 +106,17 @@ def _normalizer(spec) -> normalizers.Normalizer:
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(" "))
     steps.append(normalizers.Replace(" ", WORD_BOUNDARY))
     return normalizers.Sequence(steps)
+
+
+def _leading_boundaries(spec) -> str:
+    if spec.remove_extra_whitespaces:
+        return "drop_all"
+    return "drop_one" if spec.add_dummy_prefix else "keep"
 
 
 def _isolate(tokenizer: Tokenizer, tokens: list[str]) -> None:
