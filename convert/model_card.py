@@ -1,7 +1,9 @@
 """The README of a converted repository."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 if TYPE_CHECKING:
     from .nemo_to_hf import ConversionReport
@@ -15,22 +17,31 @@ print(recognizer("speech.wav"))
 ```'''
 
 
-def write_model_card(folder: Path, report: "ConversionReport", source: str, name: str) -> None:
-    """Write `README.md`; language and licence are stated only where they are known."""
+def write_model_card(folder: Path, report: "ConversionReport", source: str, repository: str) -> None:
+    """
+    Write `README.md`; language and licence are stated only where they are known.
+
+    Args:
+        folder: the repository as it is being written.
+        report: what the conversion found.
+        source: name of the `.nemo` file.
+        repository: name of the repository, `owner/name` if it goes to the Hub.
+    """
     config = report.config
     sections = [
         _front_matter(report),
-        f"# {name}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with a CTC head, converted from "
-        f"NeMo's `{source}` with [citrinet](https://pypi.org/project/citrinet/).",
-        "## Usage\n\n" + _USAGE.format(repository=f"path/to/{name}"),
+        f"# {_plain(repository.rsplit('/', 1)[-1])}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with "
+        f"a CTC head, converted from NeMo's `{_plain(source)}` with [citrinet](https://pypi.org/project/citrinet/).",
+        "## Usage\n\n" + _USAGE.format(repository=repository if "/" in repository else f"path/to/{repository}"),
         "The result holds `text` (what the CTC head wrote), `transcript` (without tags), `entities`, `tags`, and "
         '`chunks` with `return_timestamps="char"` or `"word"`. Audio of any sampling rate is resampled to '
-        "16 kHz mono.",
+        f"{report.sampling_rate / 1000:g} kHz mono.",
         "## Architecture\n\n" + _architecture(report),
     ]
-    if config.tag_labels:
-        rows = [f"| {category} | {', '.join(f'`{label}`' for label in labels)} |" for category, labels in sorted(config.tag_labels.items())]
-        sections.append("## Labels\n\n| category | labels |\n|---|---|\n" + "\n".join(rows))
+    labels = dict(sorted(config.tag_labels.items())) | ({"entities in the text": report.entities} if report.entities else {})
+    if labels:
+        rows = [[_plain(kind), ", ".join(f"`{_plain(name)}`" for name in names)] for kind, names in labels.items()]
+        sections.append("## Labels\n\n" + _table(["category", "labels"], rows))
     sections.append(
         "## Licence\n\nThe licence of the weights is that of the original checkpoint, which the file does not state. "
         "State it in the metadata above (`license:`) before you publish this repository."
@@ -39,9 +50,10 @@ def write_model_card(folder: Path, report: "ConversionReport", source: str, name
 
 
 def _front_matter(report: "ConversionReport") -> str:
-    language = [f"language: {report.language}"] if report.language else []
-    tags = ["tags:", "- citrinet", "- ctc", "- speech", "- nemo"]
-    return "\n".join(["---", *language, "library_name: transformers", "pipeline_tag: automatic-speech-recognition", *tags, "---"])
+    metadata: dict[str, Any] = {"language": report.language} if report.language else {}
+    metadata |= {"library_name": "transformers", "pipeline_tag": "automatic-speech-recognition"}
+    metadata["tags"] = ["citrinet", "ctc", "speech", "nemo"]
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---"
 
 
 def _architecture(report: "ConversionReport") -> str:
@@ -56,9 +68,18 @@ def _architecture(report: "ConversionReport") -> str:
         "adapters": ", ".join(f"{a['name']} ({a['dim']}{'' if a['enabled'] else ', disabled'})" for a in config.adapters) or "none",
         "outputs of the CTC head": f"{config.vocab_size} with the blank",
     }
-    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
-    parameters = ["| part | parameters |", "|---|---|", *(f"| {part} | {n:,} |" for part, n in report.parameters.items())]
-    return "\n".join(table) + "\n\n" + "\n".join(parameters)
+    parameters = [[part, f"{count:,}"] for part, count in report.parameters.items()]
+    return _table(["", ""], facts.items()) + "\n\n" + _table(["part", "parameters"], parameters)
+
+
+def _table(head: list[str], rows) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(name: str) -> str:
+    """A name from the file as text that cannot end a table's cell or a quotation."""
+    return " ".join(name.split()).replace("`", "'").replace("|", "\\|")
 
 
 def _runs(values: list) -> str:

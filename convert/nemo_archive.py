@@ -30,6 +30,8 @@ MAX_WEIGHT_BYTES = 16 << 30
 MAX_COMPRESSION = 200  # weights hardly shrink; a file that grows more than this when unpacked is an attack
 MAX_MESSAGE = 400
 
+# Kept in checkpoints by training code; says nothing about the network.
+_JUNK = re.compile(r"_(val_)?tag_labels|(loss|_wer|wer|spec_augmentation)\..*")
 _WEIGHT_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 _YAML_DEPTH = 50
 _YAML_SCALAR = 100_000  # PyYAML needs time quadratic in the length of some numbers
@@ -73,12 +75,17 @@ class NemoArchive:
         scratch: the folder for an unnamed temporary file, to which a compressed archive is unpacked; the system's own
             if not given.
 
+    Attributes:
+        ignored: names of tensors that say nothing about the network, as far as [`weights`] has come across them.
+
     Raises:
         ConversionError: if it is no such archive, is cut off, or holds members that no honest archive has.
     """
 
     def __init__(self, path: str | Path, scratch: str | Path | None = None):
         self.path = Path(path)
+        self.ignored: list[str] = []
+        self._opened: set[str] = set()
         if not self.path.is_file():
             raise ConversionError(f"{self.path}: there is no such file.")
         with parsing(f"{self.path}: not a .nemo archive, or a damaged one"):
@@ -96,9 +103,9 @@ class NemoArchive:
         self._file.close()
 
     @property
-    def names(self) -> list[str]:
-        """Names of the members, without a leading `./`."""
-        return list(self._members)
+    def unread(self) -> list[str]:
+        """Names of the members that nobody has asked for, without a leading `./`."""
+        return [name for name in self._members if name not in self._opened]
 
     def read(self, name: str) -> bytes:
         """
@@ -140,7 +147,7 @@ class NemoArchive:
             ConversionError: if a file of weights is not one of plain tensors, or two of them disagree.
         """
         weights = self._load_tensors(WEIGHTS)
-        for name in self.names:
+        for name in self._members:
             if name == WEIGHTS or not name.endswith(_WEIGHT_SUFFIXES):
                 continue
             for key, tensor in self._load_tensors(name).items():
@@ -205,6 +212,7 @@ class NemoArchive:
 
     def _open(self, name: str) -> IO[bytes]:
         member = self._members[name]
+        self._opened.add(name)
         return io.BufferedReader(_Slice(self._file, member.offset_data, member.size))
 
     def _load_tensors(self, name: str) -> dict[str, torch.Tensor]:
@@ -216,6 +224,9 @@ class NemoArchive:
             loaded = loaded["state_dict"]
         if not isinstance(loaded, dict) or not loaded:
             raise ConversionError(f"{self.path}: {name!r} holds no weights.")
+        junk = [key for key in loaded if isinstance(key, str) and _JUNK.fullmatch(key)]
+        self.ignored += junk
+        loaded = {key: value for key, value in loaded.items() if key not in junk}
         unusable = [key for key, value in loaded.items() if not isinstance(key, str) or not _is_plain(value)]
         if unusable:
             raise ConversionError(f"{self.path}: {name!r} holds {unusable[0]!r}, which is not a plain tensor of numbers.")

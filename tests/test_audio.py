@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import synthetic_speech
 
 from citrinet import CitrinetFeatureExtractor, load_audio
+from helpers import synthetic_speech
 
 SPEECH = synthetic_speech(1.0)
 
@@ -64,7 +64,9 @@ def test_m4a_without_ffmpeg(monkeypatch, tmp_path):
         load_audio(b"\0\0\0\x20ftypM4A " + bytes(100))
 
 
-@pytest.mark.parametrize("playlist", [b"ffconcat version 1.0\nfile '{}'\n", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/{}\n"])
+@pytest.mark.parametrize(
+    "playlist", [b"ffconcat version 1.0\nfile '{}'\n", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/{}\n"]
+)
 def test_ffmpeg_opens_nothing_but_the_file(ffmpeg, playlist, tmp_path):
     secret = tmp_path / "secret.wav"
     secret.write_bytes(encoded(SPEECH, format="WAV"))

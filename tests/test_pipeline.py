@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import synthetic_speech
 from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
 import citrinet
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetPipeline
 from citrinet.tokenizer_building import build_tokenizer
+from helpers import synthetic_speech
 
 TASK = "automatic-speech-recognition"
 VOCABULARY = ["▁", "来", "首", "歌", "吻", "别", "。", "AGE_14_25", "GENDER_MALE", "ENTITY_SONG_NAME", "END", "W", "E"]
@@ -39,7 +39,11 @@ def scripted():
     )
     model = CitrinetForCTC(config).eval()
     recognizer = pipeline(
-        TASK, model=model, tokenizer=build_tokenizer(VOCABULARY), feature_extractor=CitrinetFeatureExtractor(), device="cpu"
+        TASK,
+        model=model,
+        tokenizer=build_tokenizer(VOCABULARY),
+        feature_extractor=CitrinetFeatureExtractor(),
+        device="cpu",
     )
     forward = model.forward
 
@@ -65,13 +69,28 @@ def scripted():
 
 
 def test_text_transcript_entities_tags(scripted):
-    tokens = ["来", "", "首", "歌", "▁", "ENTITY_SONG_NAME", "▁", "吻", "吻", "别", "▁", "END", "▁", "。", "▁", "AGE_14_25"]
+    tokens = [
+        "来",
+        "",
+        "首",
+        "歌",
+        "▁",
+        "ENTITY_SONG_NAME",
+        "▁",
+        "吻",
+        "吻",
+        "别",
+        "▁",
+        "END",
+        "▁",
+        "。",
+        "▁",
+        "AGE_14_25",
+    ]
     result = scripted(tokens, timestamps="char", GENDER=2)
     assert result["text"] == "来首歌 ENTITY_SONG_NAME 吻别 END。 AGE_14_25"
     assert result["transcript"] == "来首歌吻别。"
-    assert result["entities"] == [
-        {"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.56, 0.8)}
-    ]
+    assert result["entities"] == [{"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.56, 0.8)}]
     assert result["chunks"] == [
         {"text": "来", "timestamp": (0.0, 0.08)},
         {"text": "首", "timestamp": (0.16, 0.24)},

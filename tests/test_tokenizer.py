@@ -108,7 +108,7 @@ def test_offsets():
 def test_vocabulary_is_the_truth():
     model = train("bpe")
     _, vocabulary = pieces(model)
-    reordered = vocabulary[::-1] + ["▁EMOTION_HAPPY"]
+    reordered = [*vocabulary[::-1], "▁EMOTION_HAPPY"]
     tokenizer = build_tokenizer(reordered, model)
     ids = tokenizer("今天 EMOTION_HAPPY")["input_ids"]
     assert reordered[ids[-1]] == "▁EMOTION_HAPPY"

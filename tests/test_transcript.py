@@ -31,7 +31,11 @@ def test_the_model_cards_sentences():
         ("ENTITY_A END 好", "好", []),
         ("ENTITY_A", "", []),
         ("", "", []),
-        ("play ENTITY_SONG_NAME hello world END now GENDER_MALE", "play hello world now", [("SONG_NAME", "hello world")]),
+        (
+            "play ENTITY_SONG_NAME hello world END now GENDER_MALE",
+            "play hello world now",
+            [("SONG_NAME", "hello world")],
+        ),
         ("THE WEEKEND IS NEAR", "THE WEEKEND IS NEAR", []),
         ("AGE_<14 你好 AGE_>41", "你好", []),
     ],
@@ -65,7 +69,21 @@ def test_glued_tags_are_told_apart_when_the_labels_are_known():
 
 def test_nothing_fails_and_no_spoken_text_is_lost():
     rng = random.Random(0)
-    parts = ["ENTITY_A", "ENTITY_LONG_NAME", "END", "AGE_<14", "GENDER_MALE", "你好", "北", "word", "。", ",", " ", "  ", "a"]
+    parts = [
+        "ENTITY_A",
+        "ENTITY_LONG_NAME",
+        "END",
+        "AGE_<14",
+        "GENDER_MALE",
+        "你好",
+        "北",
+        "word",
+        "。",
+        ",",
+        " ",
+        "  ",
+        "a",
+    ]
     for _ in range(3000):
         chosen = [rng.choice(parts) for _ in range(rng.randint(0, 12))]
         text = rng.choice(["", " "]).join(chosen)

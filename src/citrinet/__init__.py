@@ -5,10 +5,10 @@ from pathlib import Path
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutomaticSpeechRecognitionPipeline,
     AutoModel,
     AutoModelForCTC,
     AutoProcessor,
-    AutomaticSpeechRecognitionPipeline,
     AutoTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def to_mono_float32(samples) -> np.ndarray:
         raise ValueError(f"audio must be an array of numbers, got {type(samples).__name__} of {array.dtype}.")
     floats = _full_scale(array)
     if floats.ndim == 1:
-        return np.require(floats, requirements="CW")  # torch wants contiguous memory that it may write
+        return np.require(floats, requirements=["C", "W"])  # torch wants contiguous memory that it may write
     channels = [axis for axis in range(floats.ndim) if floats.shape[axis] <= MAX_CHANNELS]
     if floats.ndim != 2 or len(channels) != 1:
         raise ValueError(
@@ -125,25 +126,28 @@ def _from_dict(source: dict) -> tuple:
 
 def _decode(source, sampling_rate: int) -> tuple[np.ndarray, int]:
     """Decode with soundfile; what it does not know (m4a, webm, video) goes to ffmpeg where that is installed."""
-    name = "the given bytes" if isinstance(source, (bytes, bytearray)) else os.fspath(source)
-    if name.startswith(("http://", "https://")):
-        source = _fetch(name)
-    elif isinstance(source, (bytes, bytearray)):
-        source = bytes(source)
-    elif os.path.isdir(source):
-        raise ValueError(f"{name} is a folder: name the audio files in it.")
-    else:
-        with open(source, "rb") as file:
-            source = file.read()
-    if not source:
+    name, content = _contents(source)
+    if not content:
         raise ValueError(f"{name}: the audio file is empty.")
     if soundfile is not None:
         try:
-            samples, rate = soundfile.read(io.BytesIO(source), dtype="float32", always_2d=True)
+            samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
             return samples.mean(axis=1), rate
         except soundfile.LibsndfileError:
             pass
-    return _decode_with_ffmpeg(source, name, sampling_rate), sampling_rate
+    return _decode_with_ffmpeg(content, name, sampling_rate), sampling_rate
+
+
+def _contents(source) -> tuple[str, bytes]:
+    """Name, for messages, and bytes of a file wherever it is."""
+    if isinstance(source, (bytes, bytearray)):
+        return "the given bytes", bytes(source)
+    if str(source).startswith(("http://", "https://")):
+        return str(source), _fetch(str(source))
+    path = Path(source)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the audio files in it.")
+    return str(path), path.read_bytes()
 
 
 def _decode_with_ffmpeg(content: bytes, name: str, sampling_rate: int) -> np.ndarray:
@@ -161,7 +165,7 @@ def _decode_with_ffmpeg(content: bytes, name: str, sampling_rate: int) -> np.nda
         command += ["-ac", "1", "-ar", str(sampling_rate), "-f", "f32le", "-"]
         run = subprocess.run(command, capture_output=True, check=False)
     finally:
-        os.unlink(file.name)
+        Path(file.name).unlink()
     samples = np.frombuffer(run.stdout, np.float32)
     if run.returncode or not len(samples):
         raise ValueError(f"{name}: neither soundfile nor ffmpeg can read this as audio; it is damaged or not audio.")

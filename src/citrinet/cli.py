@@ -75,7 +75,9 @@ def _add_convert(commands: Any) -> None:
         metavar="FILE",
         help='labels of the tag heads, if the vocabulary does not hold them: JSON like {"AGE": {"0": "NONE", ...}}',
     )
-    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"], help="type of the weights")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "float16", "bfloat16"], help="type of the weights"
+    )
     parser.add_argument("--language", metavar="CODE", help="ISO code for the model card, such as zh")
     parser.add_argument("--force", action="store_true", help="replace OUT_DIR if it exists")
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result to this Hub repository (owner/name)")
@@ -87,7 +89,8 @@ def _add_transcribe(commands: Any) -> None:
         "transcribe",
         help="print what is said in audio files",
         description="Transcribe audio files, all those in a folder, or those that a NeMo manifest (JSON lines with "
-        "`audio_filepath`) names. A file that cannot be read is reported, the others are done, and the exit status is 1.",
+        "`audio_filepath`) names. A file that cannot be read is reported, the others are done, and the exit status "
+        "is 1.",
     )
     parser.add_argument("paths", nargs="+", metavar="FILE|FOLDER|MANIFEST", help="audio, folders, .jsonl manifests")
     parser.add_argument("--model", required=True, metavar="DIR|REPO", help="a converted folder or a Hub repository")
@@ -136,7 +139,7 @@ def _transcribe(options: argparse.Namespace) -> int:
 
     logging.disable_progress_bar()
     sources = [source for path in options.paths for source in _sources(path)]
-    recognizer = pipeline("automatic-speech-recognition", model=options.model, device=options.device)
+    recognizer: Any = pipeline("automatic-speech-recognition", model=options.model, device=options.device)
     call: dict[str, Any] = {"batch_size": options.batch_size}
     if options.timestamps:
         call["return_timestamps"] = options.timestamps
@@ -151,7 +154,7 @@ def _transcribe(options: argparse.Namespace) -> int:
 
 
 class _Reader:
-    """Reads files one after another as the pipeline asks for them; one that it cannot read is reported and passed over."""
+    """Reads files one by one as the pipeline asks for them; one that it cannot read is reported and passed over."""
 
     def __init__(self, sources: list[str], feature_extractor: Any, progress: tqdm):
         self.read: list[str] = []
@@ -209,12 +212,18 @@ def _line(name: str, result: dict[str, Any], as_json: bool) -> str:
     if as_json:
         return json.dumps({"audio": name, **result}, ensure_ascii=False)
     lines = [f"{name}: {result['transcript']}"]
-    lines += [f"  {chunk['timestamp'][0]:8.2f} {chunk['timestamp'][1]:8.2f}  {chunk['text']}" for chunk in result.get("chunks", ())]
+    lines += [
+        f"  {chunk['timestamp'][0]:8.2f} {chunk['timestamp'][1]:8.2f}  {chunk['text']}"
+        for chunk in result.get("chunks", ())
+    ]
     for entity in result["entities"]:
         start, end = entity["timestamp"]
         lines.append(f"  {entity['type']}: {entity['text']} ({start:.2f}-{end:.2f} s)")
     if result["tags"]:
-        tags = (f"{category} {tag['label']} ({tag['score']:.0%}, {tag['source']})" for category, tag in result["tags"].items())
+        tags = (
+            f"{category} {tag['label']} ({tag['score']:.0%}, {tag['source']})"
+            for category, tag in result["tags"].items()
+        )
         lines.append("  " + ", ".join(tags))
     return "\n".join(lines)
 

@@ -154,7 +154,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         return samples
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
-        """(n,) -> (feature_size, T), step by step as NeMo rounds it: the network amplifies the last bit a hundredfold."""
+        """(n,) -> (feature_size, T), in the steps in which NeMo rounds: the network amplifies the last bit."""
         emphasized = torch.cat([samples[:1], samples[1:] - self.preemphasis * samples[:-1]])
         reflect = self.frontend == "nemo-2.4" and len(samples) > self.n_fft // 2  # shorter audio cannot be reflected
         spectrum = torch.stft(

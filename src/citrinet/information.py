@@ -30,7 +30,9 @@ def describe(model: str) -> str:
     if not isinstance(config, CitrinetConfig):
         raise ValueError(f"{model} is a {config.model_type} model, not a Citrinet.")
     tokenizer = AutoTokenizer.from_pretrained(model)
-    entities = sorted({token.lstrip("▁").removeprefix(ENTITY_PREFIX) for token in tokenizer.get_vocab() if ENTITY_PREFIX in token})
+    entities = sorted(
+        {token.lstrip("▁").removeprefix(ENTITY_PREFIX) for token in tokenizer.get_vocab() if ENTITY_PREFIX in token}
+    )
     lines = [
         f"Citrinet: {config.num_hidden_layers} blocks, {config.hidden_size} channels, "
         f"{config.vocab_size} outputs, one each {config.inputs_to_logits_ratio} samples, {config.dtype or 'float32'}",

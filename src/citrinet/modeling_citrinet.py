@@ -6,7 +6,7 @@ Source: *Citrinet* (arXiv:2104.01721) and NeMo's `ConvASREncoder`, `JasperBlock`
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -39,9 +39,9 @@ class CitrinetModelOutput(ModelOutput):
         hidden_states: input features and the output of every block, with `output_hidden_states`.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    attention_mask: torch.BoolTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -58,12 +58,12 @@ class CitrinetCTCOutput(ModelOutput):
         hidden_states: input features and the output of every block, with `output_hidden_states`.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    tag_logits: dict[str, torch.FloatTensor] | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    attention_mask: torch.BoolTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    tag_logits: dict[str, torch.Tensor] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -76,8 +76,8 @@ class CitrinetGenerateOutput(ModelOutput):
         logits: (B, T', V).
     """
 
-    sequences: torch.LongTensor | None = None
-    logits: torch.FloatTensor | None = None
+    sequences: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
 
 def masked_mean(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -93,8 +93,8 @@ def with_spare_rows(rows: torch.Tensor) -> torch.Tensor:
     """
     (B, C) -> (B + 16, C), zeros below.
 
-    Matrix libraries multiply a few rows by another route, with other rounding, than many. With rows to spare it is always
-    the second, so that an utterance comes out the same, bit for bit, alone and in a batch.
+    Matrix libraries multiply a few rows by another route, with other rounding, than many. With rows to spare it is
+    always the second, so that an utterance comes out the same, bit for bit, alone and in a batch.
     """
     return F.pad(rows, (0, 0, 0, 16))
 
@@ -130,7 +130,7 @@ class CitrinetSeparableConv(nn.Module):
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
         """(B, T, C_in), (B, T) -> (B, T / stride, C_out), (B, T / stride)."""
         if mask is not None:
-            # The depthwise convolution is the one step that looks at other frames: what it reads from padding must be 0.
+            # The depthwise convolution is the one step that looks at other frames: what it reads of padding must be 0.
             hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
             mask = mask[:, :: self.stride]
         hidden_states = self.depthwise(hidden_states.transpose(1, 2)).transpose(1, 2)
@@ -214,7 +214,7 @@ class CitrinetBlock(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropouts[layer_idx])
         self.adapters = nn.ModuleDict({a["name"]: CitrinetAdapter(channels, a) for a in config.adapters})
 
-    def forward(self, inputs: torch.Tensor, mask: Optional[torch.Tensor] = None):
+    def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None = None):
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
         hidden_states = inputs
         for repeat, conv in enumerate(self.convs):
@@ -281,9 +281,9 @@ class CitrinetModel(CitrinetPreTrainedModel):
             [`CitrinetModelOutput`] with T' = ceil(T / product of the strides).
         """
         output_hidden_states = _default(output_hidden_states, self.config.output_hidden_states)
-        hidden_states = input_features.to(self.dtype)
+        hidden_states = self._differentiable(input_features.to(self.dtype))
         mask = None if attention_mask is None else attention_mask.bool()
-        all_hidden_states = (hidden_states,)
+        all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
         for block in self.blocks:
             hidden_states, mask = block(hidden_states, mask)
             if output_hidden_states:
@@ -294,6 +294,13 @@ class CitrinetModel(CitrinetPreTrainedModel):
             hidden_states=all_hidden_states if output_hidden_states else None,
         )
         return output if _default(return_dict, self.config.return_dict) else output.to_tuple()
+
+    def _differentiable(self, features: torch.Tensor) -> torch.Tensor:
+        """Reentrant checkpointing gives a block's weights a gradient only if the block's input asks for one too."""
+        checkpoints = self.training and self.blocks[0].gradient_checkpointing
+        if checkpoints and not features.requires_grad and any(weight.requires_grad for weight in self.parameters()):
+            return features.detach().requires_grad_()
+        return features
 
 
 class CitrinetForCTC(CitrinetPreTrainedModel, GenerationMixin):
@@ -375,13 +382,13 @@ class CitrinetForCTC(CitrinetPreTrainedModel, GenerationMixin):
         return {category: head(pooled)[: len(hidden_states)] for category, head in self.tag_heads.items()}
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]  # CTC decodes in one pass: none of the arguments of generation apply
         self,
         input_features: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         return_dict_in_generate: bool = False,
         **kwargs,
-    ) -> torch.LongTensor | CitrinetGenerateOutput:
+    ) -> torch.Tensor | CitrinetGenerateOutput:
         """
         Greedy CTC decoding: the best token of every frame, to be collapsed by `processor.batch_decode`.
 

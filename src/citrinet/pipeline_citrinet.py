@@ -1,6 +1,7 @@
 """`pipeline("automatic-speech-recognition")` for Citrinet: text, transcript, entities, tags and times in one call."""
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +32,14 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     ```python
     >>> recognizer = pipeline("automatic-speech-recognition", "path/to/converted")
     >>> recognizer("speech.wav")
-    {"text": "来首歌 ENTITY_SONG_NAME 吻别 END 。 AGE_14_25",
+    {"text": "来首歌 ENTITY_SONG_NAME 吻别 END。 AGE_14_25",
      "transcript": "来首歌吻别。",
      "entities": [{"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.64, 1.12)}],
      "tags": {"AGE": {"label": "AGE_14_25", "score": 0.93, "source": "head", "head": "AGE_14_25", "text": "AGE_14_25"}}}
     ```
 
-    `text` is what the CTC head wrote, as the stock pipeline gives it. A tag's `label` is the tag head's unless that says
-    NONE, else the one read from the text; `score` is the probability that its source gave it, and `head` and `text` say
+    `text` is what the CTC head wrote, as the stock pipeline gives it. A tag's `label` is the tag head's unless that
+    says NONE, else the one read from the text; `score` is the probability that its source gave it, and `head` and `text` say
     what each of the two said. Times are seconds.
 
     Besides the arguments of the stock pipeline:
@@ -49,6 +50,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
       of 30 s. Features are always computed over the whole audio, so a window sees what one pass would.
     * any audio that [`load_audio`] takes, without ffmpeg where soundfile can read it.
     """
+
+    feature_extractor: Any  # the base class allows for none
+    tokenizer: Any
 
     def preprocess(self, inputs, chunk_length_s=None, stride_length_s=None):
         """Yield the features of one audio, whole or in windows of `chunk_length_s` with overlap on both sides."""
@@ -90,7 +94,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         """Join the windows of one audio and read text, entities, tags and times from them."""
         bounds = [output.pop("kept")[0].tolist() for output in model_outputs]
         tokens, scores = (
-            torch.cat([output.pop(key)[0, start:stop] for output, (start, stop) in zip(model_outputs, bounds, strict=True)])
+            torch.cat(
+                [output.pop(key)[0, start:stop] for output, (start, stop) in zip(model_outputs, bounds, strict=True)]
+            )
             for key in ("tokens", "scores")
         )
         ctc_tokens = self.tokenizer.ctc_tokens(tokens)
@@ -100,7 +106,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
 
         result = {"text": text, "transcript": parsed.transcript}
         result["entities"] = [
-            {**vars(entity), "timestamp": (times[entity.start][0], times[entity.end - 1][1])} for entity in parsed.entities
+            {**vars(entity), "timestamp": (times[entity.start][0], times[entity.end - 1][1])}
+            for entity in parsed.entities
         ]
         written = {}
         for category, index in parsed.tag_sources.items():
@@ -138,7 +145,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             return load_audio(inputs, rate), (0, 0), {}
         samples = load_audio(inputs, rate)
         scale = 1 / (inputs["sampling_rate"] * self._seconds(1))
-        left, right = (int(round(samples * scale)) for samples in inputs.get("stride") or (0, 0))
+        left, right = (round(count * scale) for count in inputs.get("stride") or (0, 0))
         known = ("raw", "array", "sampling_rate", "stride", "path")
         return samples, (left, right), {key: value for key, value in inputs.items() if key not in known}
 
@@ -215,7 +222,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         for category in sorted(head.keys() | written.keys()):
             from_head, from_text = head.get(category), written.get(category)
             use_text = from_text is not None and (from_head is None or from_head[0] == NONE)
-            label, score = from_text if use_text else from_head
+            label, score = from_text if use_text else from_head  # type: ignore[misc]  # one of them is there
             tags[category] = {
                 "label": label,
                 "score": round(score, 4),
@@ -230,7 +237,8 @@ def _chunks(parsed: Transcript, times: list[tuple[float, float]], unit: str) -> 
     characters = [(i, i + 1) for i in range(len(times)) if not parsed.transcript[i].isspace()]
     spans = split_words(parsed.transcript) if unit == "word" else characters
     return [
-        {"text": parsed.transcript[start:end], "timestamp": (times[start][0], times[end - 1][1])} for start, end in spans
+        {"text": parsed.transcript[start:end], "timestamp": (times[start][0], times[end - 1][1])}
+        for start, end in spans
     ]
 
 

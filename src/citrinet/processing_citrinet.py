@@ -7,7 +7,7 @@ from transformers.processing_utils import ProcessingKwargs
 class CitrinetProcessorKwargs(ProcessingKwargs, total=False):
     """What a call passes on unless told otherwise: padded tensors, labels without special tokens."""
 
-    _defaults = {
+    _defaults = {  # type: ignore[misc]
         "text_kwargs": {"padding": True, "padding_side": "right", "add_special_tokens": False},
         "audio_kwargs": {"padding": True, "return_attention_mask": True},
         "common_kwargs": {"return_tensors": "pt"},
@@ -23,18 +23,25 @@ class CitrinetProcessor(ProcessorMixin):
         tokenizer ([`CitrinetTokenizer`]): makes labels and text.
     """
 
+    valid_processor_kwargs = CitrinetProcessorKwargs
+
     def __init__(self, feature_extractor, tokenizer):
         super().__init__(feature_extractor, tokenizer)
 
-    def __call__(self, audio=None, text=None, sampling_rate=None, **kwargs) -> BatchFeature:
+    @property
+    def model_input_names(self) -> list[str]:
+        """What a call with audio and text returns."""
+        return [*self.feature_extractor.model_input_names, "labels"]
+
+    def __call__(self, audio=None, text=None, **kwargs) -> BatchFeature:
         """
         Prepare audio, text or both for [`CitrinetForCTC`].
 
         Args:
             audio: a waveform or a list of them, each what [`CitrinetFeatureExtractor`] takes.
             text (`str` or `list[str]`, *optional*): transcripts.
-            sampling_rate (`int`, *optional*): rate of `audio` in Hz, checked against the model's.
-            **kwargs: `audio_kwargs`, `text_kwargs` and `common_kwargs`, or their entries, as for every processor.
+            **kwargs: `audio_kwargs`, `text_kwargs` and `common_kwargs`, or their entries, as for every processor;
+                among them `sampling_rate`, the rate of `audio` in Hz, which is checked against the model's.
 
         Returns:
             `BatchFeature`: `input_features` (B, T, F) and `attention_mask` (B, T) if there is audio; `labels` (B, L),
@@ -46,12 +53,13 @@ class CitrinetProcessor(ProcessorMixin):
         if audio is None and text is None:
             raise ValueError("give the processor `audio`, `text` or both.")
         merged = self._merge_kwargs(
-            CitrinetProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+            CitrinetProcessorKwargs,  # type: ignore[arg-type]
+            tokenizer_init_kwargs=self.tokenizer.init_kwargs,
+            **kwargs,
         )
         if audio is None:
             return self.tokenizer(text, **merged["text_kwargs"])
-        audio_kwargs = merged["audio_kwargs"] | ({"sampling_rate": sampling_rate} if sampling_rate else {})
-        inputs = self.feature_extractor(audio, **audio_kwargs)
+        inputs = self.feature_extractor(audio, **merged["audio_kwargs"])
         if text is not None:
             inputs["labels"] = self.tokenizer(text, **merged["text_kwargs"])["input_ids"]
         return inputs

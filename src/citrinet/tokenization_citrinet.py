@@ -48,14 +48,17 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
 
     Args:
         leading_boundaries (`str`, defaults to `"keep"`):
-            What becomes of word boundaries (`▁`) at the start of the text: `"keep"` writes spaces for them, `"drop_one"`
-            and `"drop_all"` are what SentencePiece does with a dummy prefix, the second if it removes extra whitespace.
+            What becomes of word boundaries (`▁`) at the start of the text: `"keep"` writes spaces for them,
+            `"drop_one"` and `"drop_all"` do what SentencePiece does with a dummy prefix, the second if it also removes
+            extra whitespace.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
     replace_word_delimiter_char = " "
 
-    def decode(self, token_ids, skip_special_tokens=False, output_char_offsets=False, output_word_offsets=False, **kwargs):
+    def decode(
+        self, token_ids, skip_special_tokens=False, output_char_offsets=False, output_word_offsets=False, **kwargs
+    ):
         """
         Decode frame-wise (or, with `group_tokens=False`, already collapsed) token ids.
 
@@ -127,7 +130,9 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         kept = [i for i in range(len(chars)) if not self._is_dropped_space(chars, i)]
         return "".join(chars[i] for i in kept), [spans[i] for i in kept]
 
-    def _decode(self, token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=None, group_tokens=True, **kwargs):
+    def _decode(
+        self, token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=None, group_tokens=True, **kwargs
+    ):
         return self.text_with_spans(self.ctc_tokens(token_ids, group_tokens), skip_special_tokens)[0]
 
     def _get_word_offsets(self, offsets: list[dict], word_delimiter_char: str = " ") -> list[dict]:
@@ -146,7 +151,7 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         """What a token adds to the text; SentencePiece writes the unknown token as ` ⁇ `."""
         if token_id == self.unk_token_id:
             return " ⁇ "
-        return (self.convert_ids_to_tokens(token_id) or "").replace(WORD_BOUNDARY, " ")
+        return str(self.convert_ids_to_tokens(token_id) or "").replace(WORD_BOUNDARY, " ")
 
     def _is_leading(self, order: int, chars: list[str]) -> bool:
         """Whether a word boundary stands at the start of the text, where SentencePiece writes no space for it."""

@@ -68,7 +68,7 @@ def _parse(content: bytes):
 
 def _character_tokenizer(vocabulary: list[str]) -> Tokenizer:
     """Every character a token; those that the vocabulary lacks are left out, as NeMo's parser does."""
-    tokenizer = Tokenizer(models.BPE(dict(zip(vocabulary, range(len(vocabulary)))), [], ignore_merges=True))
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(vocabulary)}, [], ignore_merges=True))
     _isolate(tokenizer, [token for token in vocabulary if len(token) > 1])
     return tokenizer
 
@@ -81,7 +81,9 @@ def _sentencepiece_tokenizer(vocabulary: list[str], proto) -> tuple[Tokenizer, s
     if proto.trainer_spec.model_type == _UNIGRAM:
         # A token that is not a learned piece is only reached when it stands alone, where any score of 0 is the best.
         scores = {piece.piece: piece.score for piece in learned}
-        model = models.Unigram([(token, scores.get(token, 0.0)) for token in vocabulary], ids.get(unknown), False)
+        model: models.Model = models.Unigram(
+            [(token, scores.get(token, 0.0)) for token in vocabulary], None if unknown is None else ids[unknown], False
+        )
     else:
         model = models.BPE(ids, _merges(learned, ids), unk_token=unknown, fuse_unk=True, ignore_merges=True)
     tokenizer = Tokenizer(model)
@@ -92,7 +94,7 @@ def _sentencepiece_tokenizer(vocabulary: list[str], proto) -> tuple[Tokenizer, s
 
 
 def _merges(learned, ids: dict[str, int]) -> list[tuple[str, str]]:
-    """SentencePiece merges any two neighbours that make a piece, best score first: list all such pairs in that order."""
+    """All pairs that make a piece, best piece first: SentencePiece merges any two neighbours that do, in that order."""
     merges = []
     for piece in sorted(learned, key=lambda piece: -piece.score):
         text = piece.piece
