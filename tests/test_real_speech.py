@@ -1,0 +1,43 @@
+"""Real Mandarin recordings, where they are at hand: a folder with NeMo manifests, named by CITRINET_SPEECH."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import soundfile
+from transformers import pipeline
+
+from citrinet.cli import main
+
+DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "real_zh"
+SPEECH = Path(os.environ.get("CITRINET_SPEECH", DEFAULT))
+pytestmark = pytest.mark.skipif(
+    not (SPEECH / "test.jsonl").is_file(), reason="no recordings: set CITRINET_SPEECH to a folder with test.jsonl"
+)
+
+
+@pytest.fixture(scope="module")
+def entries():
+    return [json.loads(line) for line in (SPEECH / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_manifest_gives_the_same_at_any_batch_size(entries, zh_small_dir, capsys):
+    outputs = []
+    for batch_size in ("1", "5"):
+        arguments = ["--json", "--timestamps", "char", "--batch-size", batch_size, str(SPEECH / "test.jsonl")]
+        assert main(["transcribe", "--model", str(zh_small_dir), *arguments]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    lines = [json.loads(line) for line in outputs[0].splitlines()]
+    assert [Path(line["audio"]).name for line in lines] == [Path(e["audio_filepath"]).name for e in entries]
+    assert sum(bool(line["transcript"]) for line in lines) > len(entries) / 2  # the weights are random
+
+
+def test_times_lie_in_the_recording(entries, zh_small_dir):
+    recognizer = pipeline("automatic-speech-recognition", model=str(zh_small_dir), device="cpu")
+    for entry in entries[:8]:
+        path = SPEECH / entry["audio_filepath"]
+        times = [t for chunk in recognizer(str(path), return_timestamps="char")["chunks"] for t in chunk["timestamp"]]
+        assert times == sorted(times)
+        assert 0 <= times[0] and times[-1] <= soundfile.info(path).duration + 0.08
