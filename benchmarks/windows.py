@@ -1,0 +1,47 @@
+"""
+How much the text of long audio changes when it is read in windows rather than in one pass.
+
+    python benchmarks/windows.py --model DIR MANIFEST.jsonl
+
+The recordings of the manifest are joined to one, which is read in one pass and in windows of several lengths: once as
+`chunk_length_s` does it, with features of the whole recording, and once as the stock pipeline does, with features of each
+window. The figure is the edit distance of the text to that of one pass, for each character of it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from torchaudio.functional import edit_distance
+from tqdm.auto import tqdm
+from transformers import AutomaticSpeechRecognitionPipeline, pipeline
+
+from citrinet import load_audio
+
+
+def main() -> None:
+    """Read the manifest, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--windows", type=float, nargs="+", default=[10, 20, 30, 60], metavar="S")
+    options = parser.parse_args()
+    entries = [json.loads(line) for line in options.manifest.read_text(encoding="utf-8").splitlines()]
+    paths = [options.manifest.parent / entry["audio_filepath"] for entry in entries]
+    audio = np.concatenate([load_audio(path) for path in tqdm(paths, unit="file", disable=None)])
+
+    ours = pipeline("automatic-speech-recognition", model=options.model, device="cpu")
+    parts = {"model": ours.model, "tokenizer": ours.tokenizer, "feature_extractor": ours.feature_extractor}
+    stock = AutomaticSpeechRecognitionPipeline(**parts, device="cpu")
+    one_pass = ours(audio, chunk_length_s=0)["text"]
+    print(f"{len(audio) / 16000:.0f} s, {len(one_pass)} characters\n\n| window | features of all | features of the window |")
+    print("|---|---|---|")
+    for seconds in options.windows:
+        texts = [recognizer(audio.copy(), chunk_length_s=seconds)["text"] for recognizer in (ours, stock)]
+        changed = [edit_distance(text, one_pass) / max(len(one_pass), 1) for text in texts]
+        print(f"| {seconds:g} s | {changed[0]:.1%} | {changed[1]:.1%} |")
+
+
+if __name__ == "__main__":
+    main()
