@@ -8,13 +8,13 @@ import yaml
 if TYPE_CHECKING:
     from .nemo_to_hf import ConversionReport
 
-_USAGE = '''```python
+_USAGE = """```python
 import citrinet  # pip install citrinet; or leave this out and pass trust_remote_code=True
 from transformers import pipeline
 
 recognizer = pipeline("automatic-speech-recognition", "{repository}")
 print(recognizer("speech.wav"))
-```'''
+```"""
 
 
 def write_model_card(folder: Path, report: "ConversionReport", source: str, repository: str) -> None:
@@ -28,9 +28,10 @@ def write_model_card(folder: Path, report: "ConversionReport", source: str, repo
         repository: name of the repository, `owner/name` if it goes to the Hub.
     """
     config = report.config
+    title = _plain(repository.rsplit("/", 1)[-1])
     sections = [
         _front_matter(report),
-        f"# {_plain(repository.rsplit('/', 1)[-1])}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with "
+        f"# {title}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with "
         f"a CTC head, converted from NeMo's `{_plain(source)}` with [citrinet](https://pypi.org/project/citrinet/).",
         "## Usage\n\n" + _USAGE.format(repository=repository if "/" in repository else f"path/to/{repository}"),
         "The result holds `text` (what the CTC head wrote), `transcript` (without tags), `entities`, `tags`, and "
@@ -38,7 +39,9 @@ def write_model_card(folder: Path, report: "ConversionReport", source: str, repo
         f"{report.sampling_rate / 1000:g} kHz mono.",
         "## Architecture\n\n" + _architecture(report),
     ]
-    labels = dict(sorted(config.tag_labels.items())) | ({"entities in the text": report.entities} if report.entities else {})
+    labels = dict(sorted(config.tag_labels.items()))
+    if report.entities:
+        labels["entities in the text"] = report.entities
     if labels:
         rows = [[_plain(kind), ", ".join(f"`{_plain(name)}`" for name in names)] for kind, names in labels.items()]
         sections.append("## Labels\n\n" + _table(["category", "labels"], rows))
@@ -58,6 +61,7 @@ def _front_matter(report: "ConversionReport") -> str:
 
 def _architecture(report: "ConversionReport") -> str:
     config = report.config
+    adapters = [f"{a['name']} ({a['dim']}{'' if a['enabled'] else ', disabled'})" for a in config.adapters]
     facts = {
         "input": f"{config.num_mel_bins} mel bins, one frame each {config.hop_length} samples",
         "blocks": config.num_hidden_layers,
@@ -65,7 +69,7 @@ def _architecture(report: "ConversionReport") -> str:
         "convolutions in a block": _runs(config.num_repeats),
         "kernels": _runs(config.kernel_sizes),
         "strides": _runs(config.strides),
-        "adapters": ", ".join(f"{a['name']} ({a['dim']}{'' if a['enabled'] else ', disabled'})" for a in config.adapters) or "none",
+        "adapters": ", ".join(adapters) or "none",
         "outputs of the CTC head": f"{config.vocab_size} with the blank",
     }
     parameters = [[part, f"{count:,}"] for part, count in report.parameters.items()]

@@ -1,5 +1,5 @@
 """
-Read `.nemo` archives from strangers: nothing in them is executed, and nothing is written but one unnamed temporary file.
+Read `.nemo` archives from strangers: nothing in them is executed, nothing is written but one unnamed temporary file.
 
 A `.nemo` is a tar, plain or gzip, of `model_config.yaml`, `model_weights.ckpt` and the tokenizer's files.
 """
@@ -164,11 +164,13 @@ class NemoArchive:
             return file
         limit = min(MAX_WEIGHT_BYTES, MAX_COMPRESSION * self.path.stat().st_size)
         file.seek(0)
-        unpacked: IO[bytes] = tempfile.TemporaryFile(dir=scratch)
+        unpacked: IO[bytes] = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  the archive reads from it
         with file, gzip.open(file) as compressed:
             while block := compressed.read(1 << 20):
                 if unpacked.tell() + len(block) > limit:
-                    raise ConversionError(f"{self.path}: unpacks to more than {limit} bytes, which no honest archive does.")
+                    raise ConversionError(
+                        f"{self.path}: unpacks to more than {limit} bytes, which no honest archive does."
+                    )
                 unpacked.write(block)
         return unpacked
 
@@ -229,13 +231,13 @@ class NemoArchive:
         loaded = {key: value for key, value in loaded.items() if key not in junk}
         unusable = [key for key, value in loaded.items() if not isinstance(key, str) or not _is_plain(value)]
         if unusable:
-            raise ConversionError(f"{self.path}: {name!r} holds {unusable[0]!r}, which is not a plain tensor of numbers.")
+            raise ConversionError(f"{self.path}: {name!r} holds {unusable[0]!r}, which is no plain tensor of numbers.")
         if sum(tensor.nbytes for tensor in loaded.values()) > member.size:
             raise ConversionError(f"{self.path}: {name!r} claims larger tensors than it holds.")
         return {key: tensor.detach() for key, tensor in loaded.items()}
 
     def _check_zip(self, name: str, file: IO[bytes]) -> None:
-        """PyTorch's zip is not compressed: one that grows on loading is not PyTorch's. Its checksums it does not check."""
+        """PyTorch's zip is not compressed: one that grows on loading is not PyTorch's. It ignores the checksums."""
         archive = zipfile.ZipFile(file)
         if sum(entry.file_size for entry in archive.infolist()) > self._members[name].size:
             raise ConversionError(f"{self.path}: {name!r} would grow on loading, which no PyTorch file does.")

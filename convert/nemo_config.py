@@ -104,7 +104,7 @@ class Section:
         if self.values.get(name) is None:
             raise ConversionError(f"the configuration lacks `{self._path(name)}`, which should be {expected}.")
         raise ConversionError(
-            f"`{self._path(name)}` is {reprlib.repr(self.values[name])}, which cannot be represented: it should be {expected}."
+            f"`{self._path(name)}` is {reprlib.repr(self.values[name])}, which is not supported: only {expected} is."
         )
 
 
@@ -112,11 +112,13 @@ def refuse_other_models(nemo: Section) -> None:
     """Refuse what is no Citrinet with a CTC head, by the classes that the configuration names."""
     for name in ("joint", "joint_net", "aux_ctc", "rnnt_decoder", "transf_decoder"):
         if nemo.values.get(name) is not None:
-            raise ConversionError(f"the configuration has `{name}`: only CTC models can be converted, no transducers or hybrids.")
+            raise ConversionError(f"the configuration has `{name}`: only CTC models can be converted, no transducers.")
     for name, allowed in (("encoder", ("ConvASREncoder", "ConvASREncoderAdapter")), ("decoder", ("ConvASRDecoder",))):
         kind = nemo.section(name).text("_target_").rsplit(".", 1)[-1]
         if kind not in allowed:
-            raise ConversionError(f"the {name} is a {kind or 'nameless class'}: only Citrinet CTC models can be converted.")
+            raise ConversionError(
+                f"the {name} is a {kind or 'nameless class'}: only Citrinet CTC models can be converted."
+            )
 
 
 def read_network(nemo: Section, vocabulary: list[str], tag_labels: dict[str, list[str]]) -> CitrinetConfig:
@@ -137,7 +139,9 @@ def read_network(nemo: Section, vocabulary: list[str], tag_labels: dict[str, lis
     contexts = {block.pop("se_context_size") for block in described}
     reductions = {block.pop("se_reduction_ratio") for block in described}
     if len(contexts) != 1 or len(reductions) != 1:
-        raise ConversionError("the blocks differ in `se_context_size` or `se_reduction_ratio`: that cannot be represented.")
+        raise ConversionError(
+            "the blocks differ in `se_context_size` or `se_reduction_ratio`: that cannot be represented."
+        )
     preprocessor = nemo.section("preprocessor")
     try:
         return CitrinetConfig(
@@ -166,10 +170,14 @@ def _block(block: Section, residual_mode: str) -> dict[str, Any]:
     if stride > 1 and repeats > 1 and not block.flag("stride_last"):
         raise ConversionError(f"`{block.name}` strides in every repeat: only `stride_last: true` can be represented.")
     if residual and residual_mode not in (("add", "stride_add") if stride == 1 else ("stride_add",)):
-        raise ConversionError(f"`{block.name}` has `residual_mode: {residual_mode}`: only `stride_add` can be represented.")
+        raise ConversionError(
+            f"`{block.name}` has `residual_mode: {residual_mode}`: only `stride_add` can be represented."
+        )
     kernel = _effective_kernel(block.whole("kernel"), block.number("kernel_size_factor", 1.0, high=1000))
     future = block.whole("future_context", -1, low=-MAX_NUMBER)
-    if 0 <= future < kernel and future != kernel // 2:  # NeMo pads evenly when it is negative or not less than the kernel
+    if (
+        0 <= future < kernel and future != kernel // 2
+    ):  # NeMo pads evenly when it is negative or not less than the kernel
         raise ConversionError(f"`{block.name}.future_context` is {future}: only even padding can be represented.")
     return {
         "hidden_sizes": block.whole("filters"),
@@ -200,10 +208,14 @@ def _adapters(nemo: Section) -> list[dict[str, Any]]:
         if not kind.endswith(".LinearAdapter"):
             raise ConversionError(f"adapter {name!r} is a {kind!r}: only a LinearAdapter can be represented.")
         if strategy and not strategy.endswith(".ResidualAddAdapterStrategy"):
-            raise ConversionError(f"adapter {name!r} has the strategy {strategy!r}: only residual addition can be represented.")
+            raise ConversionError(
+                f"adapter {name!r} has the strategy {strategy!r}: only residual addition can be represented."
+            )
         activation = adapter.text("activation", "swish")
         if activation not in _ACTIVATIONS:
-            raise ConversionError(f"adapter {name!r} has the activation {activation!r}: use one of {', '.join(_ACTIVATIONS)}.")
+            raise ConversionError(
+                f"adapter {name!r} has the activation {activation!r}: use one of {', '.join(_ACTIVATIONS)}."
+            )
         adapters.append(
             {
                 "name": str(name),
@@ -221,7 +233,9 @@ def read_vocabulary(nemo: Section) -> list[str]:
     """Tokens in the order of the CTC head's outputs, without the blank."""
     vocabulary = nemo.section("decoder").items("vocabulary") or nemo.items("labels")
     if not vocabulary:
-        raise ConversionError("the configuration has neither `decoder.vocabulary` nor `labels`: the tokens are unknown.")
+        raise ConversionError(
+            "the configuration has neither `decoder.vocabulary` nor `labels`: the tokens are unknown."
+        )
     for token in vocabulary:
         if not isinstance(token, str) or not 0 < len(token) <= _MAX_TOKEN:
             raise ConversionError(f"the vocabulary holds {reprlib.repr(token)}, which is no token.")
@@ -231,7 +245,7 @@ def read_vocabulary(nemo: Section) -> list[str]:
 
 
 def read_tokenizer(nemo: Section) -> tuple[str | None, str | None]:
-    """The member that holds the SentencePiece model, none for a model of characters, and the language if it is named."""
+    """The member with the SentencePiece model, none for a model of characters, and the language if it is named."""
     tokenizer, language = nemo.section("tokenizer"), None
     if not tokenizer.values:
         return None, None
@@ -243,10 +257,12 @@ def read_tokenizer(nemo: Section) -> tuple[str | None, str | None]:
         tokenizer = languages.section(language)
         language = _LANGUAGES.get(str(language).lower(), str(language).lower())
         language = language if re.fullmatch("[a-z]{2,3}", language) else None
-    kind, path = tokenizer.text("type", "bpe"), tokenizer.text("model_path")
+    kind, path = tokenizer.text("type", "bpe"), tokenizer.text("model_path").removeprefix("nemo:")
     if kind != "bpe" or not path:
-        raise ConversionError(f"the tokenizer (of type {kind!r}) names no SentencePiece model: other kinds cannot be read.")
-    return path.removeprefix("nemo:"), language
+        raise ConversionError(
+            f"the tokenizer (of type {kind!r}) names no SentencePiece model, the only kind to be read."
+        )
+    return path, language
 
 
 def read_tag_labels(
@@ -316,14 +332,18 @@ def read_feature_extractor(nemo: Section, frontend: str) -> CitrinetFeatureExtra
     settings = nemo.section("preprocessor")
     kind = settings.text("_target_")
     if not kind.endswith("AudioToMelSpectrogramPreprocessor"):
-        raise ConversionError(f"the preprocessor is a {kind or 'nameless class'}: only log-mel features can be computed.")
+        raise ConversionError(
+            f"the preprocessor is a {kind or 'nameless class'}: only log-mel features can be computed."
+        )
     for name, value in _FIXED_IN_PREPROCESSOR.items():
         settings.require(name, value)
     rate, features = settings.whole("sample_rate", 16000, low=1000), settings.whole("features", 64, high=_MAX_FEATURES)
     if settings.values.get("highfreq") not in (None, 0, rate / 2):
         settings.require("highfreq", rate / 2)
     if features != nemo.section("encoder").whole("feat_in"):
-        raise ConversionError(f"the preprocessor makes {features} features, the encoder takes another number (`feat_in`).")
+        raise ConversionError(
+            f"the preprocessor makes {features} features, the encoder takes another number (`feat_in`)."
+        )
     window = _samples(settings, "size", 0.02)
     n_fft = settings.whole("n_fft", 1 << (window - 1).bit_length(), low=window, high=_MAX_FFT)
     preemphasis = settings.number("preemph", 0.97, high=1) if settings.values.get("preemph", 0.97) is not None else 0.0

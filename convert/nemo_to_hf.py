@@ -1,6 +1,5 @@
 """A NeMo Citrinet checkpoint to a complete Transformers repository."""
 
-import os
 import re
 import shutil
 import tempfile
@@ -189,14 +188,12 @@ def convert_nemo(
         ConversionError: if the file is damaged, hostile, or not a model that can be represented exactly.
         FileExistsError: if `output` exists and `force` is not set.
     """
-    output = Path(os.path.abspath(output))
+    output = Path(output).absolute()
     if output.exists() and not (force and output.is_dir()):
         remedy = "replace it with --force (force=True)" if output.is_dir() else "it is no folder"
         raise FileExistsError(f"{output} exists: choose another folder, or {remedy}.")
     place = next((parent for parent in output.parents if parent.is_dir()), output)
-    nemo = read_nemo(
-        nemo_file, frontend=frontend, tag_labels=tag_labels, dtype=dtype, language=language, scratch=place
-    )
+    nemo = read_nemo(nemo_file, frontend=frontend, tag_labels=tag_labels, dtype=dtype, language=language, scratch=place)
     report = replace(nemo.report, output=output)
     with _replaced_when_complete(output, place) as folder:
         # The processor writes the tokenizer and the feature extractor; this file alone says which front end it is.
@@ -236,7 +233,9 @@ def _tag_heads(weights: dict[str, torch.Tensor]) -> dict[str, int]:
     keys = [key for key in weights if key.startswith("tag_classifier.")]
     strange = [key for key in keys if not re.fullmatch(rf"{re.escape(TAG_HEADS)}[^.]+\.(weight|bias)", key)]
     if strange:
-        raise ConversionError(f"the tag classifier holds {strange[0]!r}: only linear heads on the mean can be represented.")
+        raise ConversionError(
+            f"the tag classifier holds {strange[0]!r}: only linear heads on the mean can be represented."
+        )
     shapes = {key.split(".")[2]: weights[key].shape for key in keys}
     return {category: shape[0] if shape else 0 for category, shape in shapes.items()}
 
@@ -252,11 +251,15 @@ def _check_features(weights: dict[str, torch.Tensor], feature_extractor: Citrine
         expected = torch.tensor(values)
         theirs = theirs.squeeze(0) if theirs.dim() > expected.dim() else theirs
         if theirs.shape != expected.shape or not theirs.is_floating_point():
-            raise ConversionError(f"preprocessor.featurizer.{name} has another shape than ours: it is for other features.")
+            raise ConversionError(
+                f"preprocessor.featurizer.{name} has another shape than ours: it is for other features."
+            )
         tolerance = max(_FEATURE_TOLERANCE, torch.finfo(theirs.dtype).eps * expected.abs().max().item())
         difference = (theirs.double() - expected.double()).abs().max().item()
         if not difference <= tolerance:  # NaN is no equal either
-            raise ConversionError(f"preprocessor.featurizer.{name} differs from ours: the model was trained on other features.")
+            raise ConversionError(
+                f"preprocessor.featurizer.{name} differs from ours: the model was trained on other features."
+            )
         checked.append(f"preprocessor.featurizer.{name} equals ours within {difference:.1g}")
     return checked
 
@@ -276,7 +279,8 @@ def _load(config: CitrinetConfig, weights: dict[str, torch.Tensor], dtype: torch
     model = _empty_model(config)
     expected = model.state_dict()
     # Popped one by one: a converted copy takes the place of its original rather than standing beside it.
-    state = {row.ours: _converted(row, weights.pop(row.nemo), expected[row.ours], dtype) for row in _progress(rows)}
+    progress = tqdm(rows, desc="weights", disable=None, leave=False)
+    state = {row.ours: _converted(row, weights.pop(row.nemo), expected[row.ours], dtype) for row in progress}
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -309,10 +313,6 @@ def _count_parameters(model: CitrinetForCTC) -> dict[str, int]:
     parts = {"encoder": 0, "adapters": 0, "CTC head": 0, "tag heads": 0}
     for name, parameter in model.named_parameters():
         top = name.split(".")[0]
-        part = {"ctc_head": "CTC head", "tag_heads": "tag heads"}.get(top, "adapters" if ".adapters." in name else "encoder")
-        parts[part] += parameter.numel()
+        inside = "adapters" if ".adapters." in name else "encoder"
+        parts[{"ctc_head": "CTC head", "tag_heads": "tag heads"}.get(top, inside)] += parameter.numel()
     return {**{part: count for part, count in parts.items() if count}, "total": sum(parts.values())}
-
-
-def _progress(rows: list[Weight]) -> Iterator[Weight]:
-    return tqdm(rows, desc="weights", disable=None, leave=False)

@@ -30,7 +30,7 @@ def weight_map(config: CitrinetConfig) -> list[Weight]:
     """
     Every weight of a [`CitrinetForCTC`] with this configuration, in NeMo's names and ours.
 
-    Source: NeMo's `JasperBlock`, `LinearAdapter`, `ConvASRDecoder`; `tag_classifier.heads` as PromptingNemo writes them.
+    Source: NeMo's `JasperBlock`, `LinearAdapter`, `ConvASRDecoder`; `tag_classifier.heads` as PromptingNemo has them.
     """
     rows: list[Weight] = []
     for block in range(config.num_hidden_layers):

@@ -68,12 +68,19 @@ class Probe:
     hosts: list[str] = field(default_factory=list)
     citrinet_modules: list[str] = field(default_factory=list)
 
+    def __getitem__(self, name: str) -> Any:
+        """A fact that the function found out; that it could not be found out fails the test."""
+        fact = self.facts[name]
+        assert not (isinstance(fact, dict) and "error" in fact), fact["error"]
+        return fact
+
     def start(self, folder: Path) -> subprocess.Popen:
         home = self.home or folder / "home"
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON")) and not name.lower().endswith("_proxy")
+            if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "PYTHON"))
+            and not name.lower().endswith("_proxy")
         }
         path = [str(TESTS), str(PACKAGE_ROOT)] if self.package else [str(TESTS)]
         ours = {

@@ -11,59 +11,68 @@ import shutil
 import sys
 import traceback
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 TASK = "automatic-speech-recognition"
 AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCTC", "AutoFeatureExtractor", "AutoTokenizer", "AutoProcessor")
 TRUST = {"trust_remote_code": True}
 
 
+class Steps(dict):
+    """Facts by name; a step that fails is noted as such and does not keep the next ones from being tried."""
+
+    def take(self, name: str, step: Callable[[], Any]) -> None:
+        try:
+            self[name] = step()
+        except Exception:
+            self[name] = {"error": traceback.format_exc()}
+
+
 def load_with_package(folder: str, audio: list[str], saved: str) -> dict:
     """`import citrinet` alone, then with `trust_remote_code` as well, then alone again."""
     facts = _load_and_save(folder, audio, saved, {})
-    facts["with_trust"] = _describe(_pipeline(TASK, folder, **TRUST), audio)
-    facts["after_trust"] = _describe(_pipeline(TASK, folder), audio)
+    facts.take("with_trust", lambda: _describe(_pipeline(TASK, folder, **TRUST), audio))
+    facts.take("after_trust", lambda: _describe(_pipeline(TASK, folder), audio))
     return facts
 
 
 def load_with_remote_code(folder: str, audio: list[str], saved: str) -> dict:
     """Nothing but Transformers and the code in the folder."""
-    return _load_and_save(folder, audio, saved, TRUST)
+    facts = _load_and_save(folder, audio, saved, TRUST)
+    facts.take("without_task", lambda: _class(_pipeline(model=folder, **TRUST)))
+    return facts
 
 
 def reload(folders: list[str], audio: list[str], trust: dict) -> dict:
-    """Load what was saved elsewhere; a folder that fails must not hide how the others fare."""
-    facts = {}
+    """Load what was saved elsewhere."""
+    facts = Steps()
     for folder in folders:
-        try:
-            facts[folder] = {
-                "pipeline": _describe(_pipeline(TASK, folder, **trust), audio, ["plain", "word"]),
-                "auto": _auto_classes(folder, trust, ["AutoModel", "AutoProcessor"]),  # the pipeline uses the others
-            }
-        except Exception:
-            facts[folder] = {"error": traceback.format_exc()}
+        facts.take(folder, lambda folder=folder: _reload(folder, audio, trust))
     return facts
 
 
-def load_from_hub(repository: str, audio: list[str], trust: dict, without_task: bool, reference: str | None = None) -> dict:
-    """Load by the name of a repository; `reference` is a local folder that should give the same."""
-    facts = {
-        "pipeline": _describe(_pipeline(TASK, repository, **trust), audio),
-        "auto": _auto_classes(repository, trust),
-    }
+def load_from_hub(
+    repository: str,
+    audio: list[str],
+    trust: dict,
+    without_task: bool = True,
+    reference: str | None = None,
+    saved: str | None = None,
+) -> dict:
+    """Load by the name of a repository; `reference` is a local folder that should give the same, `saved` one to write."""
+    facts = Steps()
+    facts.take("pipeline", lambda: _describe(_pipeline(TASK, repository, **trust), audio))
+    facts.take("auto", lambda: _auto_classes(repository, trust))
     if without_task:
-        facts["without_task"] = _class(_pipeline(model=repository, **trust))
+        facts.take("without_task", lambda: _class(_pipeline(model=repository, **trust)))
     if reference:
-        facts["reference"] = _describe(_pipeline(TASK, reference, **trust), audio)
+        facts.take("reference", lambda: _describe(_pipeline(TASK, reference, **trust), audio))
+    if saved:
+        parts = [_auto(name, repository, trust) for name in ("AutoModelForCTC", "AutoProcessor")]
+        facts.take("save", lambda: _save(saved, *parts))
     return facts
-
-
-def save_from_hub(repository: str, saved: str) -> None:
-    """Load with remote code by the name of a repository and save again."""
-    pipe = _pipeline(TASK, repository, **TRUST)
-    pipe.model.save_pretrained(saved)
-    _auto("AutoProcessor", repository, TRUST).save_pretrained(saved)
 
 
 def convert_and_push(nemo_file: str, output: str, repository: str) -> None:
@@ -73,32 +82,44 @@ def convert_and_push(nemo_file: str, output: str, repository: str) -> None:
     convert_nemo(nemo_file, output, push_to_hub=repository)
 
 
-def _load_and_save(folder: str, audio: list[str], saved: str, trust: dict) -> dict:
+def _load_and_save(folder: str, audio: list[str], saved: str, trust: dict) -> Steps:
+    pipe = _pipeline(TASK, folder, **trust)
+    model, tokenizer, extractor = pipe.model, pipe.tokenizer, pipe.feature_extractor
+    processor = _auto("AutoProcessor", folder, trust)
+    facts = Steps()
+    facts.take("pipeline", lambda: _describe(pipe, audio))
+    facts.take("auto", lambda: _auto_classes(folder, trust))
+    facts.take("generated", lambda: _generate(model, processor, audio[0]))
+    facts.take("stock", lambda: _stock_pipeline(Path(saved) / "stock"))
+    facts.take("from_objects", lambda: _class(_pipeline(TASK, model, tokenizer=tokenizer, feature_extractor=extractor)))
+    facts.take("save_model", lambda: _save(f"{saved}/model", model, processor))
+    facts.take("save_pipeline", lambda: _save(f"{saved}/pipeline", pipe))
+    facts.take("save_encoder", lambda: _save_encoder(model, folder, trust, f"{saved}/encoder"))
+    facts.take("save_trainer", lambda: _train_one_step(model, processor, saved))
+    facts.take("trained", lambda: _describe(pipe, audio))
+    return facts
+
+
+def _reload(folder: str, audio: list[str], trust: dict) -> dict:
+    return {
+        "pipeline": _describe(_pipeline(TASK, folder, **trust), audio, ["plain", "word"]),
+        "auto": _auto_classes(folder, trust, ["AutoModel", "AutoProcessor"]),  # the pipeline uses the others
+    }
+
+
+def _save(folder: str, *parts) -> None:
+    for part in parts:
+        part.save_pretrained(folder)
+
+
+def _save_encoder(model, folder: str, trust: dict, saved: str) -> bool:
+    """Save the encoder loaded on its own; whether it is that of the whole model."""
     import torch
 
-    pipe = _pipeline(TASK, folder, **trust)
-    processor = _auto("AutoProcessor", folder, trust)
     encoder = _auto("AutoModel", folder, trust)
-    state = pipe.model.model.state_dict()
-    facts = {
-        "pipeline": _describe(pipe, audio),
-        "auto": _auto_classes(folder, trust),
-        "encoder_is_the_models": all(torch.equal(state[name], value) for name, value in encoder.state_dict().items()),
-        "generated": _generate(pipe, processor, audio[0]),
-        "stock": _stock_pipeline(Path(saved) / "stock"),
-    }
-    if trust:
-        facts["without_task"] = _class(_pipeline(model=folder, **trust))
-    facts["from_objects"] = _class(
-        _pipeline(TASK, pipe.model, tokenizer=pipe.tokenizer, feature_extractor=pipe.feature_extractor)
-    )
-    pipe.model.save_pretrained(f"{saved}/model")
-    processor.save_pretrained(f"{saved}/model")
-    encoder.save_pretrained(f"{saved}/encoder")
-    pipe.save_pretrained(f"{saved}/pipeline")
-    _train_one_step(pipe.model, processor, saved)
-    facts["trained"] = _describe(pipe, audio)
-    return facts
+    encoder.save_pretrained(saved)
+    state = model.model.state_dict()
+    return all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
 
 
 def _pipeline(*args, **kwargs):
@@ -135,13 +156,13 @@ def _describe(pipe, audio: list[str], ways: Sequence[str] = ("plain", "char", "w
     return {"classes": classes, "outputs": {way: calls[way]() for way in ways}}
 
 
-def _generate(pipe, processor, path: str) -> str:
+def _generate(model, processor, path: str) -> str:
     """The way to text without the pipeline."""
     import numpy as np
 
     with wave.open(path) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    tokens = pipe.model.generate(**processor(samples, sampling_rate=16000))
+    tokens = model.generate(**processor(samples, sampling_rate=16000))
     return processor.batch_decode(tokens)[0]
 
 

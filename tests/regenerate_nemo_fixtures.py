@@ -23,7 +23,7 @@ What the keys hold (B items, padded and run as one batch, unless said otherwise)
   these arrays can be reproduced from the same batch only, not from single items.
 * ``pooled``: mean of ``enc`` over valid frames; ``tag_<CATEGORY>``: logits of the tag heads on it.
 * ``feat_s<i>``, ``enc_s<i>``, ``logp_s<i>``: item i alone, without padding.
-* ``text_batch``, ``text_single``, ``ids_batch``, ``detok_src``, ``detok_ids``, ``detok_text``: JSON.
+* ``text_batch``, ``text_single``, ``ids_batch``, ``detok_*``: JSON.
 
 Frames at or beyond an item's length are not zero in NeMo and depend on the batch.
 """
@@ -294,16 +294,24 @@ def detok_outputs(model, sources):
     }
 
 
-@torch.inference_mode()
 def compute_golden(path, inputs):
-    """Compute the golden of one archive from ``wav``, ``wav_len`` and ``detok_src``."""
+    """Compute the golden of one archive from ``wav``, ``wav_len`` and ``detok_src``.
+
+    The model is restored outside inference mode: weights made inside it take other kernels.
+    """
     model, name = load_model(path), path.name.removesuffix(".nemo")
+    with torch.inference_mode():
+        out = model_outputs(model, read_state_dict(path), inputs)
+    return {k: v for k, v in out.items() if not k.startswith(OMITTED.get(name, ("\0",)))}
+
+
+def model_outputs(model, state_dict, inputs):
+    """Collect all keys for a restored model."""
     wav, wav_len = torch.tensor(inputs["wav"]), torch.tensor(inputs["wav_len"])
     out = {"wav": inputs["wav"], "wav_len": inputs["wav_len"]}
     out |= batch_outputs(model, wav, wav_len) | single_outputs(model, wav, wav_len)
-    out |= tag_logits(read_state_dict(path), torch.tensor(out["pooled"]))
-    out |= detok_outputs(model, json.loads(str(inputs["detok_src"])))
-    return {k: v for k, v in out.items() if not k.startswith(OMITTED.get(name, ("\0",)))}
+    out |= tag_logits(state_dict, torch.tensor(out["pooled"]))
+    return out | detok_outputs(model, json.loads(str(inputs["detok_src"])))
 
 
 def stem(key):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from helpers import Probe, run_probes, synthetic_speech, write_wav
 from hub_server import LARGE, Hub
 
@@ -25,15 +26,21 @@ def homes(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def online(zh_small_dir, audio, homes) -> dict[str, Probe]:
+def saved_dir(tmp_path_factory) -> Path:
+    """Where the interpreter without citrinet saves what it loaded by name."""
+    return tmp_path_factory.mktemp("saved") / "again"
+
+
+@pytest.fixture(scope="module")
+def online(zh_small_dir, audio, homes, saved_dir) -> dict[str, Probe]:
     """With citrinet and without it, by the name of the repository."""
     with Hub({REPOSITORY: zh_small_dir}) as hub:
         environment = {**ONLINE, "HF_ENDPOINT": hub.url}
-        arguments = {"repository": REPOSITORY, "audio": audio, "without_task": True}
-        local = {"reference": str(zh_small_dir)}
+        package = {"repository": REPOSITORY, "audio": audio, "trust": {}, "reference": str(zh_small_dir)}
+        remote = {"repository": REPOSITORY, "audio": audio, "trust": TRUST, "saved": str(saved_dir)}
         probes = {
-            "package": Probe("load_from_hub", True, {**arguments, **local, "trust": {}}, homes["package"], environment),
-            "remote": Probe("load_from_hub", False, {**arguments, "trust": TRUST}, homes["remote"], environment),
+            "package": Probe("load_from_hub", True, package, homes["package"], environment),
+            "remote": Probe("load_from_hub", False, remote, homes["remote"], environment),
         }
         run_probes(*probes.values())
     assert hub.misunderstood == []
@@ -41,20 +48,23 @@ def online(zh_small_dir, audio, homes) -> dict[str, Probe]:
 
 
 @pytest.fixture(scope="module")
-def offline(online, audio, homes, tmp_path_factory) -> dict[str, Probe]:
-    """The same caches after the Hub has gone."""
-    arguments = {"repository": REPOSITORY, "audio": audio}
+def offline(online, audio, homes, saved_dir) -> dict[str, Probe]:
+    """The same caches after the Hub has gone; and what was saved, with no cache at all."""
+    # The task of a repository without remote code stands in its card, which is not in the cache.
+    package = {"repository": REPOSITORY, "audio": audio, "trust": {}, "without_task": False}
+    remote = {"repository": REPOSITORY, "audio": audio, "trust": TRUST}
     probes = {
-        "package": Probe("load_from_hub", True, {**arguments, "without_task": False, "trust": {}}, homes["package"]),
-        "remote": Probe("load_from_hub", False, {**arguments, "without_task": True, "trust": TRUST}, homes["remote"]),
+        "package": Probe("load_from_hub", True, package, homes["package"]),
+        "remote": Probe("load_from_hub", False, remote, homes["remote"]),
+        "saved": Probe("reload", False, {"folders": [str(saved_dir)], "audio": audio, "trust": TRUST}),
     }
     run_probes(*probes.values())
     return probes
 
 
 def assert_classes(probe: Probe) -> None:
-    found = [*probe.facts["pipeline"]["classes"].values(), *probe.facts["auto"].values()]
-    found += [probe.facts["without_task"]] if "without_task" in probe.facts else []
+    found = [*probe["pipeline"]["classes"].values(), *probe["auto"].values()]
+    found += [probe["without_task"]] if "without_task" in probe.facts else []
     assert {name.rsplit(".", 1)[-1] for name in found} == {
         "CitrinetPipeline", "CitrinetForCTC", "CitrinetModel", "CitrinetConfig", "CitrinetTokenizer",
         "CitrinetFeatureExtractor", "CitrinetProcessor",
@@ -66,16 +76,25 @@ def assert_classes(probe: Probe) -> None:
 @pytest.mark.parametrize("way", ["package", "remote"])
 def test_load_by_name(online, way):
     assert_classes(online[way])
-    expected = online["package"].facts["reference"]["outputs"]
+    expected = online["package"]["reference"]["outputs"]
     assert expected["plain"]["text"] and expected["word"]["chunks"]
-    assert online[way].facts["pipeline"]["outputs"] == expected
+    assert online[way]["pipeline"]["outputs"] == expected
 
 
 @pytest.mark.parametrize("way", ["package", "remote"])
 def test_load_from_the_cache_without_a_network(online, offline, way):
     assert_classes(offline[way])
-    assert offline[way].facts["pipeline"]["outputs"] == online[way].facts["pipeline"]["outputs"]
+    assert offline[way]["pipeline"]["outputs"] == online[way]["pipeline"]["outputs"]
     assert offline[way].hosts == []
+
+
+def test_what_was_loaded_by_name_is_saved_complete(online, offline, saved_dir):
+    """The copy stands on its own: it is loaded with empty caches and no network."""
+    facts = offline["saved"][str(saved_dir)]
+    classes = [*facts["pipeline"]["classes"].values(), *facts["auto"].values()]
+    assert [name for name in classes if not name.startswith("transformers_modules.again.")] == []
+    expected = online["remote"]["pipeline"]["outputs"]
+    assert facts["pipeline"]["outputs"] == {way: expected[way] for way in facts["pipeline"]["outputs"]}
 
 
 def test_nothing_but_the_hub_was_contacted(online):

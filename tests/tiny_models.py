@@ -22,6 +22,16 @@ _SENTENCES = [
     "this is the first sentence and that is the second one",
 ]
 
+# One block without and one with a residual branch, and strides that differ: enough where depth only takes time.
+TWO_BLOCKS = {
+    "hidden_sizes": [16, 16],
+    "num_repeats": [1, 2],
+    "kernel_sizes": [5, 3],
+    "strides": [1, 2],
+    "residuals": [False, True],
+    "dropouts": [0.0, 0.1],
+}
+
 
 def tiny_config(**kwargs) -> CitrinetConfig:
     """Four blocks of sixteen channels with an adapter of each kind and two categories of tags."""
@@ -62,7 +72,7 @@ def _sentencepiece_model(model_type: str) -> bytes:
 
 
 def tiny_tokenizer(model_type: str) -> CitrinetTokenizer:
-    """Tokenizer from a SentencePiece model (`"bpe"`, `"unigram"` or `"char"`) of a few Chinese and English sentences."""
+    """Tokenizer from a SentencePiece model (`"bpe"`, `"unigram"`, `"char"`) of a few Chinese and English sentences."""
     model = _sentencepiece_model(model_type)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     return build_tokenizer([processor.id_to_piece(i) for i in range(processor.vocab_size())], model)

@@ -151,7 +151,7 @@ class CitrinetSqueezeExcitation(nn.Module):
         context, context_mask = self._context(hidden_states, mask)
         mean = masked_mean(context, context_mask).to(hidden_states.dtype)
         gate = torch.sigmoid(self.up(F.relu(self.down(with_spare_rows(mean)))))
-        return hidden_states * gate[: len(mean), None]
+        return hidden_states * gate[: mean.shape[0], None]
 
     def _context(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
         """The frames to average: in training a random window if the model has one, else all."""
@@ -223,7 +223,10 @@ class CitrinetBlock(GradientCheckpointingLayer):
             hidden_states, mask = conv(hidden_states, mask)
         hidden_states = self.squeeze_excitation(hidden_states, mask)
         if self.residual is not None:
-            hidden_states = hidden_states + self.residual_norm(self.residual(inputs[:, :: self.stride]))
+            # Contiguous: a product reads every other frame by one route if their number is even and by another if it is
+            # odd, and an exported program would know only the route it was made with.
+            residual = self.residual(inputs[:, :: self.stride].contiguous())
+            hidden_states = hidden_states + self.residual_norm(residual)
         hidden_states = self.dropout(self.act(hidden_states))
         for adapter in self.adapters.values():
             hidden_states = adapter(hidden_states)
@@ -379,7 +382,7 @@ class CitrinetForCTC(CitrinetPreTrainedModel, GenerationMixin):
             category -> (B, n) logits.
         """
         pooled = with_spare_rows(masked_mean(hidden_states, mask).to(hidden_states.dtype))
-        return {category: head(pooled)[: len(hidden_states)] for category, head in self.tag_heads.items()}
+        return {category: head(pooled)[: hidden_states.shape[0]] for category, head in self.tag_heads.items()}
 
     @torch.no_grad()
     def generate(  # type: ignore[override]  # CTC decodes in one pass: none of the arguments of generation apply

@@ -51,6 +51,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     * any audio that [`load_audio`] takes, without ffmpeg where soundfile can read it.
     """
 
+    modelcard = None  # Transformers 5.0 looks for it when saving and never sets it
+
     feature_extractor: Any  # the base class allows for none
     tokenizer: Any
 

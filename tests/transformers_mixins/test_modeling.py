@@ -4,12 +4,12 @@ import unittest
 from unittest.mock import patch
 
 import torch
-from tiny_models import tiny_config
 from torch.utils import _pytree as pytree
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES, MODEL_MAPPING_NAMES
 from transformers.testing_utils import torch_device
 
 from citrinet import CitrinetConfig, CitrinetForCTC, CitrinetModel
+from tiny_models import TWO_BLOCKS, tiny_config
 
 from .library import load
 
@@ -30,24 +30,18 @@ class CitrinetModelTester:
         self.num_hidden_layers = config.num_hidden_layers
         self.hidden_size = config.num_mel_bins  # of the first hidden state, which is the features
         self.is_training = True
+        self.features_require_grad = False
 
     def get_config(self):
-        # The mixin allows two layers: one without and one with a residual branch, with strides that differ.
-        return tiny_config(
-            hidden_sizes=[16, 16],
-            num_repeats=[1, 2],
-            kernel_sizes=[5, 3],
-            strides=[1, 2],
-            residuals=[False, True],
-            dropouts=[0.0, 0.1],
-        )
+        return tiny_config(**TWO_BLOCKS)  # the mixin allows no more
 
     def prepare_config_and_inputs_for_common(self):
         config = self.get_config()
         mask = torch.ones(BATCH, FRAMES, dtype=torch.long)
         mask[1, 30:] = 0
-        features = torch.randn(BATCH, FRAMES, config.num_mel_bins) * mask[..., None]
-        return config, {"input_features": features.to(torch_device), "attention_mask": mask.to(torch_device)}
+        features = (torch.randn(BATCH, FRAMES, config.num_mel_bins) * mask[..., None]).to(torch_device)
+        features.requires_grad_(self.features_require_grad)
+        return config, {"input_features": features, "attention_mask": mask.to(torch_device)}
 
 
 # The mixin looks up there which class is the encoder and which has a loss.
@@ -64,7 +58,7 @@ class CitrinetModelTest(ModelTesterMixin, unittest.TestCase):
     def setUp(self):
         self.model_tester = CitrinetModelTester(self)
         self.config_tester = ConfigTester(
-            self, config_class=CitrinetConfig, common_properties=["hidden_size", "num_hidden_layers"], vocab_size=37
+            self, config_class=CitrinetConfig, common_properties=["num_mel_bins", "hop_length"], vocab_size=37
         )
 
     def test_config(self):
@@ -73,6 +67,11 @@ class CitrinetModelTest(ModelTesterMixin, unittest.TestCase):
     @unittest.skip("Citrinet has no embeddings: its input is features")
     def test_model_get_set_embeddings(self):
         pass
+
+    def test_retain_grad_hidden_states_attentions(self):
+        """The first hidden state is the features: it has a gradient if they ask for one."""
+        self.model_tester.features_require_grad = True
+        super().test_retain_grad_hidden_states_attentions()
 
     def test_model_outputs_equivalence(self):
         """The mixin subtracts what it compares, which torch refuses for boolean masks: let it have integers."""
@@ -86,12 +85,6 @@ class CitrinetModelTest(ModelTesterMixin, unittest.TestCase):
             tags = torch.arange(BATCH, device=torch_device)
             inputs |= {"labels": labels, "tag_labels": {"emotion": tags % 3, "gender": tags % 2}}
         return inputs
-
-    def _prepare_config_and_inputs_for_retain_grad_hidden_states_attentions(self):
-        """The first hidden state is the features: it has a gradient if they ask for one."""
-        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
-        inputs["input_features"].requires_grad_()
-        return config, inputs
 
 
 def _with_integer_mask(model_class):

@@ -3,9 +3,8 @@
 import unittest
 from unittest.mock import patch
 
-from tiny_models import tiny_tokenizer
-
 from citrinet import CitrinetFeatureExtractor, CitrinetProcessor
+from tiny_models import tiny_tokenizer
 
 from .library import load
 

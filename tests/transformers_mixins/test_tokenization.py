@@ -5,9 +5,8 @@ import shutil
 import tempfile
 import unittest
 
-from tiny_models import tiny_tokenizer
-
 from citrinet import CitrinetTokenizer
+from tiny_models import tiny_tokenizer
 
 from .library import load
 
