@@ -4,8 +4,8 @@ How much the text of long audio changes when it is read in windows rather than i
     python benchmarks/windows.py --model DIR MANIFEST.jsonl
 
 The recordings of the manifest are joined to one, which is read in one pass and in windows of several lengths: once as
-`chunk_length_s` does it, with features of the whole recording, and once as the stock pipeline does, with features of each
-window. The figure is the edit distance of the text to that of one pass, for each character of it.
+`chunk_length_s` does it, with features of the whole recording, and once as the stock pipeline does, with features of
+each window. The figure is the edit distance of the text to that of one pass, for each character of it.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def main() -> None:
     parts = {"model": ours.model, "tokenizer": ours.tokenizer, "feature_extractor": ours.feature_extractor}
     stock = AutomaticSpeechRecognitionPipeline(**parts, device="cpu")
     one_pass = ours(audio, chunk_length_s=0)["text"]
-    print(f"{len(audio) / 16000:.0f} s, {len(one_pass)} characters\n\n| window | features of all | features of the window |")
-    print("|---|---|---|")
+    print(f"{len(audio) / 16000:.0f} s, {len(one_pass)} characters\n")
+    print("| window | features of all | features of the window |\n|---|---|---|")
     for seconds in options.windows:
         texts = [recognizer(audio.copy(), chunk_length_s=seconds)["text"] for recognizer in (ours, stock)]
         changed = [edit_distance(text, one_pass) / max(len(one_pass), 1) for text in texts]

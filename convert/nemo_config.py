@@ -175,9 +175,8 @@ def _block(block: Section, residual_mode: str) -> dict[str, Any]:
         )
     kernel = _effective_kernel(block.whole("kernel"), block.number("kernel_size_factor", 1.0, high=1000))
     future = block.whole("future_context", -1, low=-MAX_NUMBER)
-    if (
-        0 <= future < kernel and future != kernel // 2
-    ):  # NeMo pads evenly when it is negative or not less than the kernel
+    # NeMo pads evenly when it is negative or not less than the kernel.
+    if 0 <= future < kernel and future != kernel // 2:
         raise ConversionError(f"`{block.name}.future_context` is {future}: only even padding can be represented.")
     return {
         "hidden_sizes": block.whole("filters"),

@@ -132,9 +132,7 @@ def older_front_end(featurizer):
         """Use reflect padding."""
         f = featurizer
         window = f.window.to(x)
-        return torch.stft(
-            x, f.n_fft, f.hop_length, f.win_length, window, pad_mode="reflect", return_complex=True
-        )
+        return torch.stft(x, f.n_fft, f.hop_length, f.win_length, window, pad_mode="reflect", return_complex=True)
 
     def get_seq_len(samples):
         """Count the frame centred on the last hop as well."""
@@ -179,10 +177,7 @@ def tag_logits(state_dict, pooled):
     pattern = re.compile(r"tag_classifier\.heads\.(\w+)\.weight")
     heads = [(m[1], state_dict[m[0]]) for m in map(pattern.fullmatch, state_dict) if m]
     bias = "tag_classifier.heads.{}.bias"
-    return {
-        f"tag_{name}": (pooled @ weight.T + state_dict[bias.format(name)]).numpy()
-        for name, weight in heads
-    }
+    return {f"tag_{name}": (pooled @ weight.T + state_dict[bias.format(name)]).numpy() for name, weight in heads}
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -220,9 +215,7 @@ def greedy(model, logp, enc_len):
     if is_aggregate(model):
         ids = [row[:n].argmax(-1).tolist() for row, n in zip(logp, enc_len, strict=True)]
         return [detokenize(model, collapse(i, logp.shape[-1] - 1)) for i in ids], ids
-    hypotheses = model.decoding.ctc_decoder_predictions_tensor(
-        logp, decoder_lengths=enc_len, return_hypotheses=True
-    )
+    hypotheses = model.decoding.ctc_decoder_predictions_tensor(logp, decoder_lengths=enc_len, return_hypotheses=True)
     return [h.text for h in hypotheses], [h.y_sequence.tolist() for h in hypotheses]
 
 

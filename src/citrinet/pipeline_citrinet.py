@@ -39,8 +39,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     ```
 
     `text` is what the CTC head wrote, as the stock pipeline gives it. A tag's `label` is the tag head's unless that
-    says NONE, else the one read from the text; `score` is the probability that its source gave it, and `head` and `text` say
-    what each of the two said. Times are seconds.
+    says NONE, else the one read from the text; `score` is the probability that its source gave it, and `head` and
+    `text` say what each of the two said. Times are seconds.
 
     Besides the arguments of the stock pipeline:
 
