@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,19 +88,18 @@ class NemoArchive:
         self._opened: set[str] = set()
         if not self.path.is_file():
             raise ConversionError(f"{self.path}: there is no such file.")
-        with parsing(f"{self.path}: not a .nemo archive, or a damaged one"):
-            self._file = self._plain_tar(scratch)
-            try:
-                self._members = self._index()
-            except BaseException:
-                self._file.close()
-                raise
+        with parsing(f"{self.path}: not a .nemo archive, or a damaged one"), ExitStack() as stack:
+            self._file: IO[bytes] = stack.enter_context(self.path.open("rb"))
+            if self._file.read(2) == b"\x1f\x8b":
+                self._file = self._unpacked(stack.enter_context(tempfile.TemporaryFile(dir=scratch)))
+            self._members = self._index()
+            self._close = stack.pop_all().close
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self._file.close()
+        self._close()
 
     @property
     def unread(self) -> list[str]:
@@ -157,22 +156,17 @@ class NemoArchive:
                 weights[key] = tensor
         return weights
 
-    def _plain_tar(self, scratch: str | Path | None) -> IO[bytes]:
-        """The archive without its compression, so that members can be reached in any order and sizes can be trusted."""
-        file = self.path.open("rb")
-        if file.read(2) != b"\x1f\x8b":
-            return file
+    def _unpacked(self, target: IO[bytes]) -> IO[bytes]:
+        """The archive without its compression: members can then be reached in any order, and their sizes trusted."""
         limit = min(MAX_WEIGHT_BYTES, MAX_COMPRESSION * self.path.stat().st_size)
-        file.seek(0)
-        unpacked: IO[bytes] = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  the archive reads from it
-        with file, gzip.open(file) as compressed:
+        with gzip.open(self.path) as compressed:
             while block := compressed.read(1 << 20):
-                if unpacked.tell() + len(block) > limit:
+                if target.tell() + len(block) > limit:
                     raise ConversionError(
                         f"{self.path}: unpacks to more than {limit} bytes, which no honest archive does."
                     )
-                unpacked.write(block)
-        return unpacked
+                target.write(block)
+        return target
 
     def _index(self) -> dict[str, tarfile.TarInfo]:
         """The plain files of the archive, every one of which is wholly there."""
@@ -310,7 +304,7 @@ def _is_plain(value: Any) -> bool:
     """Whether this is a dense tensor of ordinary numbers, every one of which is stored."""
     if not isinstance(value, torch.Tensor) or type(value) not in (torch.Tensor, torch.nn.Parameter):
         return False
-    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_neg():
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_neg():
         return False
     return value.dtype in (*_FLOATS, torch.int64) and value.nbytes <= value.untyped_storage().nbytes()
 

@@ -203,6 +203,8 @@ def convert_nemo(
             (folder / "tokenizer.model").write_bytes(nemo.sentencepiece_model)
         write_model_card(folder, report, Path(nemo_file).name, push_to_hub or output.name)
         nemo.model.save_pretrained(folder)
+        for weights in folder.glob("*.safetensors"):  # made readable by their owner alone, unlike the other files
+            weights.chmod((folder / "config.json").stat().st_mode)
     if push_to_hub:
         api = HfApi()
         api.create_repo(push_to_hub, exist_ok=True)

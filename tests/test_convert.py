@@ -571,6 +571,7 @@ def test_repository_is_complete(zh_small, tmp_path):
     for module in output.glob("*.py"):
         for name in re.findall(r"^\s*from \.(\w+) import", module.read_text(), re.MULTILINE):
             assert (output / f"{name}.py").is_file(), f"{module.name} needs {name}"
+    assert len({file.stat().st_mode for file in output.iterdir()}) == 1
     members = read_members(zh_small)
     model = next(content for name, content in members.items() if name.endswith("tokenizer.model"))
     assert (output / "tokenizer.model").read_bytes() == model

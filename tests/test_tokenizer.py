@@ -105,6 +105,12 @@ def test_offsets():
         tokenizer.decode([[1, 2], [2, 3]], output_char_offsets=True)
 
 
+def test_a_mark_that_only_begins_words_keeps_its_space():
+    """NeMo looks for punctuation in pieces that do not begin a word."""
+    assert build_tokenizer(["你", "好", "▁。"]).decode([0, 2], group_tokens=False) == "你 。"
+    assert build_tokenizer(["你", "。", "▁。"]).decode([0, 2], group_tokens=False) == "你。"
+
+
 def test_vocabulary_is_the_truth():
     model = train("bpe")
     _, vocabulary = pieces(model)

@@ -12,6 +12,8 @@ from transformers.utils import ModelOutput, to_py_obj
 from .transcript_citrinet import Span, split_words
 
 WORD_BOUNDARY = "▁"
+# Pieces in which NeMo does not look for punctuation marks: the first of a word, continuations, special tokens, space.
+_NO_PUNCTUATION = re.compile(r"▁|##|<.*>$|\[.*\]$|\s*$")
 
 
 @dataclass
@@ -161,9 +163,8 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
     @cached_property
     def _punctuation(self) -> frozenset[str]:
         """Punctuation marks of the vocabulary, which NeMo writes without a space before them."""
-        special = set(self.all_special_tokens)
-        chars = set("".join(token for token in self.get_vocab() if token not in special))
-        return frozenset(c for c in chars if unicodedata.category(c).startswith("P"))
+        chars = {char for token in self.get_vocab() if not _NO_PUNCTUATION.match(token) for char in token}
+        return frozenset(char for char in chars if unicodedata.category(char).startswith("P"))
 
     def _is_dropped_space(self, chars: list[str], index: int) -> bool:
         followed = index + 1 < len(chars) and chars[index + 1] in self._punctuation
