@@ -97,8 +97,8 @@ def test_parameter_counts_of_the_published_architecture():
         "tag heads": 12_300,
         "total": 157_417_765,
     }
-    # 128 batch normalisations. NeMo counts 22,240 numbers more on top: a row of indices in every squeeze-excitation,
-    # as long as the longest audio so far, that its checkpoints do not hold.
+    # 128 batch normalisations. NeMo's 284,512 count its front end (filter bank and window, 20,960) and a row of indices
+    # for masks, as long as the longest audio so far (1,280), on top.
     assert sum(buffer.numel() for buffer in model.buffers()) == 284_512 - 22_240 == 128 * 2049
     names = [row.nemo for row in weight_map(config)]
     assert len(set(names)) == len(names) == 1023 - 2  # NeMo's 1023 hold the filter bank and the window
