@@ -3,8 +3,8 @@ Time and memory of converting a `.nemo` file, beside NeMo's `restore_from` of it
 
     python benchmarks/conversion.py FILE.nemo [--nemo-python PATH]
 
-NeMo usually lives in an environment of its own, whose interpreter `--nemo-python` names. Every run is a fresh process, the
-two take turns, imports are not counted, and the medians are printed.
+NeMo usually lives in an environment of its own, whose interpreter `--nemo-python` names. Every run is a fresh process,
+the two take turns, imports are not counted, and the medians are printed.
 """
 
 import argparse

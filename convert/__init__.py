@@ -1,6 +1,7 @@
 """Convert Citrinet checkpoints between NeMo's `.nemo` archives and Transformers repositories."""
 
 from .nemo_archive import ConversionError, NemoArchive
-from .nemo_to_hf import ConversionReport, NemoModel, convert_nemo, read_nemo
+from .nemo_to_hf import NemoModel, convert_nemo, read_nemo
+from .report import ConversionReport
 
 __all__ = ["ConversionError", "ConversionReport", "NemoArchive", "NemoModel", "convert_nemo", "read_nemo"]

@@ -1,12 +1,11 @@
 """The README of a converted repository."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from .nemo_to_hf import ConversionReport
+from .report import ConversionReport
 
 _USAGE = """```python
 import citrinet  # pip install citrinet; or leave this out and pass trust_remote_code=True
@@ -17,7 +16,7 @@ print(recognizer("speech.wav"))
 ```"""
 
 
-def write_model_card(folder: Path, report: "ConversionReport", source: str, repository: str) -> None:
+def write_model_card(folder: Path, report: ConversionReport, source: str, repository: str) -> None:
     """
     Write `README.md`; language and licence are stated only where they are known.
 
@@ -52,14 +51,14 @@ def write_model_card(folder: Path, report: "ConversionReport", source: str, repo
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
-def _front_matter(report: "ConversionReport") -> str:
+def _front_matter(report: ConversionReport) -> str:
     metadata: dict[str, Any] = {"language": report.language} if report.language else {}
     metadata |= {"library_name": "transformers", "pipeline_tag": "automatic-speech-recognition"}
     metadata["tags"] = ["citrinet", "ctc", "speech", "nemo"]
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---"
 
 
-def _architecture(report: "ConversionReport") -> str:
+def _architecture(report: ConversionReport) -> str:
     config = report.config
     adapters = [f"{a['name']} ({a['dim']}{'' if a['enabled'] else ', disabled'})" for a in config.adapters]
     facts = {

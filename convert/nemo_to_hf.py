@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,54 +28,11 @@ from .nemo_config import (
     read_vocabulary,
     refuse_other_models,
 )
+from .report import ConversionReport
 from .weight_map import Weight, weight_map
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FEATURE_TOLERANCE = 1e-6
-
-
-@dataclass
-class ConversionReport:
-    """
-    What a conversion did.
-
-    Args:
-        config: the configuration of the model.
-        parameters: part of the network -> number of parameters.
-        mapped: number of tensors taken over.
-        ignored: tensors and members of the file that say nothing about the network.
-        checked: what of the file was compared with this implementation, and how far off it was.
-        entities: the entity types in the vocabulary.
-        sampling_rate: Hz.
-        language: the language of the tokenizer, as an ISO code, where known.
-        output: the repository, once it is written.
-    """
-
-    config: CitrinetConfig
-    parameters: dict[str, int]
-    mapped: int
-    ignored: list[str] = field(default_factory=list)
-    checked: list[str] = field(default_factory=list)
-    entities: list[str] = field(default_factory=list)
-    sampling_rate: int = 16000
-    language: str | None = None
-    output: Path | None = None
-
-    def __str__(self) -> str:
-        config = self.config
-        adapters = [f"{a['name']} (dim {a['dim']}{'' if a['enabled'] else ', disabled'})" for a in config.adapters]
-        lines = [
-            f"Citrinet: {config.num_hidden_layers} blocks, {config.hidden_size} channels, {config.vocab_size} outputs",
-            *(f"  {part}: {count:,} parameters" for part, count in self.parameters.items()),
-            *(f"  adapter {adapter}" for adapter in adapters),
-            *(f"  {category}: {', '.join(labels)}" for category, labels in config.tag_labels.items()),
-            *([f"  entities: {', '.join(self.entities)}"] if self.entities else []),
-            f"mapped: {self.mapped} tensors",
-            *(f"ignored: {item}" for item in self.ignored),
-            *(f"checked: {item}" for item in self.checked),
-            *([f"written: {self.output}"] if self.output else []),
-        ]
-        return "\n".join(lines)
 
 
 @dataclass

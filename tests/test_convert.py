@@ -411,6 +411,8 @@ REFUSED_CONFIGS = {
     "one repeat more": (setting("encoder.jasper.2.repeat", 3), "weights are missing"),
     "one repeat less": (setting("encoder.jasper.2.repeat", 1), "missing|no place"),
     "many repeats": (setting("encoder.jasper.2.repeat", 1_000_000), "layers, the file only"),
+    "true for a number": (setting("encoder.jasper.0.repeat", True), r"jasper\[0\].repeat` is True"),
+    "a number for true": (setting("encoder.jasper.2.residual", 1), r"jasper\[2\].residual` is 1"),
     "many filters": (setting("encoder.jasper.2.filters", 10**15), "filters"),
     "reduction": (setting("encoder.jasper.2.se_reduction_ratio", 4), "differ in"),
     "block missing": (lambda config: config["encoder"]["jasper"].pop() and None, "no place in the network"),

@@ -763,33 +763,36 @@ def test_a_tokenizer_path_that_points_elsewhere(honest, folder):
         refuse(source, "the archive has no|names no SentencePiece model")
 
 
+OTHER_LABELS = {"DIALECT": ["NONE", "N", "O", "S"], "GENDER": ["NONE", "F", "M"]}
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "3", "[]", "null", "[" * 100_000, '{"AGE": ["NONE"]}', "{}"])
+def test_files_that_are_no_label_map(nemo_dir, folder, content):
+    (folder / "model.nemo").write_bytes((nemo_dir / "zh_small.nemo").read_bytes())
+    (folder / "labels.json").write_text(content)
+    refuse(folder / "model.nemo", "labels.json", tag_labels=folder / "labels.json")
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("labels", "message"),
     [
-        "",
-        "nonsense",
-        "3",
-        "[]",
-        "null",
-        '{"AGE": 3}',
-        '{"AGE": null}',
-        '{"AGE": "NONE"}',
-        '{"AGE": [1, 2, 3, 4, 5]}',
-        '{"AGE": {"0": "NONE", "2": "A"}}',
-        '{"AGE": {"a": "NONE"}}',
-        '{"AGE": ["NONE", "NONE", "A", "B", "C"]}',
-        '{"AGE": ["", "a", "b", "c", "d"]}',
-        '{"AGE": [["a"]]}',
-        '{"AGE": {}}',
-        "[" * 100_000,
-        '{"AGE": ["NONE"]}',
+        (3, "AGE should be"),
+        (None, "AGE should be"),
+        ("NONE", "AGE should be"),
+        ([1, 2, 3, 4, 5], "AGE should be"),
+        ([["a"]], "AGE should be"),
+        (["", "a", "b", "c", "d"], "AGE should be"),
+        ({"0": "NONE", "2": "A"}, "AGE should be"),
+        ({"a": "NONE"}, "AGE should be"),
+        (["NONE", "NONE", "A", "B", "C"], "AGE names a label twice"),
+        ({}, "has 5 outputs but 0 labels"),
+        (["NONE", "A", "B", "C", "D", "E"], "has 5 outputs but 6 labels"),
     ],
 )
-def test_label_maps_of_other_shapes(nemo_dir, folder, content):
-    source = folder / "model.nemo"
-    source.write_bytes((nemo_dir / "zh_small.nemo").read_bytes())
-    (folder / "labels.json").write_text(content)
-    refuse(source, "labels.json", tag_labels=folder / "labels.json")
+def test_label_maps_of_other_shapes(nemo_dir, folder, labels, message):
+    (folder / "model.nemo").write_bytes((nemo_dir / "zh_small.nemo").read_bytes())
+    (folder / "labels.json").write_text(json.dumps(OTHER_LABELS | {"AGE": labels}))
+    refuse(folder / "model.nemo", message, tag_labels=folder / "labels.json")
 
 
 def test_label_maps_that_are_no_text(nemo_dir, folder):

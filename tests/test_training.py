@@ -41,7 +41,7 @@ def make_model(model_class=CitrinetForCTC, seed=0, **config):
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                tensor.add_(torch.rand_like(tensor) if "running" in name else 0.1 * torch.randn_like(tensor))
+                tensor.add_(torch.rand_like(tensor) if "running_var" in name else 0.1 * torch.randn_like(tensor))
     return model.eval()
 
 

@@ -44,7 +44,7 @@ def tiny_config(**kwargs) -> CitrinetConfig:
         "strides": [1, 2, 2, 2],
         "residuals": [False, True, True, False],
         "dropouts": [0.0, 0.1, 0.1, 0.0],
-        "se_reduction_ratio": 4,
+        "se_reduction_ratio": 2,
         "adapters": [
             {"name": "first", "dim": 4, "norm_position": "pre"},
             {"name": "second", "dim": 4, "norm_position": "post"},
