@@ -78,6 +78,15 @@ def test_decodes_as_sentencepiece_and_nemo_do(trained):
         assert tokenizer.decode(ids, group_tokens=False) == expected, ids
 
 
+def test_unknown_tokens_can_be_left_out():
+    model = train("bpe")
+    _, vocabulary = pieces(model)
+    tokenizer = build_tokenizer(vocabulary, model)
+    ids = [vocabulary.index("好"), vocabulary.index("<unk>"), vocabulary.index("的")]
+    assert tokenizer.decode(ids, group_tokens=False) == "好 ⁇ 的"
+    assert tokenizer.decode(ids, group_tokens=False, skip_special_tokens=True) == "好的"
+
+
 def test_ctc_collapse():
     tokenizer = build_tokenizer([" ", "我", "们", "好"])
     blank = tokenizer.pad_token_id

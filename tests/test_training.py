@@ -214,7 +214,7 @@ def test_half_precision(dtype):
     assert output.loss.dtype == torch.float32
     assert all(tensor.isfinite().all() for tensor in (output.logits, output.loss, *output.tag_logits.values()))
     ours, theirs = (o.logits[o.attention_mask].float().softmax(-1) for o in (output, expected))
-    assert (ours - theirs).abs().mean() < (1e-3 if dtype == torch.float16 else 5e-3)
+    assert (ours - theirs).abs().mean() < (1e-3 if dtype == torch.float16 else 1e-2)
     assert (output.logits[~output.attention_mask].argmax(-1) == BLANK).all()
 
 
