@@ -117,8 +117,12 @@ def _add_info(commands: Any) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
     from .convert import convert_nemo
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     report = convert_nemo(
         options.nemo_file,
         options.output,
