@@ -1,6 +1,6 @@
 """Only this folder's tests need Transformers' markers, which `--strict-markers` would otherwise refuse."""
 
-from .library import markers
+from .sdist import markers
 
 
 def pytest_configure(config):

@@ -6,7 +6,7 @@ import numpy as np
 
 from citrinet import CitrinetFeatureExtractor
 
-from .library import load
+from .sdist import load
 
 SequenceFeatureExtractionTestMixin = load("test_sequence_feature_extraction_common").SequenceFeatureExtractionTestMixin
 

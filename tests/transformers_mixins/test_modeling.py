@@ -11,7 +11,7 @@ from transformers.testing_utils import torch_device
 from citrinet import CitrinetConfig, CitrinetForCTC, CitrinetModel
 from tiny_models import TWO_BLOCKS, tiny_config
 
-from .library import load
+from .sdist import load
 
 ConfigTester = load("test_configuration_common").ConfigTester
 ModelTesterMixin = load("test_modeling_common").ModelTesterMixin

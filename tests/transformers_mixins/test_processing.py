@@ -6,7 +6,7 @@ from unittest.mock import patch
 from citrinet import CitrinetFeatureExtractor, CitrinetProcessor
 from tiny_models import tiny_tokenizer
 
-from .library import load
+from .sdist import load
 
 ProcessorTesterMixin = load("test_processing_common").ProcessorTesterMixin
 

@@ -8,7 +8,7 @@ import unittest
 from citrinet import CitrinetTokenizer
 from tiny_models import tiny_tokenizer
 
-from .library import load
+from .sdist import load
 
 TokenizerTesterMixin = load("test_tokenization_common").TokenizerTesterMixin
 
