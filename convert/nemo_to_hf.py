@@ -13,8 +13,8 @@ from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, CitrinetTokenizer
+from citrinet.information import entity_types
 from citrinet.tokenizer_building import build_tokenizer
-from citrinet.transcript_citrinet import ENTITY_PREFIX
 
 from .model_card import write_model_card
 from .nemo_archive import ConversionError, NemoArchive, parsing
@@ -99,14 +99,13 @@ def read_nemo(
         with parsing("the tokenizer cannot be read"):
             tokenizer = build_tokenizer(vocabulary, sentencepiece_model)
         ignored = archive.ignored + archive.unread
-    entities = {token.lstrip("▁") for token in vocabulary if token.lstrip("▁").startswith(ENTITY_PREFIX)}
     report = ConversionReport(
         config=config,
         parameters=_count_parameters(model),
         mapped=len(model.state_dict()),
         ignored=ignored,
         checked=checked,
-        entities=sorted(entity.removeprefix(ENTITY_PREFIX) for entity in entities),
+        entities=entity_types(vocabulary),
         sampling_rate=feature_extractor.sampling_rate,
         language=language or found_language,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from citrinet import CitrinetConfig
+from citrinet.information import describe_network
 
 
 @dataclass
@@ -34,14 +35,11 @@ class ConversionReport:
     output: Path | None = None
 
     def __str__(self) -> str:
-        config = self.config
-        adapters = [f"{a['name']} (dim {a['dim']}{'' if a['enabled'] else ', disabled'})" for a in config.adapters]
+        network = describe_network(self.config, self.entities)
         lines = [
-            f"Citrinet: {config.num_hidden_layers} blocks, {config.hidden_size} channels, {config.vocab_size} outputs",
+            network[0],
             *(f"  {part}: {count:,} parameters" for part, count in self.parameters.items()),
-            *(f"  adapter {adapter}" for adapter in adapters),
-            *(f"  {category}: {', '.join(labels)}" for category, labels in config.tag_labels.items()),
-            *([f"  entities: {', '.join(self.entities)}"] if self.entities else []),
+            *network[1:],
             f"mapped: {self.mapped} tensors",
             *(f"ignored: {item}" for item in self.ignored),
             *(f"checked: {item}" for item in self.checked),

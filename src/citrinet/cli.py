@@ -233,9 +233,14 @@ def _line(name: str, result: dict[str, Any], as_json: bool) -> str:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from .information import describe
+    if options.model.endswith(".nemo") and Path(options.model).is_file():
+        from .convert import read_nemo
 
-    print(describe(options.model))
+        print(read_nemo(options.model).report)
+    else:
+        from .information import describe
+
+        print(describe(options.model))
     return 0
 
 

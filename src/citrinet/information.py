@@ -1,6 +1,6 @@
 """What a checkpoint is, in a few lines."""
 
-from pathlib import Path
+from collections.abc import Iterable
 
 from transformers import AutoConfig, AutoTokenizer
 
@@ -10,10 +10,10 @@ from .transcript_citrinet import ENTITY_PREFIX
 
 def describe(model: str) -> str:
     """
-    Describe a checkpoint.
+    Describe a converted checkpoint.
 
     Args:
-        model: a converted folder, a Hub repository or a `.nemo` file.
+        model: a folder or a Hub repository.
 
     Returns:
         A text of a few lines.
@@ -22,24 +22,24 @@ def describe(model: str) -> str:
         ValueError: if it is not a Citrinet checkpoint.
         OSError: if it cannot be found.
     """
-    if model.endswith(".nemo") and Path(model).is_file():
-        from .convert import read_nemo
-
-        return str(read_nemo(model).report)
     config = AutoConfig.from_pretrained(model)
     if not isinstance(config, CitrinetConfig):
         raise ValueError(f"{model} is a {config.model_type} model, not a Citrinet.")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    entities = sorted(
-        {token.lstrip("▁").removeprefix(ENTITY_PREFIX) for token in tokenizer.get_vocab() if ENTITY_PREFIX in token}
-    )
-    lines = [
-        f"Citrinet: {config.num_hidden_layers} blocks, {config.hidden_size} channels, "
-        f"{config.vocab_size} outputs, one each {config.inputs_to_logits_ratio} samples, {config.dtype or 'float32'}",
-    ]
+    lines = describe_network(config, entity_types(AutoTokenizer.from_pretrained(model).get_vocab()))
+    rate = f"one output each {config.inputs_to_logits_ratio} samples, weights of {config.dtype or 'float32'}"
+    return "\n".join([lines[0], f"  {rate}", *lines[1:]])
+
+
+def describe_network(config: CitrinetConfig, entities: list[str]) -> list[str]:
+    """Lines on the size of a network, its adapters, its tag labels and the entity types of its vocabulary."""
+    lines = [f"Citrinet: {config.num_hidden_layers} blocks, {config.hidden_size} channels, {config.vocab_size} outputs"]
     for adapter in config.adapters:
-        lines.append(f"  adapter {adapter['name']}: dim {adapter['dim']}{'' if adapter['enabled'] else ', disabled'}")
+        lines.append(f"  adapter {adapter['name']} (dim {adapter['dim']}{'' if adapter['enabled'] else ', disabled'})")
     lines += [f"  {category}: {', '.join(labels)}" for category, labels in sorted(config.tag_labels.items())]
-    if entities:
-        lines.append(f"  entities: {', '.join(entities)}")
-    return "\n".join(lines)
+    return lines + ([f"  entities: {', '.join(entities)}"] if entities else [])
+
+
+def entity_types(vocabulary: Iterable[str]) -> list[str]:
+    """Types of the entity markers in a vocabulary, sorted."""
+    pieces = (token.lstrip("▁") for token in vocabulary)
+    return sorted({piece.removeprefix(ENTITY_PREFIX) for piece in pieces if piece.startswith(ENTITY_PREFIX)})

@@ -1,6 +1,7 @@
 """`pipeline("automatic-speech-recognition")` for Citrinet: text, transcript, entities, tags and times in one call."""
 
 from collections import defaultdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         spelled = find_markers("".join(rest), labels)
         return sorted([*markers.values(), *(m for m in spelled if m.name != END or END not in names.values())])
 
-    @property
+    @cached_property
     def _marker_tokens(self) -> dict[int, str]:
         """Token id -> name, for the pieces of the vocabulary that are a marker as a whole."""
         pieces = {token_id: token.lstrip("▁") for token, token_id in self.tokenizer.get_vocab().items()}
