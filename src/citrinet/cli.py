@@ -10,8 +10,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from . import manifest
+
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".aif", ".aiff"}
-MANIFEST_SUFFIXES = {".json", ".jsonl"}
 
 _DESCRIPTION = """\
 NVIDIA Citrinet speech recognisers in Transformers.
@@ -192,24 +193,9 @@ def _sources(path: str) -> list[str]:
         if not files:
             raise ValueError(f"{path}: no audio files in this folder.")
         return files
-    if place.suffix.lower() not in MANIFEST_SUFFIXES:
+    if place.suffix.lower() not in manifest.SUFFIXES:
         return [path]
-    return [_manifest_entry(place, number, line) for number, line in _lines(place)]
-
-
-def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            yield number, line
-
-
-def _manifest_entry(manifest: Path, number: int, line: str) -> str:
-    """The audio file of one line of a manifest; as in NeMo, a relative path starts at the manifest's folder."""
-    try:
-        entry = json.loads(line)["audio_filepath"]
-        return str(manifest.parent / entry)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{manifest}, line {number}: expected JSON with "audio_filepath" ({error!r}).') from error
+    return [str(entry.audio) for entry in manifest.read_manifest(place)]
 
 
 def _line(name: str, result: dict[str, Any], as_json: bool) -> str:
