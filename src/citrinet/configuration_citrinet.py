@@ -77,6 +77,11 @@ class CitrinetConfig(PreTrainedConfig):
             Whether an utterance too short for its labels counts as zero rather than infinite loss.
         tag_loss_weight (`float`, defaults to 0.1):
             Weight of the mean cross-entropy over the tag categories beside the CTC loss.
+        freq_masks, freq_width (`int`, default to 0 and 27):
+            SpecAugment, in training only: how many bands of mel bins are masked, and how many bins each at most.
+        time_masks (`int`, defaults to 0), time_width (`int` or `float`, defaults to 80):
+            How many spans of time are masked, and how many frames each at most; as a `float`, a part of the
+            utterance. All four are those of NeMo's `SpectrogramAugmentation`.
 
     Raises:
         ValueError: if the lists differ in length, a value cannot make a network, or an adapter or category repeats.
@@ -105,6 +110,10 @@ class CitrinetConfig(PreTrainedConfig):
         ctc_loss_reduction="mean_batch",
         ctc_zero_infinity=True,
         tag_loss_weight=0.1,
+        freq_masks=0,
+        freq_width=27,
+        time_masks=0,
+        time_width=80,
         **kwargs,
     ):
         kwargs.pop("custom_pipelines", None)
@@ -126,6 +135,10 @@ class CitrinetConfig(PreTrainedConfig):
         self.ctc_loss_reduction = ctc_loss_reduction
         self.ctc_zero_infinity = ctc_zero_infinity
         self.tag_loss_weight = tag_loss_weight
+        self.freq_masks = freq_masks
+        self.freq_width = freq_width
+        self.time_masks = time_masks
+        self.time_width = time_width
         self._check()
         super().__init__(pad_token_id=vocab_size - 1 if pad_token_id is None else pad_token_id, **kwargs)
         self.auto_map = dict(AUTO_MAP)

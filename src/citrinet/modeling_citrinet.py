@@ -233,6 +233,35 @@ class CitrinetBlock(GradientCheckpointingLayer):
         return hidden_states, mask
 
 
+class CitrinetSpecAugment(nn.Module):
+    """Zeros over random bands of mel bins and spans of time, in training only; NeMo's `SpectrogramAugmentation`."""
+
+    def __init__(self, config: CitrinetConfig):
+        super().__init__()
+        self.freq_masks, self.freq_width = config.freq_masks, config.freq_width
+        self.time_masks, self.time_width = config.time_masks, config.time_width
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(B, T, F), (B, T) -> (B, T, F)."""
+        if not self.training or not (self.freq_masks or self.time_masks):
+            return features
+        batch, frames, bins = features.shape
+        lengths = features.new_full((batch, 1), frames) if mask is None else mask.sum(dim=1, keepdim=True)
+        time_width = self.time_width * lengths if isinstance(self.time_width, float) else self.time_width
+        in_time = _random_spans(self.time_masks, time_width, lengths, frames)
+        in_freq = _random_spans(self.freq_masks, self.freq_width, lengths.new_full((batch, 1), bins), bins)
+        return features.masked_fill(in_time[:, :, None] | in_freq[:, None, :], 0.0)
+
+
+def _random_spans(count: int, width: float | torch.Tensor, lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """`count` spans of up to `width` places (a number, or one for each row) in rows of `lengths` (B, 1): (B, size)."""
+    widths = (torch.rand(len(lengths), count, device=lengths.device) * (width + 1)).floor()
+    room = (lengths - width).clamp(min=1)
+    starts = (torch.rand(len(lengths), count, device=lengths.device) * room).floor()
+    places = torch.arange(size, device=lengths.device)
+    return ((places >= starts[..., None]) & (places < (starts + widths)[..., None])).any(dim=1)
+
+
 class CitrinetPreTrainedModel(PreTrainedModel):
     """Weights, loading and saving for every Citrinet model."""
 
@@ -260,6 +289,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
 
     def __init__(self, config: CitrinetConfig):
         super().__init__(config)
+        self.spec_augment = CitrinetSpecAugment(config)
         self.blocks = nn.ModuleList(CitrinetBlock(config, idx) for idx in range(config.num_hidden_layers))
         self.post_init()
 
@@ -284,8 +314,8 @@ class CitrinetModel(CitrinetPreTrainedModel):
             [`CitrinetModelOutput`] with T' = ceil(T / product of the strides).
         """
         output_hidden_states = _default(output_hidden_states, self.config.output_hidden_states)
-        hidden_states = self._differentiable(input_features.to(self.dtype))
         mask = None if attention_mask is None else attention_mask.bool()
+        hidden_states = self._differentiable(self.spec_augment(input_features.to(self.dtype), mask))
         all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
         for block in self.blocks:
             hidden_states, mask = block(hidden_states, mask)

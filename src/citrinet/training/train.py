@@ -1,0 +1,215 @@
+"""Train a Citrinet with Transformers' `Trainer`."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torchaudio.functional import edit_distance
+from transformers import AutoModelForCTC, AutoProcessor, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..configuration_citrinet import CitrinetConfig
+from ..feature_extraction_citrinet import CitrinetFeatureExtractor
+from ..modeling_citrinet import CitrinetForCTC
+from ..processing_citrinet import CitrinetProcessor
+from ..tokenizer_training import train_tokenizer
+from .augmentation import Augmentation
+from .data import Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels
+from .recipe import Recipe, Source
+
+logger = logging.getLogger(__name__)
+
+
+def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
+    """
+    Train as a recipe says, and save model and processor in its `output_dir`.
+
+    Runs under `accelerate launch` as well. `Trainer` writes checkpoints as `TrainingArguments` say; the one with the
+    lowest character error rate on the validation data is kept in the end, unless the recipe asks for an average.
+
+    Args:
+        recipe: what to do.
+        resume: whether to go on from the last checkpoint in `output_dir`, if there is one.
+
+    Returns:
+        The last evaluation: `eval_cer`, `eval_loss`, and `eval_<category>_accuracy` for each tag category.
+
+    Raises:
+        ValueError: if nothing is left to train on, or the parts of the recipe do not fit one another.
+    """
+    torch.manual_seed(recipe.training.get("seed", 42))
+    selection = _select(recipe, recipe.data.train)
+    labels = tag_labels(selection.examples, recipe.data.tag_categories)
+    processor = _processor(recipe, [example.text for example in selection.examples])
+    model = _model(recipe, processor, labels)
+    ratio = model.config.inputs_to_logits_ratio
+    selection = feasible(selection, processor, ratio)
+    validation = feasible(_select(recipe, recipe.data.validation), processor, ratio)
+    _tell("training", selection)
+    if not selection.examples:
+        raise ValueError("nothing is left to train on: see the reasons above.")
+    if validation.examples:
+        _tell("validation", validation)
+
+    arguments = _arguments(recipe, bool(validation.examples), bool(model.config.tag_labels))
+    augmentation = Augmentation(**recipe.data.augmentation)
+    training_data = SpeechDataset(
+        selection.examples, processor, model.config.tag_labels, augmentation, arguments.seed, recipe.data.variants
+    )
+    validation_data = SpeechDataset(validation.examples, processor, model.config.tag_labels, variants=1)
+    trainer = SpeechTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=training_data,
+        eval_dataset=validation_data if validation.examples else None,
+        data_collator=Collator(processor),
+        processing_class=processor,
+        compute_metrics=Metrics(processor, sorted(model.config.tag_labels)),
+        preprocess_logits_for_metrics=_best_classes,
+    )
+    last = get_last_checkpoint(arguments.output_dir) if resume and Path(arguments.output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    if recipe.average_checkpoints:
+        average_checkpoints(trainer.model, _checkpoints(arguments.output_dir)[-recipe.average_checkpoints :])
+    metrics = trainer.evaluate() if validation.examples else {}
+    trainer.save_model()
+    if arguments.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
+
+
+class SpeechTrainer(Trainer):
+    """[`Trainer`] whose batches hold utterances of similar length, in an order that a resumed run repeats."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        batch_size = self.args.train_batch_size * self.args.world_size
+        self._sampler = EpochSampler(batch_size, self.train_dataset.examples, self.args.seed)
+        self.add_callback(_EpochCallback(self._sampler, self.train_dataset))
+
+    def _get_train_sampler(self, train_dataset=None):
+        return self._sampler
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells sampler and data which pass it is, before either is asked for it."""
+
+    def __init__(self, *listeners: Any):
+        self.listeners = listeners
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        for listener in self.listeners:
+            listener.epoch = int(state.epoch + 1e-6)
+
+
+class Metrics:
+    """Character error rate and tag accuracy on the validation data, for [`Trainer`]."""
+
+    def __init__(self, processor: CitrinetProcessor, categories: list[str]):
+        self.tokenizer = processor.tokenizer
+        self.categories = categories
+
+    def __call__(self, prediction) -> dict[str, float]:
+        """Predicted classes and labels -> `cer`, and `<category>_accuracy` over the utterances with a label."""
+        best, labels = prediction.predictions, prediction.label_ids
+        tags, tag_labels = {}, {}
+        if self.categories:
+            (best, tags), (labels, tag_labels) = best, labels
+        errors = total = 0
+        for row, target in zip(best, labels, strict=True):
+            reference = self.tokenizer.decode(target[target >= 0], group_tokens=False)
+            errors += edit_distance(self.tokenizer.decode(row[row >= 0]), reference)
+            total += len(reference)
+        metrics = {"cer": errors / max(total, 1)}
+        for category in self.categories:
+            known = tag_labels[category] >= 0
+            if known.any():
+                metrics[f"{category}_accuracy"] = float(np.mean((tags[category] == tag_labels[category])[known]))
+        return metrics
+
+
+def _best_classes(outputs, labels):
+    """What an evaluation keeps of the logits of a batch: the best token of each frame and the best tag labels."""
+    if isinstance(outputs, tuple):
+        logits, tag_logits = outputs
+        return logits.argmax(dim=-1), {category: values.argmax(dim=-1) for category, values in tag_logits.items()}
+    return outputs.argmax(dim=-1)
+
+
+def average_checkpoints(model: CitrinetForCTC, folders: list[Path]) -> None:
+    """
+    Give a model the mean of the weights of several checkpoints.
+
+    Args:
+        model: the model, changed in place.
+        folders: checkpoints that `Trainer` wrote.
+    """
+    states = [load_file(folder / "model.safetensors") for folder in folders]
+    mean = {
+        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(first.dtype)
+        if first.is_floating_point()
+        else states[-1][name]
+        for name, first in states[0].items()
+    }
+    model.load_state_dict(mean)
+
+
+def _checkpoints(folder: str) -> list[Path]:
+    return sorted(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def _select(recipe: Recipe, sources: list[Source]) -> Selection:
+    data = recipe.data
+    return select(
+        (entry for source in sources for entry in read_source(source)),
+        data.tag_categories,
+        data.min_duration,
+        data.max_duration,
+        data.keep_tags,
+        data.keep_entities,
+    )
+
+
+def _tell(name: str, selection: Selection) -> None:
+    if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
+        print(f"{name}: {selection}")
+
+
+def _processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
+    """The front end of the pretrained model if there is one, and the tokenizer that the recipe asks for."""
+    pretrained = AutoProcessor.from_pretrained(recipe.model.pretrained) if recipe.model.pretrained else None
+    extractor = pretrained.feature_extractor if pretrained else CitrinetFeatureExtractor()
+    if recipe.tokenizer.train is not None:
+        tokenizer = train_tokenizer(texts, **recipe.tokenizer.train)
+    elif recipe.tokenizer.pretrained:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer.pretrained)
+    else:
+        assert pretrained is not None  # read_recipe made sure
+        tokenizer = pretrained.tokenizer
+    return CitrinetProcessor(extractor, tokenizer)
+
+
+def _model(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[str]]) -> CitrinetForCTC:
+    vocabulary = {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id}
+    if not recipe.model.pretrained:
+        return CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **recipe.model.config))
+    model = AutoModelForCTC.from_pretrained(recipe.model.pretrained, dtype=torch.float32, **recipe.model.config)
+    return model
+
+
+def _arguments(recipe: Recipe, validates: bool, has_tags: bool) -> TrainingArguments:
+    defaults: dict[str, Any] = {
+        "remove_unused_columns": False,
+        "label_names": ["labels", "tag_labels"] if has_tags else ["labels"],
+        "report_to": "none",
+        "lr_scheduler_type": "cosine",
+    }
+    if validates:
+        defaults |= {"eval_strategy": "epoch", "metric_for_best_model": "cer", "greater_is_better": False}
+        defaults |= {"load_best_model_at_end": not recipe.average_checkpoints}
+    if "save_strategy" not in recipe.training:
+        defaults["save_strategy"] = recipe.training.get("eval_strategy", "epoch")
+    return TrainingArguments(**{**defaults, **recipe.training})
