@@ -11,7 +11,6 @@ where it was; a larger `--sentences` extends a corpus without changing what it h
 import argparse
 import json
 import random
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,11 +22,11 @@ import numpy as np
 import pyworld
 import soundfile
 import soxr
-from sentences import HAN, Sentence, SentenceMaker
 from tqdm.auto import tqdm
-from voices import Speaker, draw_speaker
 
 from kokoro import SAMPLING_RATE, Kokoro
+from sentences import HAN, Sentence, SentenceMaker
+from voices import Speaker, draw_speaker
 
 RATE = 16_000
 HELD_OUT_SENTENCES = {"test": 240, "valid": 80}

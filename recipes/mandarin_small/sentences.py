@@ -19,7 +19,7 @@ HAN = re.compile("[\u4e00-\u9fff]+")
 # Parts of speech whose words stand in for one another without breaking a sentence: nouns, verbs, adjectives, names.
 EXCHANGEABLE = {"n", "v", "a", "vn", "nz", "ns", "nr", "nt", "i", "l", "z", "b", "t"}
 _DIGITS = "零一二三四五六七八九"
-_SURNAMES = set(
+SURNAMES = set(
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林罗郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦"
     "付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严武戴莫孔向汤"
 )
@@ -202,9 +202,9 @@ class SentenceMaker:
 
     def _person(self) -> str:
         name = self._word("nr", self.rng.choice([2, 3, 3, 3]))
-        if name[0] in _SURNAMES:
+        if name[0] in SURNAMES:
             return name
-        return self.rng.choice(sorted(_SURNAMES)) + name[-2 if self.rng.random() < 0.7 else -1 :]
+        return self.rng.choice(sorted(SURNAMES)) + name[-2 if self.rng.random() < 0.7 else -1 :]
 
     def _date(self) -> str:
         month, day = number(self.rng.randint(1, 12)), number(self.rng.randint(1, 31))

@@ -20,6 +20,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet convert model.nemo my-model           make a Transformers repository of a NeMo checkpoint
   citrinet transcribe --model my-model talk.wav  print what is said, the entities and the speaker's tags
   citrinet info my-model                         print what a checkpoint is
+  citrinet train recipe.yaml                     train or fine-tune a model
 """
 
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_transcribe(commands)
     _add_info(commands)
+    _add_train(commands)
     return parser
 
 
@@ -115,6 +117,18 @@ def _add_info(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="DIR|REPO|FILE.nemo", help="the checkpoint")
     parser.set_defaults(run=_info)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train or fine-tune a model",
+        description="Train as a recipe says, with Transformers' Trainer. Runs under `accelerate launch` too.",
+    )
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="data, model, tokenizer and training arguments")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="changes, such as training.learning_rate=1e-3")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.set_defaults(run=_train)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -227,6 +241,14 @@ def _info(options: argparse.Namespace) -> int:
         from .information import describe
 
         print(describe(options.model))
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .training import read_recipe, train
+
+    metrics = train(read_recipe(options.recipe, options.changes), resume=options.resume)
+    print(json.dumps(metrics, indent=2))
     return 0
 
 

@@ -1,5 +1,6 @@
 """From manifests and Hub datasets to batches."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -80,8 +81,8 @@ def _hub_entries(options: dict[str, Any]) -> Iterator[ManifestEntry]:
     missing = {audio, text} - set(dataset.column_names)
     if missing:
         raise ValueError(
-            f"{options['path']} has the columns {dataset.column_names}, not {sorted(missing)}: name the right ones with "
-            "`audio_column` and `text_column`."
+            f"{options['path']} has the columns {dataset.column_names}, not {sorted(missing)}: name the right ones "
+            "with `audio_column` and `text_column`."
         )
     for row in dataset.cast_column(audio, Audio(decode=False)):
         recording = row.pop(audio)
@@ -272,7 +273,7 @@ def feasible(selection: Selection, processor: CitrinetProcessor, samples_per_fra
     rate = processor.feature_extractor.sampling_rate
     for example in selection.examples:
         ids = processor.tokenizer(example.text, add_special_tokens=False)["input_ids"]
-        repeats = sum(a == b for a, b in zip(ids, ids[1:], strict=False))
+        repeats = sum(a == b for a, b in itertools.pairwise(ids))
         if not ids:
             dropped["text without a token"] += 1
         elif len(ids) + repeats > example.duration * rate / samples_per_frame:

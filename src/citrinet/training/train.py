@@ -15,7 +15,8 @@ from ..configuration_citrinet import CitrinetConfig
 from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
-from ..tokenizer_training import train_tokenizer
+
+#from ..tokenizer_training import train_tokenizer
 from .augmentation import Augmentation
 from .data import Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels
 from .recipe import Recipe, Source
