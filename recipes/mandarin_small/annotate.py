@@ -22,7 +22,9 @@ _PATTERNS = {
     "TIME": f"(?:早上|上午|中午|下午|晚上|凌晨)?[一二两三四五六七八九十]+点(?:整|半|一刻|{_NUMBER}分)(?!之)",
 }
 # A command for music, and what may follow the song's name.
-_SONG = re.compile("^(?:音乐搜索|播放歌曲|播放|来一首|我想听歌曲|想听歌曲|我想听|我要听|想听|放一首|下载)(?P<song>.+?)(?:这首歌|吧)?$")
+_SONG = re.compile(
+    "^(?:音乐搜索|播放歌曲|播放|来一首|我想听歌曲|想听歌曲|我想听|我要听|想听|放一首|下载)(?P<song>.+?)(?:这首歌|吧)?$"
+)
 _PARTS = {"nr": "PERSON_NAME", "ns": "LOCATION", "nt": "ORGANIZATION"}
 
 

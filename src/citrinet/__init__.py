@@ -15,6 +15,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .audio_citrinet import load_audio
 from .configuration_citrinet import CitrinetConfig
+from .default import default_model
 from .feature_extraction_citrinet import CitrinetFeatureExtractor
 from .modeling_citrinet import CitrinetForCTC, CitrinetModel
 from .pipeline_citrinet import CitrinetPipeline
@@ -66,6 +67,7 @@ __all__ = [
     "CitrinetProcessor",
     "CitrinetTokenizer",
     "Transcript",
+    "default_model",
     "load_audio",
     "parse_transcript",
 ]

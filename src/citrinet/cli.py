@@ -96,7 +96,9 @@ def _add_transcribe(commands: Any) -> None:
         "is 1.",
     )
     parser.add_argument("paths", nargs="+", metavar="FILE|FOLDER|MANIFEST", help="audio, folders, .jsonl manifests")
-    parser.add_argument("--model", required=True, metavar="DIR|REPO", help="a converted folder or a Hub repository")
+    parser.add_argument(
+        "--model", metavar="DIR|REPO", help="a folder or a Hub repository (default: a small Mandarin one)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--timestamps", choices=["char", "word"], help="times of characters or words as well")
     parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="files at a time (default 1)")
@@ -156,9 +158,12 @@ def _transcribe(options: argparse.Namespace) -> int:
     from transformers import pipeline
     from transformers.utils import logging
 
+    from .default import default_model
+
     logging.disable_progress_bar()
     sources = [source for path in options.paths for source in _sources(path)]
-    recognizer: Any = pipeline("automatic-speech-recognition", model=options.model, device=options.device)
+    model = options.model or default_model()
+    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=options.device)
     call: dict[str, Any] = {"batch_size": options.batch_size}
     if options.timestamps:
         call["return_timestamps"] = options.timestamps

@@ -1,0 +1,251 @@
+"""Recipes, data and training runs on a tiny network and chirps."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from citrinet import CitrinetForCTC, CitrinetProcessor
+from citrinet.cli import main
+from citrinet.manifest import ManifestEntry, read_manifest
+from citrinet.training import Augmentation, read_recipe, train
+from citrinet.training.data import select, tag_labels, target_text
+from helpers import synthetic_speech, write_wav
+from tiny_models import TWO_BLOCKS
+
+WORDS = "今天北京的天气怎么样请播放一首好听歌"
+TINY = {**TWO_BLOCKS, "se_reduction_ratio": 2, "time_masks": 1, "time_width": 0.1}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Eight recordings, a manifest with tags in columns, and one with entities and tags in the text."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    columns, tagged = [], []
+    for index in range(8):
+        seconds = 0.6 + 0.1 * index
+        write_wav(folder / f"{index}.wav", synthetic_speech(seconds, seed=index))
+        text = "".join(rng.choice(list(WORDS), 4))
+        gender = ["GENDER_MALE", "GENDER_FEMALE", None][index % 3]
+        line = {"audio_filepath": f"{index}.wav", "duration": seconds}
+        columns.append({**line, "text": text, "gender": gender})
+        tagged.append({**line, "text": f"{text[:2]}ENTITY_SONG_NAME{text[2:]}END {gender or ''} AGE_14_25"})
+    for name, entries in {"columns": columns, "tagged": tagged}.items():
+        lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def write_recipe(folder, corpus, name="recipe", **sections):
+    recipe = {
+        "data": {"train": [str(corpus / "columns.jsonl")], "validation": [str(corpus / "columns.jsonl")]},
+        "model": {"config": TINY},
+        "tokenizer": {"train": {"model_type": "char", "vocab_size": 100}},
+        "training": {
+            "output_dir": str(folder / name),
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 0.01,
+            "use_cpu": True,
+            "logging_steps": 1,
+            "disable_tqdm": True,
+        },
+    }
+    for section, values in sections.items():
+        recipe[section] = {**recipe[section], **values}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def losses(output):
+    """Training losses by step, from the log that the last checkpoint holds."""
+    states = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name[11:]))
+    history = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
+    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+
+
+# What is trained on
+
+
+@pytest.mark.parametrize(
+    ("tags", "entities", "expected"),
+    [
+        (True, True, "她以 ENTITY_PRODUCT 滴鸡精 END 调养身体。 AGE_14_25 DIALECT_NORTH"),
+        (False, True, "她以 ENTITY_PRODUCT 滴鸡精 END 调养身体。"),
+        (True, False, "她以滴鸡精调养身体。 AGE_14_25 DIALECT_NORTH"),
+        (False, False, "她以滴鸡精调养身体。"),
+    ],
+)
+def test_markers_stay_in_the_target_or_leave_it(tags, entities, expected):
+    text = "她以 ENTITY_PRODUCT 滴鸡精 END 调养身体。 AGE_14_25 DIALECT_NORTH"
+    assert target_text(text, tags, entities) == expected
+
+
+def test_what_is_dropped_is_counted_by_reason(tmp_path):
+    good = write_wav(tmp_path / "good.wav", synthetic_speech(0.5))
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    entries = [
+        ManifestEntry(good, "你好", 0.5),
+        ManifestEntry(good, "你好"),  # the duration is read from the file
+        ManifestEntry(good, "AGE_14_25", 0.5),
+        ManifestEntry(good, None, 0.5),
+        ManifestEntry(good, "你好", 0.05),
+        ManifestEntry(good, "你好", 17.0),
+        ManifestEntry(tmp_path / "broken.wav", "你好"),
+    ]
+    selection = select(entries, [])
+    assert [example.duration for example in selection.examples] == [0.5, 0.5]
+    assert selection.dropped == {
+        "no text": 2,
+        "shorter than 0.1 s": 1,
+        "longer than 16 s": 1,
+        "audio that cannot be read": 1,
+    }
+    assert "dropped 2: no text" in str(selection)
+
+
+def test_tag_labels_come_from_columns_or_text_and_none_comes_first(corpus):
+    for name in ("columns", "tagged"):
+        examples = select(read_manifest(corpus / f"{name}.jsonl"), ["GENDER", "AGE"]).examples
+        labels = tag_labels(examples, ["GENDER", "AGE"])
+        assert labels["GENDER"] == ["NONE", "GENDER_FEMALE", "GENDER_MALE"]
+        assert [e.tags.get("GENDER") for e in examples[:3]] == ["GENDER_MALE", "GENDER_FEMALE", None]
+    assert labels["AGE"] == ["NONE", "AGE_14_25"]
+
+
+def test_augmentation_repeats_with_its_seed_and_does_what_it_says():
+    samples = synthetic_speech(1.0)
+    everything = Augmentation((0.9, 1.1), noise_probability=1, room_probability=1)
+    one, same, other = (everything(samples, 16000, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(one, same) and not np.array_equal(one[:1000], other[:1000])
+    assert one.dtype == np.float32
+    assert abs(len(Augmentation((0.8,))(samples, 16000, np.random.default_rng(0))) - 20000) <= 1
+    noisy = Augmentation(noise_probability=1, noise_snr_db=(10, 10))(samples, 16000, np.random.default_rng(0))
+    ratio = np.square(samples).sum() / np.square(noisy - samples).sum()
+    assert 10 * np.log10(ratio) == pytest.approx(10, abs=0.1)
+    assert np.array_equal(Augmentation()(samples, 16000, np.random.default_rng(0)), samples)
+
+
+def test_an_impossible_speed_is_refused():
+    with pytest.raises(ValueError, match="positive factors"):
+        Augmentation((0.0, 1.0))
+
+
+# Recipes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.trian=[a]", "unknown keys"),
+        ("data.augmentation={speed: 1}", "data.augmentation"),
+        ("model={}", "give `pretrained` or `config`"),
+        ("model={adapter: {name: a}, config: {a: 1}}", "an adapter needs a `pretrained` network"),
+        ("tokenizer={}", "a new network needs"),
+        ("training={}", "give `output_dir`"),
+        ("nonsense", "is no change of a recipe"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path, corpus, change, message):
+    with pytest.raises(ValueError, match=message):
+        read_recipe(write_recipe(tmp_path, corpus), [change])
+
+
+def test_a_recipe_is_not_yaml(tmp_path):
+    (tmp_path / "r.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(ValueError, match="is not YAML"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+def test_nothing_to_train_on_is_said(tmp_path, corpus, capsys):
+    assert main(["train", str(write_recipe(tmp_path, corpus)), "data.max_duration=0.2"]) == 1
+    assert "nothing is left to train on" in capsys.readouterr().err
+
+
+# Training
+
+
+def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
+    recipe = write_recipe(
+        tmp_path, corpus, data={"tag_categories": ["GENDER"], "variants": 1}, training={"num_train_epochs": 20}
+    )
+    assert main(["train", str(recipe)]) == 0
+    values = list(losses(tmp_path / "recipe").values())
+    assert np.mean(values[-4:]) < 0.6 * np.mean(values[:4])
+    out = capsys.readouterr().out
+    assert "training: 8 utterances" in out and '"eval_cer"' in out and '"eval_GENDER_accuracy"' in out
+    model = CitrinetForCTC.from_pretrained(tmp_path / "recipe")
+    processor = CitrinetProcessor.from_pretrained(tmp_path / "recipe")
+    assert model.config.tag_labels == {"GENDER": ["NONE", "GENDER_FEMALE", "GENDER_MALE"]}
+    assert model.config.vocab_size == len(processor.tokenizer)
+
+
+@pytest.mark.parametrize("variants", [0, 2])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, variants):
+    """Stopped within an epoch: order, augmentation, SpecAugment and dropout go on as if nothing had happened."""
+    data = {"variants": variants, "augmentation": {"speeds": [0.9, 1.0, 1.1], "noise_probability": 0.5}}
+    training = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 3, "eval_strategy": "no"}
+    training |= {"load_best_model_at_end": False}
+    for name in ("whole", "parts"):
+        write_recipe(tmp_path, corpus, name, data=data, training=training)
+    train(read_recipe(tmp_path / "whole.yaml"))
+    partial = read_recipe(tmp_path / "parts.yaml")
+    _stop_after(3, partial)
+    assert not (tmp_path / "parts" / "checkpoint-6").exists()
+    train(read_recipe(tmp_path / "parts.yaml"), resume=True)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def _stop_after(steps, recipe):
+    """Run a recipe that is interrupted after some steps."""
+    from transformers import TrainerCallback
+
+    from citrinet.training import train as module_function
+    from citrinet.training.train import SpeechTrainer
+
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step > steps:
+                raise KeyboardInterrupt
+
+    original = SpeechTrainer.__init__
+
+    def patched(self, **kwargs):
+        original(self, **kwargs)
+        self.add_callback(Interrupt())
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SpeechTrainer, "__init__", patched)
+        module_function(recipe)
+
+
+def test_averaged_checkpoints(tmp_path, corpus):
+    recipe = read_recipe(write_recipe(tmp_path, corpus, training={"eval_strategy": "no"}), ["average_checkpoints=2"])
+    train(recipe)
+    states = [load_file(path) for path in (tmp_path / "recipe").glob("checkpoint-*/model.safetensors")]
+    averaged = load_file(tmp_path / "recipe" / "model.safetensors")
+    name = "ctc_head.weight"
+    assert len(states) == 2
+    torch.testing.assert_close(averaged[name], (states[0][name] + states[1][name]) / 2)
+
+
+def test_two_processes_under_accelerate(tmp_path, corpus):
+    recipe = write_recipe(tmp_path, corpus, training={"per_device_train_batch_size": 2})
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    run = subprocess.run(
+        [*command, "-m", "citrinet.cli", "train", str(recipe)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.count("training: 8 utterances") == 1
+    assert len(losses(tmp_path / "recipe")) == 4  # 8 utterances in batches of 2 x 2, twice
+    CitrinetForCTC.from_pretrained(tmp_path / "recipe")
