@@ -21,6 +21,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet transcribe --model my-model talk.wav  print what is said, the entities and the speaker's tags
   citrinet info my-model                         print what a checkpoint is
   citrinet train recipe.yaml                     train or fine-tune a model
+  citrinet evaluate --model my-model test.jsonl  measure how well one model or several transcribe
 """
 
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_transcribe(commands)
     _add_info(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     return parser
 
 
@@ -131,6 +133,28 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="changes, such as training.learning_rate=1e-3")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
     parser.set_defaults(run=_train)
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure how well models transcribe",
+        description="Transcribe the recordings of a NeMo manifest (JSON lines with `audio_filepath` and `text`) and "
+        "print error rates, tag accuracies, entity scores and speed. A recording that cannot be read is reported, the "
+        'others are done, and the exit status is 1. Needs `pip install "citrinet[evaluate]"`.',
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="what is spoken in which files")
+    parser.add_argument(
+        "--model", required=True, action="append", metavar="DIR|REPO",
+        help="any model of automatic speech recognition, Citrinet or not; given several times, they share one table",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--output", metavar="OUT_DIR", help="write report.html (with plots), report.json and utterances.jsonl there"
+    )
+    parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="files at a time (default 1)")
+    parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, mps, ...")
+    parser.set_defaults(run=_evaluate)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -255,6 +279,25 @@ def _train(options: argparse.Namespace) -> int:
     metrics = train(read_recipe(options.recipe, options.changes), resume=options.resume)
     print(json.dumps(metrics, indent=2))
     return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    try:
+        from . import evaluation
+    except ImportError as error:
+        return _fail(str(error))
+    logging.disable_progress_bar()
+    if options.output:  # before hours of work
+        Path(options.output).mkdir(parents=True, exist_ok=True)
+    report = evaluation.evaluate(options.model, options.manifest, options.batch_size, options.device)
+    for recording in report.failed:
+        _fail(f"{recording['audio']}: {recording['error']}")
+    if options.output:
+        evaluation.write_report(report, options.output)
+    print(json.dumps(report.to_dict(), ensure_ascii=False) if options.json else evaluation.format_report(report))
+    return 1 if report.failed else 0
 
 
 def _positive(text: str) -> int:

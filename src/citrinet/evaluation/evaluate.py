@@ -1,0 +1,330 @@
+"""Run models over a manifest and score what they write."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import AutoConfig, pipeline
+
+from ..audio_citrinet import load_audio
+from ..manifest import ManifestEntry, read_manifest
+from . import scoring
+from .scoring import CONVENTIONS, Edits, EntityScore, ErrorRate, Reading, TagScore
+
+# Wav2Vec2's first layers see 25 ms at once and raise on less; the same recordings must be scored for every model.
+MIN_SECONDS = 0.025
+# Whisper's encoder sees 30 s; the pipeline cuts longer audio only if told so.
+WHISPER_WINDOW_S = 30.0
+
+
+@dataclass
+class Run:
+    """
+    What one model returned.
+
+    Args:
+        model: its folder or Hub repository.
+        tag_labels: category -> labels of its tag heads.
+        outputs: index of the manifest's entry -> dictionary of the pipeline.
+        failed: index -> why the recording could not be read.
+        processing_seconds: for all of them, reading included.
+        audio_seconds: length of what was read.
+    """
+
+    model: str
+    tag_labels: dict[str, list[str]] = field(default_factory=dict)
+    outputs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    processing_seconds: float = 0.0
+    audio_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """
+    The figures of one model.
+
+    Args:
+        model: its folder or Hub repository.
+        cer: character error rate.
+        wer: word error rate, markers included as `Report.markers` says.
+        tags: category -> score.
+        entities: none if the manifest marks none.
+        real_time_factor: seconds of work for each second of audio; none if nothing was timed.
+        processing_seconds: seconds of work.
+        utterances: recording by recording: the texts, edits, tags and entities of both sides.
+    """
+
+    model: str
+    cer: ErrorRate
+    wer: ErrorRate
+    tags: dict[str, TagScore]
+    entities: EntityScore | None
+    real_time_factor: float | None
+    processing_seconds: float
+    utterances: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    Several models on one manifest.
+
+    Args:
+        manifest: the file.
+        recordings: how many it names.
+        scored: how many of them every model transcribed.
+        audio_seconds: their length.
+        failed: `audio` and `error` of the others.
+        markers: which of `entities` and `tags` count as words in the word error rate, since the manifest writes them.
+        models: the figures.
+        settings: batch size, device, resamples, seed.
+    """
+
+    manifest: str
+    recordings: int
+    scored: int
+    audio_seconds: float
+    failed: list[dict[str, str]]
+    markers: list[str]
+    models: list[ModelResult]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values, with its conventions and without the single utterances."""
+        models = [_model_dict(model) for model in self.models]
+        return {**vars(self), "models": models, "conventions": CONVENTIONS}
+
+
+def evaluate(
+    models: Sequence[str],
+    manifest: str | Path,
+    batch_size: int = 1,
+    device: str = "cpu",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """
+    Transcribe the recordings of a manifest with each model and score what comes out.
+
+    Args:
+        models: folders or Hub repositories that `pipeline("automatic-speech-recognition")` runs, Citrinet or not.
+        manifest: JSON lines with `audio_filepath` and `text`; markers in the text and columns named like tag
+            categories (`gender`, ...) are the reference for entities and tags.
+        batch_size: recordings at a time.
+        device: `cpu`, `cuda`, ...
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        [`Report`]. Recordings that cannot be read are left out and named in it.
+
+    Raises:
+        OSError: if the manifest or a model cannot be found.
+        ValueError: if the manifest is empty, has lines without `text`, or names no recording that can be read; if a
+            model is none that recognises speech.
+    """
+    entries = _read(manifest)
+    for model in models:  # before the first has run for an hour
+        AutoConfig.from_pretrained(model)
+    settings: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    runs = [transcribe(model, entries, **settings) for model in models]
+    return build_report(manifest, entries, runs, settings, resamples, seed)
+
+
+def transcribe(model: str, entries: Sequence[ManifestEntry], batch_size: int = 1, device: str = "cpu") -> Run:
+    """
+    Run one model over the recordings of a manifest.
+
+    Args:
+        model: a folder or a Hub repository.
+        entries: those of the manifest.
+        batch_size: recordings at a time.
+        device: `cpu`, `cuda`, ...
+    """
+    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=device)
+    run = Run(model, dict(getattr(recognizer.model.config, "tag_labels", None) or {}))
+    call: dict[str, Any] = {"batch_size": batch_size}
+    if recognizer.type == "seq2seq_whisper":
+        call["chunk_length_s"] = WHISPER_WINDOW_S
+    with tqdm(total=len(entries), unit="file", desc=model, disable=None) as progress:
+        reader = _Reader(entries, recognizer.feature_extractor.sampling_rate, run)
+        start = time.perf_counter()
+        for output in recognizer(iter(reader), **call):
+            run.outputs[reader.pending.pop(0)] = output
+            progress.update(len(run.outputs) + len(run.failed) - progress.n)
+        progress.update(len(entries) - progress.n)
+        run.processing_seconds = time.perf_counter() - start
+    return run
+
+
+class _Reader:
+    """Reads recordings one by one as a pipeline asks for them, and notes those that it cannot."""
+
+    def __init__(self, entries: Sequence[ManifestEntry], sampling_rate: int, run: Run):
+        self.pending: list[int] = []
+        self._entries, self._rate, self._run = entries, sampling_rate, run
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for index, entry in enumerate(self._entries):
+            try:
+                samples = self._checked(load_audio(entry.audio, self._rate))
+            except (OSError, ValueError) as error:
+                self._run.failed[index] = str(error).removeprefix(f"{entry.audio}: ")
+                continue
+            self._run.audio_seconds += len(samples) / self._rate
+            self.pending.append(index)
+            yield {"array": samples, "sampling_rate": self._rate}
+
+    def _checked(self, samples: np.ndarray) -> np.ndarray:
+        if len(samples) < MIN_SECONDS * self._rate:
+            raise ValueError(f"audio has {len(samples)} samples: at least {1000 * MIN_SECONDS:g} ms are needed.")
+        if not np.isfinite(samples).all():
+            raise ValueError("audio holds NaN or infinite samples: repair the recording or drop it.")
+        return samples
+
+
+def build_report(
+    manifest: str | Path,
+    entries: Sequence[ManifestEntry],
+    runs: Sequence[Run],
+    settings: dict[str, Any] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """
+    Score what models returned for the entries of a manifest.
+
+    Args:
+        manifest: its file, for the report.
+        entries: its lines, with `text`.
+        runs: one for each model.
+        settings: how they ran, for the report.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if there is no recording that every model transcribed.
+    """
+    failed = {index: error for run in runs for index, error in run.failed.items()}
+    scored = [index for index in range(len(entries)) if all(index in run.outputs for run in runs)]
+    if not scored:
+        reasons = "; ".join(f"{entries[index].audio}: {error}" for index, error in sorted(failed.items())[:3])
+        raise ValueError(f"{manifest}: none of its {len(entries)} recordings could be read ({reasons}).")
+    chosen = [entries[index] for index in scored]
+    categories = _categories(entries, runs)
+    known = sorted({label for run in runs for labels in run.tag_labels.values() for label in labels})
+    references = scoring.read_references(chosen, known, categories)
+    results = []
+    for run in runs:
+        outputs = [run.outputs[index] for index in scored]
+        labels = [label for names in run.tag_labels.values() for label in names]
+        hypotheses = scoring.read_outputs(outputs, labels, categories)
+        results.append(_score(run, chosen, references, hypotheses, categories, resamples, seed))
+    return Report(
+        str(manifest),
+        len(entries),
+        len(scored),
+        runs[0].audio_seconds,
+        [{"audio": str(entries[index].audio), "error": error} for index, error in sorted(failed.items())],
+        sorted(scoring.written_kinds(references)),
+        results,
+        {**(settings or {}), "resamples": resamples, "seed": seed},
+    )
+
+
+def _read(manifest: str | Path) -> list[ManifestEntry]:
+    entries = read_manifest(manifest)
+    if not entries:
+        raise ValueError(f"{manifest}: the manifest is empty.")
+    without = sum(entry.text is None for entry in entries)
+    if without:
+        raise ValueError(f"{manifest}: {without} of {len(entries)} lines have no `text` to compare with.")
+    return entries
+
+
+def _categories(entries: Sequence[ManifestEntry], runs: Sequence[Run]) -> list[str]:
+    """Categories of tags: those of the heads, and columns whose values begin with their name (`age`: `AGE_14_25`)."""
+    columns = {
+        name.upper()
+        for entry in entries
+        for name, value in entry.columns.items()
+        if isinstance(value, str) and value.startswith(f"{name.upper()}_")
+    }
+    heads = {category for run in runs for category in run.tag_labels}
+    return sorted(heads | (columns - {category.upper() for category in heads}))
+
+
+def _score(
+    run: Run,
+    entries: Sequence[ManifestEntry],
+    references: Sequence[Reading],
+    hypotheses: Sequence[Reading],
+    categories: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> ModelResult:
+    characters = scoring.character_edits(references, hypotheses)
+    words = scoring.word_edits(references, hypotheses)
+    written = {category for reading in references for category in reading.tags["merged"]}
+    tags = {
+        category: scoring.tag_score(category, references, hypotheses, resamples, seed)
+        for category in sorted(written.union(categories))
+    }
+    return ModelResult(
+        run.model,
+        scoring.error_rate(characters, resamples, seed),
+        scoring.error_rate(words, resamples, seed),
+        {category: score for category, score in tags.items() if score},
+        scoring.entity_score(references, hypotheses, resamples, seed),
+        run.processing_seconds / run.audio_seconds if run.audio_seconds else None,
+        run.processing_seconds,
+        [
+            _utterance(run.model, *row)
+            for row in zip(entries, references, hypotheses, characters, words, strict=True)
+        ],
+    )  # fmt: skip
+
+
+def _utterance(
+    model: str, entry: ManifestEntry, reference: Reading, hypothesis: Reading, characters: Edits, words: Edits
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "audio": str(entry.audio),
+        "reference": {"text": reference.text, "transcript": reference.transcript, "entities": reference.entities,
+                      "tags": reference.tags["merged"]},
+        "hypothesis": {"text": hypothesis.text, "transcript": hypothesis.transcript, "entities": hypothesis.entities,
+                       "tags": hypothesis.tags},
+        "cer": asdict(characters),
+        "wer": asdict(words),
+    }  # fmt: skip
+
+
+def _model_dict(model: ModelResult) -> dict[str, Any]:
+    return {
+        "model": model.model,
+        "cer": _error_rate_dict(model.cer),
+        "wer": _error_rate_dict(model.wer),
+        "tags": {category: _tag_dict(score) for category, score in model.tags.items()},
+        "entities": model.entities and _entity_dict(model.entities),
+        "real_time_factor": model.real_time_factor,
+        "processing_seconds": model.processing_seconds,
+    }
+
+
+def _error_rate_dict(error_rate: ErrorRate) -> dict[str, Any]:
+    return {**error_rate.rate._asdict(), **asdict(error_rate.edits)}
+
+
+def _tag_dict(score: TagScore) -> dict[str, Any]:
+    return {**vars(score), "accuracy": {source: rate and rate._asdict() for source, rate in score.accuracy.items()}}
+
+
+def _entity_dict(score: EntityScore) -> dict[str, Any]:
+    rates = {name: getattr(score, name)._asdict() for name in ("precision", "recall", "f1")}
+    return {**asdict(score.counts), **rates, "types": score.types}

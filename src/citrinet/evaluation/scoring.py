@@ -1,0 +1,389 @@
+"""What a model wrote against what a manifest says: edits, tags, entities, and how sure the figures are."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jiwer
+import numpy as np
+
+from ..manifest import ManifestEntry
+from ..transcript_citrinet import END, ENTITY_PREFIX, NONE, Marker, find_markers, parse_transcript, split_words
+
+SOURCES = ("head", "text", "merged")
+
+CONVENTIONS = {
+    "normalisation": "NFKC, lower case, letters, combining marks and digits only: no punctuation, symbols or spaces. "
+    "The same for both sides. Numbers are not spelled out.",
+    "cer": "Edits for each character of the reference, both without markers; summed over the recordings.",
+    "wer": "Edits for each word of the reference. A Chinese or Japanese character is a word of its own (mixed error "
+    "rate), elsewhere a word stands between spaces. Every marker is one word.",
+    "tags": "Share of right labels among the recordings whose label the manifest knows. Merged is the head's label "
+    "unless that says NONE, else the one written in the text; saying nothing counts as NONE. A source that never says "
+    "anything has no accuracy. Majority is always answering the manifest's most frequent label.",
+    "entities": "An entity is right if a reference entity of the same recording has its type and its normalised text; "
+    "each counts once.",
+    "intervals": "95 % percentile intervals of a bootstrap over recordings, with the same resamples for every model.",
+    "real_time_factor": "Seconds of work for each second of audio, reading and resampling of the files included, "
+    "loading of the model not.",
+}
+
+
+class Rate(NamedTuple):
+    """A ratio of sums over recordings and its 95 % interval; none where there is nothing to divide by."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Edits:
+    """
+    What turns a reference into a hypothesis.
+
+    Args:
+        substitutions, deletions, insertions: how many of each.
+        length: characters or words of the reference.
+    """
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    length: int
+
+    @property
+    def errors(self) -> int:
+        """Edits of all kinds."""
+        return self.substitutions + self.deletions + self.insertions
+
+
+@dataclass(frozen=True)
+class Reading:
+    """
+    What one side says of a recording.
+
+    Args:
+        text: with markers.
+        transcript: without.
+        markers: those in `text`.
+        entities: (type, normalised text), in order.
+        tags: source (`head`, `text`, `merged`) -> category -> label. A manifest has `merged` only.
+    """
+
+    text: str
+    transcript: str
+    markers: list[Marker]
+    entities: list[tuple[str, str]]
+    tags: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """An error rate over recordings, and the edits it counts."""
+
+    rate: Rate
+    edits: Edits
+
+
+@dataclass(frozen=True)
+class TagScore:
+    """
+    How well one category is told.
+
+    Args:
+        count: recordings whose label the manifest knows.
+        majority_label: the most frequent of these labels.
+        majority_accuracy: what always answering it would reach.
+        accuracy: source -> share of right labels, none for a source that never says anything.
+        labels: names of the rows and columns of `confusion`.
+        confusion: source -> counts, a row for each label of the manifest, a column for each answer.
+    """
+
+    count: int
+    majority_label: str
+    majority_accuracy: float
+    accuracy: dict[str, Rate | None]
+    labels: list[str]
+    confusion: dict[str, list[list[int]]]
+
+
+@dataclass(frozen=True)
+class EntityCounts:
+    """Entities of the manifest, of the model, and those in both."""
+
+    reference: int
+    predicted: int
+    matched: int
+
+
+@dataclass(frozen=True)
+class EntityScore:
+    """How well entities are found, over all types and for each."""
+
+    counts: EntityCounts
+    precision: Rate
+    recall: Rate
+    f1: Rate
+    types: dict[str, dict[str, Any]]
+
+
+def normalize(text: str) -> str:
+    """
+    Text as error rates compare it: NFKC, lower case, letters, marks and digits only, spaces dropped too.
+
+    Args:
+        text: without markers.
+    """
+    lowered = unicodedata.normalize("NFKC", text).lower()
+    return "".join(char for char in lowered if unicodedata.category(char)[0] in "LMN")
+
+
+def read_references(entries: Sequence[ManifestEntry], labels: list[str], categories: list[str]) -> list[Reading]:
+    """
+    Take what a manifest says apart.
+
+    Args:
+        entries: with `text`.
+        labels: known tag labels, found where they are glued to one another too.
+        categories: tag categories.
+    """
+    readings = []
+    for entry, markers in zip(entries, _find_all([entry.text or "" for entry in entries], labels), strict=True):
+        parsed = parse_transcript(entry.text or "", markers, categories)
+        tags = {**parsed.tags, **entry.tags(categories)}
+        entities = [_entity(entity.type, entity.text) for entity in parsed.entities]
+        readings.append(Reading(parsed.text, parsed.transcript, markers, entities, {"merged": tags}))
+    return readings
+
+
+def read_outputs(outputs: Sequence[dict[str, Any]], labels: list[str], categories: list[str]) -> list[Reading]:
+    """
+    Take what a speech recognition pipeline returned apart.
+
+    Args:
+        outputs: dictionaries with `text`; [`CitrinetPipeline`]'s `transcript`, `entities` and `tags` are taken as they
+            are, and read from the text where a pipeline has none.
+        labels: known tag labels.
+        categories: tag categories.
+    """
+    readings = []
+    for output, markers in zip(outputs, _find_all([output["text"] for output in outputs], labels), strict=True):
+        parsed = parse_transcript(output["text"], markers, categories)
+        if "transcript" not in output:
+            entities = [_entity(entity.type, entity.text) for entity in parsed.entities]
+            tags = {"text": parsed.tags, "merged": parsed.tags}
+            readings.append(Reading(parsed.text, parsed.transcript, markers, entities, tags))
+            continue
+        entities = [_entity(entity["type"], entity["text"]) for entity in output["entities"]]
+        keys = {"head": "head", "text": "text", "merged": "label"}
+        tags = {s: {c: tag[key] for c, tag in output["tags"].items() if tag[key]} for s, key in keys.items()}
+        readings.append(Reading(output["text"], output["transcript"], markers, entities, tags))
+    return readings
+
+
+def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
+    """
+    Count edits with jiwer.
+
+    Args:
+        reference: characters or words, none of which holds a space; may be empty.
+        hypothesis: the same.
+    """
+    words = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+    return Edits(words.substitutions, words.deletions, words.insertions, len(reference))
+
+
+def align(reference: str, hypothesis: str) -> list[tuple[str, str]]:
+    """
+    Show where two normalised texts differ.
+
+    Returns:
+        (`equal`, text), (`delete`, text of the reference) and (`insert`, text of the hypothesis) in order; a
+        substitution is a deletion and an insertion.
+    """
+    runs: list[tuple[str, str]] = []
+    for chunk in jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]:
+        left = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+        right = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        runs += [("equal", left)] if chunk.type == "equal" else [("delete", left), ("insert", right)]
+    return [(kind, text) for kind, text in runs if text]
+
+
+def character_edits(references: Sequence[Reading], hypotheses: Sequence[Reading]) -> list[Edits]:
+    """Edits between the normalised characters of the transcripts, recording by recording."""
+    return [
+        count_edits(normalize(reference.transcript), normalize(hypothesis.transcript))
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+
+
+def word_edits(references: Sequence[Reading], hypotheses: Sequence[Reading]) -> list[Edits]:
+    """
+    Edits between words and markers, recording by recording.
+
+    Entity markers and tags count only if the manifest writes some in its texts: a manifest that does not mark
+    entities, or that keeps tags in columns, does not make a model wrong that writes them.
+    """
+    kept = written_kinds(references)
+    return [
+        count_edits(words(reference.text, reference.markers, kept), words(hypothesis.text, hypothesis.markers, kept))
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+
+
+def written_kinds(readings: Iterable[Reading]) -> set[str]:
+    """Which of `entities` and `tags` stand in the texts as markers."""
+    return {_kind(marker) for reading in readings for marker in reading.markers}
+
+
+def words(text: str, markers: list[Marker], kept: set[str]) -> list[str]:
+    """
+    Normalised words of a text, and its markers of the kinds to be kept, each one word.
+
+    Args:
+        text: with markers.
+        markers: where they stand.
+        kept: of `entities` and `tags`.
+    """
+    found: list[str] = []
+    start = 0
+    for marker in [*markers, Marker(len(text), len(text), "")]:
+        spoken = unicodedata.normalize("NFKC", text[start : marker.start])
+        found += [normalize(spoken[first:last]) for first, last in split_words(spoken)]
+        found += [marker.name] if _kind(marker) in kept else []
+        start = marker.end
+    return [word for word in found if word]
+
+
+def error_rate(edits: Sequence[Edits], resamples: int = 1000, seed: int = 0) -> ErrorRate:
+    """Edits of all recordings for each unit of their references."""
+    total = Edits(*(sum(getattr(e, name) for e in edits) for name in Edits.__dataclass_fields__))
+    return ErrorRate(rate([e.errors for e in edits], [e.length for e in edits], resamples, seed), total)
+
+
+def tag_score(
+    category: str, references: Sequence[Reading], hypotheses: Sequence[Reading], resamples: int = 1000, seed: int = 0
+) -> TagScore | None:
+    """
+    Score one category of tags.
+
+    Returns:
+        [`TagScore`], or none if the manifest knows no label of this category.
+    """
+    truth = [reading.tags["merged"].get(category) for reading in references]
+    counts = Counter(label for label in truth if label)
+    if not counts:
+        return None
+    said = {
+        source: [reading.tags.get(source, {}).get(category) for reading in hypotheses]
+        for source in SOURCES
+        if any(category in reading.tags.get(source, {}) for reading in hypotheses)
+    }
+    pairs = {
+        source: Counter((label, answer or NONE) for label, answer in zip(truth, answers, strict=True) if label)
+        for source, answers in said.items()
+    }
+    seen = set(counts).union(*(set(pair) for counter in pairs.values() for pair in counter))
+    labels = sorted(seen, key=lambda label: (label == NONE, label))
+    known = [label is not None for label in truth]
+    accuracy: dict[str, Rate | None] = dict.fromkeys(SOURCES)
+    for source, answers in said.items():
+        right = [label == (answer or NONE) for label, answer in zip(truth, answers, strict=True)]
+        accuracy[source] = rate(right, known, resamples, seed)
+    confusion = {
+        source: [[counter[row, column] for column in labels] for row in labels] for source, counter in pairs.items()
+    }
+    majority, most = min(counts.items(), key=lambda item: (-item[1], item[0]))
+    return TagScore(sum(known), majority, most / sum(known), accuracy, labels, confusion)
+
+
+def entity_score(
+    references: Sequence[Reading], hypotheses: Sequence[Reading], resamples: int = 1000, seed: int = 0
+) -> EntityScore | None:
+    """
+    Score entities: type and normalised text must agree, each entity counts once.
+
+    Returns:
+        [`EntityScore`], or none if the manifest marks no entities.
+    """
+    if not any(reading.entities for reading in references):
+        return None
+    truth = [Counter(reading.entities) for reading in references]
+    found = [Counter(reading.entities) for reading in hypotheses]
+    sides = truth, found, [a & b for a, b in zip(truth, found, strict=True)]
+    wanted, predicted, matched = (np.array([counter.total() for counter in side]) for side in sides)
+    of_type = [_by_type(side) for side in sides]
+    return EntityScore(
+        EntityCounts(int(wanted.sum()), int(predicted.sum()), int(matched.sum())),
+        precision=rate(matched, predicted, resamples, seed),
+        recall=rate(matched, wanted, resamples, seed),
+        f1=rate(2 * matched, wanted + predicted, resamples, seed),
+        types={name: _type_score(*(counts[name] for counts in of_type)) for name in sorted(of_type[0] | of_type[1])},
+    )
+
+
+def rate(numerators: Any, denominators: Any, resamples: int = 1000, seed: int = 0) -> Rate:
+    """
+    A ratio of sums with the 95 % percentile interval of a bootstrap over recordings.
+
+    Args:
+        numerators: (n,) what each recording adds above the line.
+        denominators: (n,) and below.
+        resamples: how often n recordings are drawn with replacement.
+        seed: of the draws. The same seed and n give the same draws, whatever is counted.
+
+    Returns:
+        [`Rate`]. Draws whose denominator is 0 are left out.
+    """
+    parts = np.stack([np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)])
+    above, below = parts.sum(axis=1)
+    if not below:
+        return Rate(None, None, None)
+    rng, count = np.random.default_rng(seed), parts.shape[1]
+    sums = np.stack([parts[:, rng.integers(count, size=count)].sum(axis=1) for _ in range(resamples)])
+    sums = sums[sums[:, 1] > 0]
+    low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
+    return Rate(float(above / below), float(low), float(high))
+
+
+def _find_all(texts: list[str], labels: list[str]) -> list[list[Marker]]:
+    """
+    The markers of each text.
+
+    Where no text has an entity marker, END is an English word in upper case, as corpora and models of English write it.
+    """
+    found = [find_markers(text, labels) for text in texts]
+    has_entities = any(marker.name.startswith(ENTITY_PREFIX) for markers in found for marker in markers)
+    return [[marker for marker in markers if has_entities or marker.name != END] for markers in found]
+
+
+def _kind(marker: Marker) -> str:
+    if marker.name == END or marker.name.startswith(ENTITY_PREFIX):
+        return "entities"
+    return "tags" if marker.name else ""
+
+
+def _entity(name: str, text: str) -> tuple[str, str]:
+    return name, normalize(text) or text
+
+
+def _by_type(side: list[Counter]) -> Counter:
+    counts: Counter = Counter()
+    for entities in side:
+        for (name, _), count in entities.items():
+            counts[name] += count
+    return counts
+
+
+def _type_score(reference: int, predicted: int, matched: int) -> dict[str, Any]:
+    return {
+        "reference": reference,
+        "predicted": predicted,
+        "matched": matched,
+        "precision": matched / predicted if predicted else None,
+        "recall": matched / reference if reference else None,
+        "f1": 2 * matched / (reference + predicted),
+    }
