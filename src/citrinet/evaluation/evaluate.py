@@ -150,7 +150,7 @@ def transcribe(model: str, entries: Sequence[ManifestEntry], batch_size: int = 1
     run = Run(model, dict(getattr(recognizer.model.config, "tag_labels", None) or {}))
     call: dict[str, Any] = {"batch_size": batch_size}
     if recognizer.type == "seq2seq_whisper":
-        call["chunk_length_s"] = WHISPER_WINDOW_S
+        call |= {"chunk_length_s": WHISPER_WINDOW_S, "ignore_warning": True}
     with tqdm(total=len(entries), unit="file", desc=model, disable=None) as progress:
         reader = _Reader(entries, recognizer.feature_extractor.sampling_rate, run)
         start = time.perf_counter()

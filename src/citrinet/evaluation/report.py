@@ -28,6 +28,7 @@ _STYLE: Any = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "font.size": 10,
+    "svg.hashsalt": "citrinet",  # the same figures give the same file
     "svg.fonttype": "none",  # the reader's browser draws the letters, whatever script they are in
 }
 
