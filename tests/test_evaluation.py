@@ -141,13 +141,15 @@ def test_markers_are_words_only_if_the_manifest_writes_them(tmp_path):
     tagged = "放 ENTITY_SONG 吻别 END。 GENDER_FEMALE"
     (written,) = report_on(tmp_path, [{"text": tagged}], ["放吻别 GENDER_MALE"]).models
     assert written.cer.edits.errors == 0
-    assert written.wer.edits.length == 6  # 放 ENTITY_SONG 吻 别 END GENDER_FEMALE
-    assert (written.wer.edits.deletions, written.wer.edits.substitutions) == (2, 1)
+    assert written.wer.edits.errors == 0
+    edits = written.wer_tagged.edits
+    assert (edits.length, edits.deletions, edits.substitutions) == (6, 2, 1)  # 放 ENTITY_SONG 吻 别 END GENDER_FEMALE
     report = report_on(tmp_path, [{"text": "放吻别。", "gender": "GENDER_FEMALE"}], [tagged])
     assert report.markers == [] and report.models[0].wer.edits.errors == 0
-    assert "without them" in format_report(report)
+    assert report.models[0].wer_tagged is None and "WER with tags" not in format_report(report)
     entities_only = report_on(tmp_path, [{"text": "放 ENTITY_SONG 吻别 END"}], [tagged])
-    assert entities_only.markers == ["entities"] and entities_only.models[0].wer.edits.errors == 0
+    assert entities_only.markers == ["entities"] and entities_only.models[0].wer_tagged.edits.errors == 0
+    assert "WER with tags" in format_report(entities_only)
 
 
 def test_end_is_a_word_where_there_are_no_entities(tmp_path):
@@ -314,7 +316,7 @@ def test_page(tmp_path):
     report = report_on(tmp_path, lines, ["放 ENTITY_SONG 吻别 END GENDER_MALE", "去下海"], ["放", ""])
     page = html_page(report)
     images = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
-    assert len(images) == 6  # errors, spread, tags, a confusion matrix for each model, entities
+    assert len(images) == 5  # errors, spread, tags, confusion matrices of the model that says some, entities
     assert all(b"</svg>" in base64.b64decode(image) for image in images)
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing is fetched
     assert "去<del>上</del><ins>下</ins>海" in page

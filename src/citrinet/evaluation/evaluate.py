@@ -51,7 +51,8 @@ class ModelResult:
     Args:
         model: its folder or Hub repository.
         cer: character error rate.
-        wer: word error rate, markers included as `Report.markers` says.
+        wer: word error rate without markers.
+        wer_tagged: with those of `Report.markers`, each one word; none if there are none.
         tags: category -> score.
         entities: none if the manifest marks none.
         real_time_factor: seconds of work for each second of audio; none if nothing was timed.
@@ -62,6 +63,7 @@ class ModelResult:
     model: str
     cer: ErrorRate
     wer: ErrorRate
+    wer_tagged: ErrorRate | None
     tags: dict[str, TagScore]
     entities: EntityScore | None
     real_time_factor: float | None
@@ -80,7 +82,7 @@ class Report:
         scored: how many of them every model transcribed.
         audio_seconds: their length.
         failed: `audio` and `error` of the others.
-        markers: which of `entities` and `tags` count as words in the word error rate, since the manifest writes them.
+        markers: which of `entities` and `tags` the manifest writes in its texts.
         models: the figures.
         settings: batch size, device, resamples, seed.
     """
@@ -269,7 +271,9 @@ def _score(
     seed: int,
 ) -> ModelResult:
     characters = scoring.character_edits(references, hypotheses)
-    words = scoring.word_edits(references, hypotheses)
+    words = scoring.word_edits(references, hypotheses, set())
+    kinds = scoring.written_kinds(references)
+    tagged = scoring.word_edits(references, hypotheses, kinds)
     written = {category for reading in references for category in reading.tags["merged"]}
     tags = {
         category: scoring.tag_score(category, references, hypotheses, resamples, seed)
@@ -279,19 +283,26 @@ def _score(
         run.model,
         scoring.error_rate(characters, resamples, seed),
         scoring.error_rate(words, resamples, seed),
+        scoring.error_rate(tagged, resamples, seed) if kinds else None,
         {category: score for category, score in tags.items() if score},
         scoring.entity_score(references, hypotheses, resamples, seed),
         run.processing_seconds / run.audio_seconds if run.audio_seconds else None,
         run.processing_seconds,
         [
             _utterance(run.model, *row)
-            for row in zip(entries, references, hypotheses, characters, words, strict=True)
+            for row in zip(entries, references, hypotheses, characters, words, tagged, strict=True)
         ],
     )  # fmt: skip
 
 
 def _utterance(
-    model: str, entry: ManifestEntry, reference: Reading, hypothesis: Reading, characters: Edits, words: Edits
+    model: str,
+    entry: ManifestEntry,
+    reference: Reading,
+    hypothesis: Reading,
+    characters: Edits,
+    words: Edits,
+    tagged: Edits,
 ) -> dict[str, Any]:
     return {
         "model": model,
@@ -302,6 +313,7 @@ def _utterance(
                        "tags": hypothesis.tags},
         "cer": asdict(characters),
         "wer": asdict(words),
+        "wer_tagged": asdict(tagged),
     }  # fmt: skip
 
 
@@ -310,6 +322,7 @@ def _model_dict(model: ModelResult) -> dict[str, Any]:
         "model": model.model,
         "cer": _error_rate_dict(model.cer),
         "wer": _error_rate_dict(model.wer),
+        "wer_tagged": model.wer_tagged and _error_rate_dict(model.wer_tagged),
         "tags": {category: _tag_dict(score) for category, score in model.tags.items()},
         "entities": model.entities and _entity_dict(model.entities),
         "real_time_factor": model.real_time_factor,

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .evaluate import ModelResult, Report
-from .scoring import SOURCES, Rate, align, normalize
+from .scoring import CONVENTIONS, SOURCES, Rate, align, normalize
 
 WORST = 20
 MAX_TYPES = 12
@@ -40,26 +40,19 @@ def format_report(report: Report) -> str:
     tables = [_table(*overview(report))]
     if any(model.tags for model in report.models):
         tables.append(_table(*tag_table(report)))
-    return "\n\n".join([head, *tables, f"Per cent, 95 % intervals. {wer_note(report)}"])
-
-
-def wer_note(report: Report) -> str:
-    """What the word error rate counts as words beside words."""
-    counted = " and ".join({"entities": "entity markers", "tags": "tags"}[kind] for kind in report.markers)
-    if not counted:
-        return "The manifest writes no markers, so WER is without them."
-    return f"WER counts {counted} as words, as the manifest writes them."
+    return "\n\n".join([head, *tables, f"Rates in per cent, with 95 % intervals. {CONVENTIONS['normalisation']}"])
 
 
 def overview(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table, a row for each model."""
     names = ["entity precision", "recall", "F1"] if _has_entities(report) else []
-    header = ["model", "CER", "WER", *names, "real-time factor"]
+    header = ["model", "CER", *_word_rates(report).values(), *names, "real-time factor"]
     rows = []
     for model in report.models:
         found = [model.entities.precision, model.entities.recall, model.entities.f1] if model.entities else []
         speed = "-" if model.real_time_factor is None else f"{model.real_time_factor:.3g}"
-        rows.append([model.model, *map(percent, [model.cer.rate, model.wer.rate, *found]), speed])
+        errors = [getattr(model, key).rate for key in ("cer", *_word_rates(report))]
+        rows.append([model.model, *map(percent, [*errors, *found]), speed])
     return header, rows
 
 
@@ -113,7 +106,7 @@ def html_page(report: Report) -> str:
             "spread": _image(plot_spread(report, names)),
             "tags": _image(plot_tags(report, names)) if _categories(report) else None,
             "entities": _image(plot_entities(report, names)) if _has_entities(report) else None,
-            "confusions": [_image(plot_confusions(model)) for model in report.models if model.tags],
+            "confusions": [_image(plot_confusions(model)) if _has_tags(model) else None for model in report.models],
         }
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))
@@ -122,9 +115,9 @@ def html_page(report: Report) -> str:
         conventions=report.to_dict()["conventions"],
         duration=_duration(report.audio_seconds),
         names=names,
+        titles={"cer": "CER", "wer": "WER", "wer_tagged": "WER with tags"},
         overview=overview(report),
         tag_table=tag_table(report),
-        wer_note=wer_note(report),
         plots=plots,
         worst=[worst(model) for model in report.models],
     )
@@ -145,10 +138,11 @@ def worst(model: ModelResult) -> list[dict[str, Any]]:
 
 
 def plot_errors(report: Report, names: Sequence[str]) -> Figure:
-    """CER and WER of each model: bars of substitutions, deletions and insertions, with the interval of their sum."""
+    """Error rates of each model: bars of substitutions, deletions and insertions, with the interval of their sum."""
+    kinds = {"cer": "CER", **_word_rates(report)}
     figure = Figure(figsize=(9, 1.3 + 0.45 * len(names)), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, key in zip(axes, ("cer", "wer"), strict=True):
+    axes = figure.subplots(1, len(kinds), sharey=True)
+    for axis, (key, title) in zip(axes, kinds.items(), strict=True):
         results = [getattr(model, key) for model in report.models]
         left = np.zeros(len(results))
         for kind, colour in EDIT_COLOURS.items():
@@ -156,7 +150,7 @@ def plot_errors(report: Report, names: Sequence[str]) -> Figure:
             axis.barh(names, widths, left=left, color=colour, label=kind, height=0.6)
             left += widths
         _whiskers(axis, [result.rate for result in results], range(len(results)), horizontal=True)
-        axis.set(title=key.upper(), xlabel="per cent of the reference")
+        axis.set(title=title, xlabel="per cent of the reference")
         axis.margins(x=0.08)
         axis.set_xlim(left=0)
     axes[0].invert_yaxis()
@@ -181,8 +175,10 @@ def plot_spread(report: Report, names: Sequence[str]) -> Figure:
 def plot_tags(report: Report, names: Sequence[str]) -> Figure:
     """Accuracy of each category from head, text and merged, beside the majority class."""
     categories = _categories(report)
-    figure = Figure(figsize=(9, 3.4 * -(-len(categories) // 3)), layout="constrained")
-    axes = figure.subplots(-(-len(categories) // 3), 3, squeeze=False, sharey=True).flat
+    columns = min(len(categories), 3)
+    rows = -(-len(categories) // columns)
+    figure = Figure(figsize=(max(3 * columns, 5), 3.4 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     width = 0.8 / len(names)
     for axis, category in zip(axes, categories, strict=False):
         for index, (model, name) in enumerate(zip(report.models, names, strict=True)):
@@ -197,7 +193,7 @@ def plot_tags(report: Report, names: Sequence[str]) -> Figure:
                     axis.text(place, 2, "says nothing", rotation=90, ha="center", va="bottom", color="#777777", size=8)
         axis.axhline(100 * score.majority_accuracy, color="#444444", linestyle="--", label="majority class")
         axis.set(title=f"{category} ({score.count})", ylim=(0, 105), xticks=range(len(SOURCES)), xticklabels=SOURCES)
-    for axis in list(axes):
+    for axis in axes[len(categories) :]:
         axis.set_axis_off()
     figure.axes[0].set_ylabel("accuracy, per cent")
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -208,18 +204,17 @@ def plot_tags(report: Report, names: Sequence[str]) -> Figure:
 def plot_confusions(model: ModelResult) -> Figure:
     """Confusion matrices of one model, a row for each of head and merged, a column for each category."""
     sources = [source for source in ("head", "merged") if any(source in s.confusion for s in model.tags.values())]
-    rows, columns = max(len(sources), 1), len(model.tags)
+    rows, columns = len(sources), len(model.tags)
     figure = Figure(figsize=(max(3.6 * columns, 5), 3.4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for column, (category, score) in enumerate(model.tags.items()):
-        for row in range(rows):
-            source = sources[row] if sources else ""
+        for row, source in enumerate(sources):
             if source in score.confusion:
                 _draw_confusion(axes[row, column], score.confusion[source], score.labels, category)
                 axes[row, column].set(title=f"{category}, {source}", xlabel="said", ylabel="true")
             else:
                 axes[row, column].set_axis_off()
-                axes[row, column].text(0.5, 0.5, f"{category}: the model says nothing", ha="center")
+                axes[row, column].text(0.5, 0.5, f"{category}, {source}: nothing said", ha="center")
     return figure
 
 
@@ -284,6 +279,16 @@ def _cer(utterance: dict[str, Any]) -> float:
 
 def _categories(report: Report) -> list[str]:
     return list(report.models[0].tags)
+
+
+def _word_rates(report: Report) -> dict[str, str]:
+    """The word error rates that there are, and their titles."""
+    tagged = {"wer_tagged": "WER with tags"} if report.markers else {}
+    return {"wer": "WER", **tagged}
+
+
+def _has_tags(model: ModelResult) -> bool:
+    return any(score.confusion for score in model.tags.values())
 
 
 def _has_entities(report: Report) -> bool:

@@ -19,7 +19,9 @@ CONVENTIONS = {
     "The same for both sides. Numbers are not spelled out.",
     "cer": "Edits for each character of the reference, both without markers; summed over the recordings.",
     "wer": "Edits for each word of the reference. A Chinese or Japanese character is a word of its own (mixed error "
-    "rate), elsewhere a word stands between spaces. Every marker is one word.",
+    "rate), elsewhere a word stands between spaces. Markers are left out.",
+    "wer_tagged": "The same with every marker a word of its own: entity markers if the manifest writes some in its "
+    "texts, tags if it writes some there.",
     "tags": "Share of right labels among the recordings whose label the manifest knows. Merged is the head's label "
     "unless that says NONE, else the one written in the text; saying nothing counts as NONE. A source that never says "
     "anything has no accuracy. Majority is always answering the manifest's most frequent label.",
@@ -220,14 +222,16 @@ def character_edits(references: Sequence[Reading], hypotheses: Sequence[Reading]
     ]
 
 
-def word_edits(references: Sequence[Reading], hypotheses: Sequence[Reading]) -> list[Edits]:
+def word_edits(references: Sequence[Reading], hypotheses: Sequence[Reading], kept: set[str]) -> list[Edits]:
     """
-    Edits between words and markers, recording by recording.
+    Edits between words, recording by recording.
 
-    Entity markers and tags count only if the manifest writes some in its texts: a manifest that does not mark
-    entities, or that keeps tags in columns, does not make a model wrong that writes them.
+    Args:
+        references: what the manifest says.
+        hypotheses: what the model says.
+        kept: which markers are words too. With [`written_kinds`] of the references, a manifest that marks no entities,
+            or that keeps tags in columns, does not make a model wrong that writes them.
     """
-    kept = written_kinds(references)
     return [
         count_edits(words(reference.text, reference.markers, kept), words(hypothesis.text, hypothesis.markers, kept))
         for reference, hypothesis in zip(references, hypotheses, strict=True)
