@@ -35,12 +35,13 @@ _STYLE: Any = {
 
 def format_report(report: Report) -> str:
     """The figures as Markdown tables, rates in per cent with their 95 % intervals."""
-    failed = f", {report.recordings - report.scored} could not be read" if report.failed else ""
-    head = f"{report.manifest}: {report.scored} recordings, {_duration(report.audio_seconds)}{failed}"
+    head = f"{report.manifest}: {report.scored} of {report.recordings} recordings, {_duration(report.audio_seconds)}"
     tables = [_table(*overview(report))]
     if any(model.tags for model in report.models):
         tables.append(_table(*tag_table(report)))
-    return "\n\n".join([head, *tables, f"Rates in per cent, with 95 % intervals. {CONVENTIONS['normalisation']}"])
+    return "\n\n".join(
+        [head, *tables, f"Rates in per cent, with 95 % intervals. Texts are compared as {CONVENTIONS['normalisation']}"]
+    )
 
 
 def overview(report: Report) -> tuple[list[str], list[list[str]]]:
