@@ -28,6 +28,7 @@ def test_the_model_cards_sentences():
         ("ENTITY_A 一 ENTITY_B 二 END 三 END 四", "一二三四", [("A", "一二三"), ("B", "二")]),
         ("ENTITY_A 一 ENTITY_B 二 END 三", "一二三", [("A", "一"), ("B", "二")]),
         ("END 你好 END END", "你好", []),
+        ("ENTITY_A一ENDENTITY_B二END三", "一二三", [("A", "一"), ("B", "二")]),
         ("ENTITY_A END 好", "好", []),
         ("ENTITY_A", "", []),
         ("", "", []),

@@ -16,8 +16,12 @@ NONE = "NONE"
 
 # A vocabulary piece that is a marker: upper case with an underscore (AGE_14_25, AGE_<14, ENTITY_SONG_NAME), or END.
 MARKER_PIECE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9<>+\-]+)+|END")
-# The same in running text, for callers that have no token ids. END must then stand free of other Latin letters.
-_MARKER_IN_TEXT = rf"(?<![A-Za-z0-9_])(?:{MARKER_PIECE.pattern})(?![A-Za-z0-9_])"
+# The same in running text, for callers that have no token ids. A marker must then stand free of other Latin letters, but
+# END may be followed by the next entity at once.
+_MARKER_IN_TEXT = (
+    r"(?:(?<![A-Za-z0-9_])|(?<=(?<![A-Za-z0-9_])END))"
+    rf"(?:END(?={ENTITY_PREFIX})|(?:{MARKER_PIECE.pattern})(?![A-Za-z0-9_]))"
+)
 # Characters of scripts that put no spaces between words, with their punctuation.
 _UNSPACED = re.compile(
     r"[\u2e80-\u303f\u3040-\u30ff\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"

@@ -1,5 +1,6 @@
 """What a training run shall do, as a YAML file says it."""
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,15 @@ import yaml
 from .augmentation import Augmentation
 
 Source = str | dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which `1e-3` is a number, as people expect; YAML 1.1 takes it for a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass
@@ -108,7 +118,7 @@ def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
     """
     file = Path(path)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
         for change in changes or []:
             _change(content, change)
     except yaml.YAMLError as error:
@@ -130,7 +140,7 @@ def _change(content: dict[str, Any], change: str) -> None:
         raise ValueError(f"{change!r} is no change of a recipe: write it like training.learning_rate=1e-3.")
     for section in sections:
         content = content.setdefault(section, {})
-    content[name] = yaml.safe_load(value)
+    content[name] = yaml.load(value, _Loader)
 
 
 def _keywords(kind: type, values: Any, place: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
 
-#from ..tokenizer_training import train_tokenizer
+# from ..tokenizer_training import train_tokenizer
 from .augmentation import Augmentation
 from .data import Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels
 from .recipe import Recipe, Source
@@ -198,7 +198,34 @@ def _model(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[
     if not recipe.model.pretrained:
         return CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **recipe.model.config))
     model = AutoModelForCTC.from_pretrained(recipe.model.pretrained, dtype=torch.float32, **recipe.model.config)
+    old = AutoTokenizer.from_pretrained(recipe.model.pretrained).get_vocab()
+    if old != processor.tokenizer.get_vocab() or labels != model.config.tag_labels:
+        replace_heads(model, old, processor, labels)
     return model
+
+
+def replace_heads(
+    model: CitrinetForCTC, old: dict[str, int], processor: CitrinetProcessor, labels: dict[str, list[str]]
+) -> None:
+    """
+    Give a model a CTC head for another tokenizer, and new tag heads. Tokens that were known keep their weights.
+
+    Args:
+        model: the model, changed in place.
+        old: its vocabulary so far, token -> row of the head.
+        processor: holds the new tokenizer.
+        labels: labels of the new tag heads, by category.
+    """
+    tokenizer = processor.tokenizer
+    previous = model.ctc_head
+    model.config.update({"vocab_size": len(tokenizer), "tag_labels": labels, "pad_token_id": tokenizer.pad_token_id})
+    fresh = CitrinetForCTC(model.config)
+    model.ctc_head, model.tag_heads = fresh.ctc_head, fresh.tag_heads
+    rows = [(row, old[token]) for token, row in tokenizer.get_vocab().items() if token in old]
+    new_rows, old_rows = (torch.tensor(part) for part in zip(*rows, strict=True))
+    with torch.no_grad():
+        model.ctc_head.weight[new_rows] = previous.weight[old_rows]
+        model.ctc_head.bias[new_rows] = previous.bias[old_rows]
 
 
 def _arguments(recipe: Recipe, validates: bool, has_tags: bool) -> TrainingArguments:
