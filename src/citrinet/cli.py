@@ -20,6 +20,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet convert model.nemo my-model           make a Transformers repository of a NeMo checkpoint
   citrinet transcribe --model my-model talk.wav  print what is said, the entities and the speaker's tags
   citrinet info my-model                         print what a checkpoint is
+  citrinet tokenizer train.jsonl --output tok    train a tokenizer
   citrinet train recipe.yaml                     train or fine-tune a model
   citrinet evaluate --model my-model test.jsonl  measure how well one model or several transcribe
 """
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_transcribe(commands)
     _add_info(commands)
+    _add_tokenizer(commands)
     _add_train(commands)
     _add_evaluate(commands)
     return parser
@@ -121,6 +123,23 @@ def _add_info(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="DIR|REPO|FILE.nemo", help="the checkpoint")
     parser.set_defaults(run=_info)
+
+
+def _add_tokenizer(commands: Any) -> None:
+    parser = commands.add_parser(
+        "tokenizer",
+        help="train a tokenizer on the texts of manifests",
+        description="Train a SentencePiece model. Entity markers, and tags if they are kept, become symbols of their "
+        "own.",
+    )
+    parser.add_argument("manifests", nargs="+", metavar="MANIFEST", help="NeMo manifests")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--vocab-size", type=_positive, default=5000, metavar="N", help="pieces at most (default 5000)")
+    parser.add_argument("--model-type", default="bpe", choices=["bpe", "unigram", "char"], help="default bpe")
+    parser.add_argument("--keep-tags", action="store_true", help="let the CTC head write speaker tags too")
+    parser.add_argument("--drop-entities", action="store_true", help="leave entity markers out")
+    parser.add_argument("--no-dummy-prefix", action="store_true", help="start texts without a word boundary")
+    parser.set_defaults(run=_tokenizer)
 
 
 def _add_train(commands: Any) -> None:
@@ -273,11 +292,26 @@ def _info(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tokenizer(options: argparse.Namespace) -> int:
+    from .tokenizer_training import train_tokenizer
+
+    texts = [
+        manifest.target_text(entry.text or "", options.keep_tags, not options.drop_entities)
+        for path in options.manifests
+        for entry in manifest.read_manifest(path)
+    ]
+    tokenizer = train_tokenizer(texts, options.vocab_size, options.model_type, not options.no_dummy_prefix)
+    tokenizer.save_pretrained(options.output)
+    print(f"{options.output}: {len(tokenizer)} tokens, the blank included")
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
-    from .training import read_recipe, train
+    from .training import is_main_process, read_recipe, train
 
     metrics = train(read_recipe(options.recipe, options.changes), resume=options.resume)
-    print(json.dumps(metrics, indent=2))
+    if is_main_process():
+        print(json.dumps(metrics, indent=2))
     return 0
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .transcript_citrinet import parse_transcript
+from .transcript_citrinet import END, ENTITY_PREFIX, find_markers, parse_transcript
 
 SUFFIXES = {".json", ".jsonl"}
 
@@ -57,6 +57,17 @@ def read_manifest(path: str | Path) -> list[ManifestEntry]:
     """
     manifest = Path(path)
     return [_entry(manifest, number, line) for number, line in _lines(manifest)]
+
+
+def target_text(text: str, keep_tags: bool, keep_entities: bool) -> str:
+    """What the CTC head shall write: a text without the markers that are not to be kept."""
+    markers = find_markers(text)
+    unwanted = [m for m in markers if not (keep_entities if _is_entity(m.name) else keep_tags)]
+    return parse_transcript(text, unwanted).transcript.strip()
+
+
+def _is_entity(marker: str) -> bool:
+    return marker == END or marker.startswith(ENTITY_PREFIX)
 
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:

@@ -16,8 +16,8 @@ NONE = "NONE"
 
 # A vocabulary piece that is a marker: upper case with an underscore (AGE_14_25, AGE_<14, ENTITY_SONG_NAME), or END.
 MARKER_PIECE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9<>+\-]+)+|END")
-# The same in running text, for callers that have no token ids. A marker must then stand free of other Latin letters, but
-# END may be followed by the next entity at once.
+# The same in running text, for callers that have no token ids. A marker must then stand free of other Latin letters;
+# only END may be followed by the next entity at once.
 _MARKER_IN_TEXT = (
     r"(?:(?<![A-Za-z0-9_])|(?<=(?<![A-Za-z0-9_])END))"
     rf"(?:END(?={ENTITY_PREFIX})|(?:{MARKER_PIECE.pattern})(?![A-Za-z0-9_]))"

@@ -15,9 +15,9 @@ from transformers import BatchFeature
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..audio_citrinet import load_audio
-from ..manifest import ManifestEntry, read_manifest
+from ..manifest import ManifestEntry, read_manifest, target_text
 from ..processing_citrinet import CitrinetProcessor
-from ..transcript_citrinet import END, ENTITY_PREFIX, NONE, find_markers, parse_transcript
+from ..transcript_citrinet import NONE
 from .augmentation import Augmentation
 
 UNKNOWN = -100  # the index that PyTorch's losses leave out
@@ -126,17 +126,6 @@ def select(
         else:
             selection.examples.append(Example(entry.audio, text, duration, entry.tags(categories)))
     return selection
-
-
-def target_text(text: str, keep_tags: bool, keep_entities: bool) -> str:
-    """What the CTC head shall write: a text without the markers that are not to be kept."""
-    markers = find_markers(text)
-    unwanted = [m for m in markers if not (keep_entities if _is_entity(m.name) else keep_tags)]
-    return parse_transcript(text, unwanted).transcript.strip()
-
-
-def _is_entity(marker: str) -> bool:
-    return marker == END or marker.startswith(ENTITY_PREFIX)
 
 
 def _duration(audio: Any) -> float | None:

@@ -1,6 +1,6 @@
 """Train a Citrinet with Transformers' `Trainer`."""
 
-import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,10 @@ from ..configuration_citrinet import CitrinetConfig
 from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
-
-# from ..tokenizer_training import train_tokenizer
+from ..tokenizer_training import train_tokenizer
 from .augmentation import Augmentation
 from .data import Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels
 from .recipe import Recipe, Source
-
-logger = logging.getLogger(__name__)
 
 
 def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
@@ -43,15 +40,16 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
     """
     torch.manual_seed(recipe.training.get("seed", 42))
     selection = _select(recipe, recipe.data.train)
+    _tell("training", selection)
+    if not selection.examples:
+        raise ValueError("nothing is left to train on: see the reasons above.")
     labels = tag_labels(selection.examples, recipe.data.tag_categories)
     processor = _processor(recipe, [example.text for example in selection.examples])
     model = _model(recipe, processor, labels)
     ratio = model.config.inputs_to_logits_ratio
     selection = feasible(selection, processor, ratio)
     validation = feasible(_select(recipe, recipe.data.validation), processor, ratio)
-    _tell("training", selection)
-    if not selection.examples:
-        raise ValueError("nothing is left to train on: see the reasons above.")
+    _tell("fit for CTC", selection)
     if validation.examples:
         _tell("validation", validation)
 
@@ -71,10 +69,11 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
         compute_metrics=Metrics(processor, sorted(model.config.tag_labels)),
         preprocess_logits_for_metrics=_best_classes,
     )
-    last = get_last_checkpoint(arguments.output_dir) if resume and Path(arguments.output_dir).is_dir() else None
+    output = recipe.training["output_dir"]
+    last = get_last_checkpoint(output) if resume and Path(output).is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     if recipe.average_checkpoints:
-        average_checkpoints(trainer.model, _checkpoints(arguments.output_dir)[-recipe.average_checkpoints :])
+        average_checkpoints(model, _checkpoints(output)[-recipe.average_checkpoints :])
     metrics = trainer.evaluate() if validation.examples else {}
     trainer.save_model()
     if arguments.push_to_hub:
@@ -174,8 +173,13 @@ def _select(recipe: Recipe, sources: list[Source]) -> Selection:
     )
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that speaks for all, under `accelerate launch` or `torchrun`."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def _tell(name: str, selection: Selection) -> None:
-    if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
+    if is_main_process():
         print(f"{name}: {selection}")
 
 
@@ -186,7 +190,7 @@ def _processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
     if recipe.tokenizer.train is not None:
         tokenizer = train_tokenizer(texts, **recipe.tokenizer.train)
     elif recipe.tokenizer.pretrained:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer.pretrained)
+        tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer.pretrained)  # type: ignore[assignment]
     else:
         assert pretrained is not None  # read_recipe made sure
         tokenizer = pretrained.tokenizer
@@ -219,7 +223,7 @@ def replace_heads(
     tokenizer = processor.tokenizer
     previous = model.ctc_head
     model.config.update({"vocab_size": len(tokenizer), "tag_labels": labels, "pad_token_id": tokenizer.pad_token_id})
-    fresh = CitrinetForCTC(model.config)
+    fresh = CitrinetForCTC(model.config)  # type: ignore[arg-type]
     model.ctc_head, model.tag_heads = fresh.ctc_head, fresh.tag_heads
     rows = [(row, old[token]) for token, row in tokenizer.get_vocab().items() if token in old]
     new_rows, old_rows = (torch.tensor(part) for part in zip(*rows, strict=True))
@@ -238,6 +242,7 @@ def _arguments(recipe: Recipe, validates: bool, has_tags: bool) -> TrainingArgum
     if validates:
         defaults |= {"eval_strategy": "epoch", "metric_for_best_model": "cer", "greater_is_better": False}
         defaults |= {"load_best_model_at_end": not recipe.average_checkpoints}
-    if "save_strategy" not in recipe.training:
-        defaults["save_strategy"] = recipe.training.get("eval_strategy", "epoch")
+    # The best checkpoint is known only if there is one for every evaluation.
+    evaluates = {**defaults, **recipe.training}.get("eval_strategy", "no")
+    defaults["save_strategy"] = "epoch" if evaluates == "no" else evaluates
     return TrainingArguments(**{**defaults, **recipe.training})
