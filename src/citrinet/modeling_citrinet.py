@@ -17,6 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
+from .adapters_citrinet import CitrinetAdapterMixin
 from .configuration_citrinet import CitrinetConfig
 
 if TYPE_CHECKING:  # saving a model copies the modules that it imports: all that its configuration names are among them
@@ -214,6 +215,13 @@ class CitrinetBlock(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropouts[layer_idx])
         self.adapters = nn.ModuleDict({a["name"]: CitrinetAdapter(channels, a) for a in config.adapters})
 
+    def add_adapter_module(self, adapter: dict) -> None:
+        """Add an adapter, which starts as the identity."""
+        weight = self.squeeze_excitation.up.weight
+        module = CitrinetAdapter(len(weight), adapter).to(weight.device, weight.dtype)
+        nn.init.zeros_(module.up.weight if module.pre_norm else module.norm.weight)
+        self.adapters[adapter["name"]] = module
+
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None = None):
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
         hidden_states = inputs
@@ -271,6 +279,14 @@ class CitrinetPreTrainedModel(PreTrainedModel):
     input_modalities = "audio"
     supports_gradient_checkpointing = True
     _no_split_modules = ["CitrinetBlock"]
+
+    def train(self, mode: bool = True):
+        """Set training mode; batch normalisation with frozen weights stays in evaluation, statistics and all."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d) and not module.weight.requires_grad:
+                module.eval()
+        return self
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -336,7 +352,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
         return features
 
 
-class CitrinetForCTC(CitrinetPreTrainedModel, GenerationMixin):
+class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMixin):
     """The encoder with a CTC head and, where the configuration names categories, linear tag heads."""
 
     accepts_loss_kwargs = False  # else Trainer multiplies the loss by the steps of gradient accumulation

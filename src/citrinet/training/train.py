@@ -205,6 +205,9 @@ def _model(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[
     old = AutoTokenizer.from_pretrained(recipe.model.pretrained).get_vocab()
     if old != processor.tokenizer.get_vocab() or labels != model.config.tag_labels:
         replace_heads(model, old, processor, labels)
+    if recipe.model.adapter is not None:
+        model.new_adapter(recipe.model.adapter)
+        model.freeze_base()
     return model
 
 
@@ -222,9 +225,7 @@ def replace_heads(
     """
     tokenizer = processor.tokenizer
     previous = model.ctc_head
-    model.config.update({"vocab_size": len(tokenizer), "tag_labels": labels, "pad_token_id": tokenizer.pad_token_id})
-    fresh = CitrinetForCTC(model.config)  # type: ignore[arg-type]
-    model.ctc_head, model.tag_heads = fresh.ctc_head, fresh.tag_heads
+    model.new_heads(len(tokenizer), tokenizer.pad_token_id, labels)
     rows = [(row, old[token]) for token, row in tokenizer.get_vocab().items() if token in old]
     new_rows, old_rows = (torch.tensor(part) for part in zip(*rows, strict=True))
     with torch.no_grad():
