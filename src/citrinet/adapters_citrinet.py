@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -21,6 +22,14 @@ _HEADS = ("ctc_head.", "tag_heads.")
 
 class CitrinetAdapterMixin:
     """What [`CitrinetForCTC`] can do with adapters. `load_adapter` is MMS's, not PEFT's, as in Wav2Vec2."""
+
+    config: Any
+    model: Any
+    ctc_head: nn.Linear
+    tag_heads: nn.ModuleDict
+    state_dict: Any
+    requires_grad_: Any
+    _init_weights: Any
 
     def new_adapter(self, adapter: dict) -> None:
         """

@@ -352,7 +352,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
         return features
 
 
-class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMixin):
+class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """The encoder with a CTC head and, where the configuration names categories, linear tag heads."""
 
     accepts_loss_kwargs = False  # else Trainer multiplies the loss by the steps of gradient accumulation
