@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.cli import main
 from citrinet.manifest import ManifestEntry, read_manifest, target_text
 from citrinet.training import Augmentation, read_recipe, train
-from citrinet.training.data import select, tag_labels
+from citrinet.training.data import read_source, select, tag_labels
 from helpers import synthetic_speech, write_wav
 from tiny_models import TWO_BLOCKS
 
@@ -250,3 +251,74 @@ def test_two_processes_under_accelerate(tmp_path, corpus):
     assert run.stdout.count("training: 8 utterances") == 1
     assert len(losses(tmp_path / "recipe")) == 4  # 8 utterances in batches of 2 x 2, twice
     CitrinetForCTC.from_pretrained(tmp_path / "recipe")
+
+
+# Going on from a pretrained model
+
+
+@pytest.fixture(scope="module")
+def pretrained(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained")
+    train(read_recipe(write_recipe(folder, corpus, "base", data={"validation": []})))
+    return folder / "base"
+
+
+def test_an_adapter_is_trained_and_the_encoder_stays_as_it_is(tmp_path, corpus, pretrained):
+    recipe = write_recipe(
+        tmp_path,
+        corpus,
+        data={"train": [str(corpus / "tagged.jsonl")], "validation": [], "tag_categories": ["AGE", "GENDER"]},
+        model={"pretrained": str(pretrained), "adapter": {"name": "zh", "dim": 4}, "config": {"time_masks": 2}},
+        tokenizer={"train": {"model_type": "char", "vocab_size": 200, "add_dummy_prefix": False}},
+    )
+    train(read_recipe(recipe))
+    before, after = (load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path / "recipe"))
+    encoder = [name for name in before if name.startswith("model.")]
+    assert all(torch.equal(before[name], after[name]) for name in encoder)
+    assert all(after[name].any() for name in after if name.endswith("adapters.zh.up.weight"))
+    tokens = CitrinetProcessor.from_pretrained(tmp_path / "recipe").tokenizer.get_vocab()
+    assert {"ENTITY_SONG_NAME", "END"} <= tokens.keys() and "AGE_14_25" not in tokens
+
+    base, tuned = (CitrinetForCTC.from_pretrained(folder) for folder in (pretrained, tmp_path / "recipe"))
+    base.save_adapter(tmp_path, "base")
+    tuned.load_adapter("base", tmp_path)
+    features = torch.randn(1, 48, 80)
+    assert torch.equal(tuned(features).logits, base(features).logits)
+
+
+def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_path, corpus, pretrained):
+    recipe = write_recipe(
+        tmp_path,
+        corpus,
+        data={"train": [str(corpus / "tagged.jsonl")], "validation": []},
+        model={"pretrained": str(pretrained), "config": {}},
+        training={"learning_rate": 0.0, "num_train_epochs": 1},
+    )
+    train(read_recipe(recipe))
+    before, after = (load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path / "recipe"))
+    old, new = (CitrinetProcessor.from_pretrained(f).tokenizer.get_vocab() for f in (pretrained, tmp_path / "recipe"))
+    shared = old.keys() & new.keys()
+    assert len(shared) > 10 and "END" in new.keys() - old.keys()
+    for token in shared:
+        assert torch.equal(before["ctc_head.weight"][old[token]], after["ctc_head.weight"][new[token]])
+
+
+def test_a_hub_dataset(tmp_path, corpus, pretrained):
+    """A folder of Parquet, the form in which the Hub serves data sets with an audio column."""
+    folder = tmp_path / "dataset"
+    (folder / "data").mkdir(parents=True)
+    rows = [
+        {"audio": {"bytes": e.audio.read_bytes(), "path": e.audio.name}, "sentence": e.text, **e.columns}
+        for e in read_manifest(corpus / "columns.jsonl")
+    ]
+    datasets.Dataset.from_list(rows).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    source = {"path": str(tmp_path / "dataset"), "split": "train", "text_column": "sentence"}
+    entries = list(read_source(source))
+    assert [e.text for e in entries] == [e.text for e in read_manifest(corpus / "columns.jsonl")]
+    assert select(entries, ["GENDER"]).examples[0].duration == pytest.approx(0.6)
+    recipe = write_recipe(tmp_path, corpus, data={"train": [source], "validation": []})
+    train(read_recipe(recipe, ["training.num_train_epochs=1"]))
+    with pytest.raises(ValueError, match="name the right ones"):
+        list(read_source({**source, "text_column": "nothing"}))
+    with pytest.raises(ValueError, match="name one with `split`"):
+        list(read_source({"path": source["path"]}))

@@ -164,8 +164,9 @@ def _add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("manifest", metavar="MANIFEST", help="what is spoken in which files")
     parser.add_argument(
-        "--model", required=True, action="append", metavar="DIR|REPO",
-        help="any model of automatic speech recognition, Citrinet or not; given several times, they share one table",
+        "--model", action="append", metavar="DIR|REPO",
+        help="any model of automatic speech recognition, Citrinet or not; given several times, they share one table "
+        "(default: the small Mandarin model of the package)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
@@ -318,6 +319,8 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
+    from .default import default_model
+
     try:
         from . import evaluation
     except ImportError as error:
@@ -325,7 +328,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     if options.output:  # before hours of work
         Path(options.output).mkdir(parents=True, exist_ok=True)
-    report = evaluation.evaluate(options.model, options.manifest, options.batch_size, options.device)
+    models = options.model or [default_model()]
+    report = evaluation.evaluate(models, options.manifest, options.batch_size, options.device)
     for recording in report.failed:
         _fail(f"{recording['audio']}: {recording['error']}")
     if options.output:
