@@ -1,37 +1,78 @@
 """
-Adapters that come and go: one encoder serves several languages or domains, each with an adapter, heads and a tokenizer.
+Adapters: one encoder serves several languages or domains, each with an adapter, heads and a tokenizer of its own.
 
-File names follow Transformers' MMS (`Wav2Vec2ForCTC.load_adapter`): `adapter.<name>.safetensors` beside the model.
+What belongs to one of them is in one file, `adapter.NAME.safetensors`: the adapter's weights in every block, the CTC
+head, the tag heads, and the facts about them that the configuration holds. The encoder is frozen while an adapter is
+trained, batch normalisation and its statistics included, so that nothing of it has to be in the file.
+
+Source: name and place of the file are those of Wav2Vec2's adapters in Transformers (MMS, arXiv:2305.13516); the network
+is NeMo's `LinearAdapter`.
 """
 
 import json
-import os
+import re
+import tempfile
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
-from transformers.utils import cached_file
+from transformers.activations import ACT2FN
+from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
-_FACTS = "citrinet_adapter"
-_HEADS = ("ctc_head.", "tag_heads.")
+ADAPTER_FILE = "adapter.{}.safetensors"
+BASE = "base"  # the name under which the heads are saved that an encoder had before
+_FACTS = "citrinet_adapter"  # the entry of the file's metadata
+_HEAD_FACTS = ("vocab_size", "pad_token_id", "tag_labels")
+_ADAPTER_FACTS = {"name", "dim", "activation", "norm_position", "dropout", "enabled"}
+_WHERE = {"cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder"}
+
+
+class CitrinetAdapter(nn.Module):
+    """Residual bottleneck, `x + up(act(down(x)))`, normalised before or after; NeMo's `LinearAdapter`."""
+
+    def __init__(self, channels: int, adapter: dict):
+        super().__init__()
+        self.pre_norm = adapter["norm_position"] == "pre"
+        self.enabled = adapter["enabled"]
+        self.norm = nn.LayerNorm(channels)
+        self.down = nn.Linear(channels, adapter["dim"], bias=False)
+        self.act = ACT2FN[adapter["activation"]]
+        self.up = nn.Linear(adapter["dim"], channels, bias=False)
+        self.dropout = nn.Dropout(adapter["dropout"])
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        if not self.enabled:
+            return hidden_states
+        update = self.norm(hidden_states) if self.pre_norm else hidden_states
+        update = self.up(self.act(self.down(update)))
+        if not self.pre_norm:
+            update = self.norm(update)
+        return hidden_states + self.dropout(update)
 
 
 class CitrinetAdapterMixin:
-    """What [`CitrinetForCTC`] can do with adapters. `load_adapter` is MMS's, not PEFT's, as in Wav2Vec2."""
+    """What [`CitrinetForCTC`] can do with adapters: make, train, save and load them together with the heads."""
 
     config: Any
+    generation_config: Any
     model: Any
     ctc_head: nn.Linear
     tag_heads: nn.ModuleDict
+    device: Any
+    dtype: Any
+    training: bool
+    train: Any
     state_dict: Any
     requires_grad_: Any
     _init_weights: Any
 
-    def new_adapter(self, adapter: dict) -> None:
+    def new_adapter(self, adapter: dict[str, Any]) -> None:
         """
         Add an adapter to every block, enable it and disable the others. It changes nothing until it is trained.
 
@@ -41,120 +82,254 @@ class CitrinetAdapterMixin:
         Raises:
             ValueError: if the model has an adapter of that name, or the description is wrong.
         """
-        name = adapter["name"]
-        others = [{**other, "enabled": False} for other in self.config.adapters if other["name"] != name]
-        if len(others) < len(self.config.adapters):
-            raise ValueError(f"the model has an adapter {name!r} already: choose another name.")
-        config = type(self.config)(**{**self.config.to_dict(), "adapters": [*others, {**adapter, "enabled": True}]})
-        self.config.adapters = config.adapters
-        for block in self.model.blocks:
-            block.add_adapter_module(config.adapters[-1])
-        self.enable_adapter(name)
+        others = self.config.adapters
+        if adapter["name"] in [other["name"] for other in others]:
+            raise ValueError(f"the model has an adapter {adapter['name']!r} already: choose another name.")
+        # A configuration of its own fills in what the description leaves out.
+        adapter = type(self.config)(adapters=[adapter]).adapters[0]
+        config = _changed(self.config, {"adapters": _chain([*others, adapter], [adapter["name"]])})
+        parts = {prefix: part for prefix, part in _parts(config, adapter).items() if ".adapters." in prefix}
+        self._install(config, self._untrained(parts))
+
+    def new_heads(self, vocab_size: int, pad_token_id: int, tag_labels: dict[str, list[str]]) -> None:
+        """
+        Put new, untrained heads in the place of the model's.
+
+        Args:
+            vocab_size: outputs of the CTC head.
+            pad_token_id: its blank.
+            tag_labels: category -> labels of its head.
+
+        Raises:
+            ValueError: if no heads can be made of that.
+        """
+        facts = {"vocab_size": vocab_size, "pad_token_id": pad_token_id, "tag_labels": tag_labels}
+        config = _changed(self.config, facts)
+        self._install(config, self._untrained(_parts(config, None)))
 
     def enable_adapter(self, name: str | None) -> None:
         """
         Enable one adapter and disable the others; none disables all.
 
         Heads stay as they are: they belong to an adapter as its tokenizer does, see `load_adapter`.
+
+        Raises:
+            ValueError: if there is no such adapter.
         """
-        self.config.adapters = [{**adapter, "enabled": adapter["name"] == name} for adapter in self.config.adapters]
-        for block in self.model.blocks:
-            for other, module in block.adapters.items():
-                module.enabled = other == name
+        self._install(
+            _changed(self.config, {"adapters": _chain(self.config.adapters, [] if name is None else [name])}), {}
+        )
 
     def freeze_base(self) -> None:
-        """Leave only the enabled adapters, the CTC head and the tag heads to be trained."""
+        """
+        Leave only the enabled adapters, the CTC head and the tag heads to be trained.
+
+        Frozen batch normalisation stays in evaluation, whatever `train()` says, so that its statistics do not move.
+        """
         self.requires_grad_(False)
-        for module in (self.ctc_head, self.tag_heads, *self._enabled_adapters()):
+        adapters = (adapter for block in self.model.blocks for adapter in block.adapters.values() if adapter.enabled)
+        for module in (self.ctc_head, self.tag_heads, *adapters):
             module.requires_grad_(True)
+        self.train(self.training)
 
-    def new_heads(self, vocab_size: int, pad_token_id: int, tag_labels: dict[str, list[str]]) -> None:
-        """Put new, untrained heads in the place of the model's."""
-        self.config.update({"vocab_size": vocab_size, "pad_token_id": pad_token_id, "tag_labels": tag_labels})
-        place = self.ctc_head.weight
-        self.ctc_head = nn.Linear(self.config.hidden_size, vocab_size)
-        self.tag_heads = nn.ModuleDict(
-            {category: nn.Linear(self.config.hidden_size, len(labels)) for category, labels in tag_labels.items()}
-        )
-        for head in (self.ctc_head, *self.tag_heads.values()):
-            self._init_weights(head)
-            head.to(place.device, place.dtype)
-
-    def save_adapter(self, save_directory, name: str, tokenizer=None, dtype: torch.dtype | None = None) -> None:
+    def save_adapter(
+        self, save_directory: str | Path, name: str, tokenizer: Any = None, dtype: torch.dtype | None = None
+    ) -> Path:
         """
         Save an adapter with the heads, and the tokenizer that goes with them.
 
-        Writes `adapter.<name>.safetensors`, and the tokenizer into the folder `<name>`. If the model has no adapter of
-        that name only the heads are saved: under a name such as `base`, that is the way back to the bare encoder.
-        Batch normalisation is the encoder's, which an adapter leaves as it is.
+        Writes `adapter.NAME.safetensors`, and the tokenizer into the folder `NAME` beside it. The file appears when it
+        is complete.
 
         Args:
-            save_directory (`str` or `os.PathLike`): the folder, as a rule that of the base model.
-            name: the adapter's name.
+            save_directory: the folder, as a rule that of the base model.
+            name: an enabled adapter. `"base"` saves the heads alone, and which adapters are enabled with them: the way
+                back from an adapter that is loaded later. So does any other name as long as no adapter is enabled.
             tokenizer: the tokenizer of the CTC head.
-            dtype: type to store the weights in; theirs if not given.
+            dtype: type to store the weights in, such as `torch.float16`; theirs if not given.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: if no adapter of that name is enabled.
         """
+        _check_name(name)
+        adapter = next((adapter for adapter in self.config.adapters if adapter["name"] == name), None)
+        enabled = [adapter["name"] for adapter in self.config.adapters if adapter["enabled"]]
+        if name not in enabled and (adapter is not None or (enabled and name != BASE)):
+            raise ValueError(f"no adapter {name!r} is enabled, but {enabled}: the heads would be those of another.")
+        facts = {fact: getattr(self.config, fact) for fact in ("hidden_sizes", *_HEAD_FACTS)}
+        facts |= {"adapter": adapter, "enabled": enabled}
+        weights = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in self._adapter_weights(name)}
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "adapter": next((adapter for adapter in self.config.adapters if adapter["name"] == name), None),
-            "hidden_sizes": self.config.hidden_sizes,
-            "vocab_size": self.config.vocab_size,
-            "pad_token_id": self.config.pad_token_id,
-            "tag_labels": self.config.tag_labels,
-        }
-        weights = {key: tensor.to(dtype or tensor.dtype).contiguous() for key, tensor in self._adapter_weights(name)}
-        unfinished = folder / f".adapter.{name}.{os.getpid()}"
-        save_file(weights, unfinished, metadata={"format": "pt", _FACTS: json.dumps(facts)})
-        unfinished.replace(folder / f"adapter.{name}.safetensors")
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder / name)
+        file = folder / ADAPTER_FILE.format(name)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{file.name}.") as scratch:
+            written = Path(scratch, file.name)
+            written.write_bytes(save(weights, {"format": "pt", _FACTS: json.dumps(facts)}))
+            if tokenizer is not None:  # first, so that who finds an adapter finds its tokenizer
+                tokenizer.save_pretrained(Path(scratch, name))
+                (folder / name).mkdir(exist_ok=True)
+                for part in Path(scratch, name).iterdir():
+                    part.replace(folder / name / part.name)
+            written.replace(file)
+        return file
 
-    def load_adapter(self, target_lang: str, path: str | None = None, **kwargs) -> None:  # type: ignore[override]
+    def load_adapter(  # type: ignore[override]
+        self, target_lang: str | None = None, path: str | Path | None = None, **kwargs
+    ) -> Any:
         """
-        Load an adapter and its heads, enable it, and disable the others.
+        Load an adapter and its heads, and enable what was enabled when it was saved; the other adapters stay, disabled.
 
-        The tokenizer of the new head is `AutoTokenizer.from_pretrained(path, subfolder=target_lang)`.
+        The tokenizer of the new head is `AutoTokenizer.from_pretrained(path, subfolder=target_lang)`. This is MMS's
+        `load_adapter`; a call that is PEFT's goes there, as when `from_pretrained` is given the folder of a LoRA.
 
         Args:
             target_lang: name of the adapter.
             path: folder or Hub repository that holds it; that of the model if not given.
-            **kwargs: `revision`, `token`, `cache_dir` and the like, for the Hub.
+            **kwargs: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only`, `force_download`, for the Hub.
 
         Raises:
             OSError: if there is no such file.
-            ValueError: if it is of another encoder, or damaged.
+            ValueError: if it does not fit the encoder, or is damaged; the model is then as it was.
         """
-        place = path or self.config.name_or_path
-        file = cached_file(place, f"adapter.{target_lang}.safetensors", **kwargs)
+        if target_lang is None or kwargs.keys() - _WHERE or _is_peft(target_lang):
+            arguments = {"peft_model_id": target_lang, "adapter_name": path, **kwargs}
+            return super().load_adapter(**arguments)  # type: ignore[misc]
+        _check_name(target_lang)
+        place = self.config.name_or_path if path is None else str(path)
+        file = str(cached_file(place, ADAPTER_FILE.format(target_lang), **kwargs))
+        facts, weights = _read(file)
         try:
-            with safe_open(file, framework="pt") as stored:
-                facts = json.loads((stored.metadata() or {})[_FACTS])
-                weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        except Exception as error:  # safetensors has an exception of its own, which is not public
-            raise ValueError(f"{file} is not an adapter of a Citrinet ({error}).") from error
+            config, parts = self._described(facts)
+        except (ValueError, TypeError, AttributeError) as error:  # the last two: facts of another kind
+            raise ValueError(f"{file} does not fit this model: {error}") from error
+        _check_weights(file, parts, weights)
+        for prefix, part in parts.items():
+            part.load_state_dict({key: weights[f"{prefix}.{key}"] for key in part.state_dict()}, assign=True)
+        self._install(config, parts)
+        return None
+
+    def _described(self, facts: dict[str, Any]) -> tuple[Any, dict[str, nn.Module]]:
+        """The configuration and the new parts of this model that the facts of a file stand for."""
         if facts["hidden_sizes"] != self.config.hidden_sizes:
-            raise ValueError(f"{file} belongs to an encoder of {facts['hidden_sizes']} channels, not to this one.")
-        if facts["adapter"] and target_lang not in [adapter["name"] for adapter in self.config.adapters]:
-            self.new_adapter(facts["adapter"])
-        self.new_heads(facts["vocab_size"], facts["pad_token_id"], facts["tag_labels"])
-        self.enable_adapter(target_lang)
-        expected = dict(self._adapter_weights(target_lang))
-        if expected.keys() != weights.keys() or any(expected[key].shape != weights[key].shape for key in expected):
-            raise ValueError(f"{file}: its weights are not those that its description names.")
-        with torch.no_grad():
-            for key, tensor in expected.items():
-                tensor.copy_(weights[key])
+            raise ValueError(f"it belongs to an encoder of {facts['hidden_sizes']} channels.")
+        adapter = facts["adapter"]
+        adapters = [other for other in self.config.adapters if adapter is None or other["name"] != adapter["name"]]
+        adapters += [] if adapter is None else [adapter]
+        changes = {"adapters": _chain(adapters, facts["enabled"]), **{fact: facts[fact] for fact in _HEAD_FACTS}}
+        config = _changed(self.config, changes)
+        return config, _parts(config, adapter)
+
+    def _untrained(self, parts: dict[str, nn.Module]) -> dict[str, nn.Module]:
+        for part in parts.values():
+            part.to_empty(device=self.device).apply(self._init_weights)
+        return parts
+
+    def _install(self, config: Any, parts: dict[str, nn.Module]) -> None:
+        """Put new parts in their places, and let configuration and network say the same."""
+        for part in parts.values():
+            part.to(self.device, self.dtype).train(self.training)
+        for index, block in enumerate(self.model.blocks):
+            adapters = {}
+            for adapter in config.adapters:
+                name = adapter["name"]
+                prefix = f"model.blocks.{index}.adapters.{name}"
+                adapters[name] = parts[prefix] if prefix in parts else block.adapters[name]
+                adapters[name].enabled = adapter["enabled"]
+            block.adapters = nn.ModuleDict(adapters)
+        if "ctc_head" in parts:
+            self.ctc_head = parts["ctc_head"]  # type: ignore[assignment]
+            self.tag_heads = nn.ModuleDict({category: parts[f"tag_heads.{category}"] for category in config.tag_labels})
+        self.config.update({fact: getattr(config, fact) for fact in ("adapters", *_HEAD_FACTS)})
+        self.generation_config.pad_token_id = config.pad_token_id
 
     def _adapter_weights(self, name: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and weights of an adapter and of the heads."""
         for key, tensor in self.state_dict().items():
-            if key.startswith(_HEADS) or f".adapters.{name}." in key:
+            if key.startswith(("ctc_head.", "tag_heads.")) or f".adapters.{name}." in key:
                 yield key, tensor
 
-    def _enabled_adapters(self) -> Iterator[nn.Module]:
-        for block in self.model.blocks:
-            yield from (adapter for adapter in block.adapters.values() if adapter.enabled)
+
+def _parts(config: Any, adapter: dict[str, Any] | None) -> dict[str, nn.Module]:
+    """An adapter and the heads, on the meta device: prefix of the names of the weights -> module."""
+    try:
+        with torch.device("meta"):
+            parts: dict[str, nn.Module] = {}
+            if adapter is not None:
+                for index, channels in enumerate(config.hidden_sizes):
+                    parts[f"model.blocks.{index}.adapters.{adapter['name']}"] = CitrinetAdapter(channels, adapter)
+            parts["ctc_head"] = nn.Linear(config.hidden_size, config.vocab_size)
+            for category, labels in config.tag_labels.items():
+                parts[f"tag_heads.{category}"] = nn.Linear(config.hidden_size, len(labels))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"no adapter can be made of {adapter}, or no head of {config.vocab_size} tokens.") from error
+    return parts
 
 
-__all__ = ["CitrinetAdapterMixin"]
+def _changed(config: Any, changes: dict[str, Any]) -> Any:
+    """A changed copy of a configuration, checked."""
+    config = deepcopy(config)
+    config.update(changes)
+    config._check()
+    for adapter in config.adapters:
+        _check_name(adapter["name"])
+    if not 0 <= config.pad_token_id < config.vocab_size:
+        raise ValueError(f"`pad_token_id` is {config.pad_token_id}, which is none of {config.vocab_size} outputs.")
+    return config
+
+
+def _chain(adapters: list[dict[str, Any]], enabled: list[str]) -> list[dict[str, Any]]:
+    """The adapters with exactly these enabled, in this order; where the others stand does not matter."""
+    known = {adapter["name"]: adapter for adapter in adapters}
+    if missing := [name for name in enabled if name not in known]:
+        raise ValueError(f"there is no adapter {missing[0]!r}; the model has {sorted(known)}.")
+    rest = [{**adapter, "enabled": False} for adapter in adapters if adapter["name"] not in enabled]
+    return rest + [{**known[name], "enabled": True} for name in enabled]
+
+
+def _is_peft(name: str | Path) -> bool:
+    """Whether it is no name but a place, a repository or a folder that PEFT wrote."""
+    return "/" in str(name) or Path(name, ADAPTER_CONFIG_NAME).is_file()
+
+
+def _check_name(name: str) -> None:
+    """The second condition: a ModuleDict cannot hold what is called like a method of its own."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
+        raise ValueError(
+            f"{name!r} cannot name an adapter: use letters, digits, '_' and '-', and no word of PyTorch's."
+        )
+
+
+def _read(file: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Facts and weights of an adapter file."""
+    try:
+        with safe_open(file, framework="pt") as stored:
+            facts = json.loads((stored.metadata() or {})[_FACTS])
+            weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  # it is no dictionary
+        adapter = facts["adapter"]
+        if facts.keys() != {"adapter", "enabled", "hidden_sizes", *_HEAD_FACTS} or (
+            adapter and adapter.keys() != _ADAPTER_FACTS
+        ):
+            raise KeyError(f"it has the facts {sorted(facts)}")
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not an adapter of a Citrinet ({error}).") from error
+    return facts, weights
+
+
+def _check_weights(file: str, parts: dict[str, nn.Module], weights: dict[str, torch.Tensor]) -> None:
+    expected = {
+        f"{prefix}.{key}": list(tensor.shape)
+        for prefix, part in parts.items()
+        for key, tensor in part.state_dict().items()
+    }
+    for problem, keys in (("lacks", expected.keys() - weights), ("also holds", weights.keys() - expected)):
+        if keys:
+            raise ValueError(f"{file} does not fit this model: it {problem} {min(keys)} ({len(keys)} such weights).")
+    for key, shape in expected.items():
+        if (found := list(weights[key].shape)) != shape:
+            raise ValueError(f"{file} does not fit this model: {key} is {found}, and {shape} is needed.")
+
+
+__all__ = ["CitrinetAdapter", "CitrinetAdapterMixin"]

@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from .adapters_citrinet import CitrinetAdapterMixin
+from .adapters_citrinet import CitrinetAdapter, CitrinetAdapterMixin
 from .configuration_citrinet import CitrinetConfig
 
 if TYPE_CHECKING:  # saving a model copies the modules that it imports: all that its configuration names are among them
@@ -164,30 +164,6 @@ class CitrinetSqueezeExcitation(nn.Module):
         return hidden_states[:, window], None if mask is None else mask[:, window]
 
 
-class CitrinetAdapter(nn.Module):
-    """Residual bottleneck, `x + up(act(down(x)))`, normalised before or after; NeMo's `LinearAdapter`."""
-
-    def __init__(self, channels: int, adapter: dict):
-        super().__init__()
-        self.pre_norm = adapter["norm_position"] == "pre"
-        self.enabled = adapter["enabled"]
-        self.norm = nn.LayerNorm(channels)
-        self.down = nn.Linear(channels, adapter["dim"], bias=False)
-        self.act = ACT2FN[adapter["activation"]]
-        self.up = nn.Linear(adapter["dim"], channels, bias=False)
-        self.dropout = nn.Dropout(adapter["dropout"])
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        if not self.enabled:
-            return hidden_states
-        update = self.norm(hidden_states) if self.pre_norm else hidden_states
-        update = self.up(self.act(self.down(update)))
-        if not self.pre_norm:
-            update = self.norm(update)
-        return hidden_states + self.dropout(update)
-
-
 class CitrinetBlock(GradientCheckpointingLayer):
     """Separable convolutions, squeeze-excitation, residual branch, activation, adapters; NeMo's `JasperBlock`."""
 
@@ -214,13 +190,6 @@ class CitrinetBlock(GradientCheckpointingLayer):
         self.act = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.dropouts[layer_idx])
         self.adapters = nn.ModuleDict({a["name"]: CitrinetAdapter(channels, a) for a in config.adapters})
-
-    def add_adapter_module(self, adapter: dict) -> None:
-        """Add an adapter, which starts as the identity."""
-        weight = self.squeeze_excitation.up.weight
-        module = CitrinetAdapter(len(weight), adapter).to(weight.device, weight.dtype)
-        nn.init.zeros_(module.up.weight if module.pre_norm else module.norm.weight)
-        self.adapters[adapter["name"]] = module
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None = None):
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
