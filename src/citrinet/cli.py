@@ -130,7 +130,7 @@ def _add_tokenizer(commands: Any) -> None:
         "tokenizer",
         help="train a tokenizer on the texts of manifests",
         description="Train a SentencePiece model. Entity markers, and tags if they are kept, become symbols of their "
-        "own.",
+        "own. DIR is then a tokenizer for recipes and AutoTokenizer; tokenizer.model in it is the SentencePiece model.",
     )
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST", help="NeMo manifests")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
@@ -138,6 +138,9 @@ def _add_tokenizer(commands: Any) -> None:
     parser.add_argument("--model-type", default="bpe", choices=["bpe", "unigram", "char"], help="default bpe")
     parser.add_argument("--keep-tags", action="store_true", help="let the CTC head write speaker tags too")
     parser.add_argument("--drop-entities", action="store_true", help="leave entity markers out")
+    parser.add_argument(
+        "--user-defined-symbols", nargs="+", default=[], metavar="TAG", help="symbols that the texts need not hold"
+    )
     parser.add_argument("--no-dummy-prefix", action="store_true", help="start texts without a word boundary")
     parser.set_defaults(run=_tokenizer)
 
@@ -294,15 +297,21 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
-    from .tokenizer_training import train_tokenizer
+    from .tokenizer_training import save_tokenizer, train_sentencepiece
 
     texts = [
         manifest.target_text(entry.text or "", options.keep_tags, not options.drop_entities)
         for path in options.manifests
         for entry in manifest.read_manifest(path)
     ]
-    tokenizer = train_tokenizer(texts, options.vocab_size, options.model_type, not options.no_dummy_prefix)
-    tokenizer.save_pretrained(options.output)
+    model = train_sentencepiece(
+        texts,
+        options.vocab_size,
+        options.model_type,
+        add_dummy_prefix=not options.no_dummy_prefix,
+        user_defined_symbols=options.user_defined_symbols,
+    )
+    tokenizer = save_tokenizer(options.output, model)
     print(f"{options.output}: {len(tokenizer)} tokens, the blank included")
     return 0
 

@@ -1,7 +1,10 @@
 """Train a SentencePiece model on transcripts, with their markers as symbols of its own."""
 
 import io
-from collections.abc import Iterable
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import sentencepiece
 
@@ -9,31 +12,57 @@ from .tokenization_citrinet import CitrinetTokenizer
 from .tokenizer_building import build_tokenizer
 from .transcript_citrinet import find_markers
 
+MODEL_TYPES = ("bpe", "unigram", "char")
+
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, model_type: str = "bpe", add_dummy_prefix: bool = True
+    texts: Iterable[str],
+    vocab_size: int,
+    model_type: str = "bpe",
+    add_dummy_prefix: bool = True,
+    user_defined_symbols: Sequence[str] = (),
 ) -> CitrinetTokenizer:
     """
-    Train a tokenizer. The markers in the texts (`ENTITY_<TYPE>`, `END`, `AGE_14_25`, ...) become user-defined symbols.
+    Train a tokenizer, see [`train_sentencepiece`].
+
+    Returns:
+        [`CitrinetTokenizer`], which encodes as the SentencePiece model does. The blank comes after its pieces.
+    """
+    return tokenizer_of(train_sentencepiece(texts, vocab_size, model_type, add_dummy_prefix, user_defined_symbols))
+
+
+def train_sentencepiece(
+    texts: Iterable[str],
+    vocab_size: int,
+    model_type: str = "bpe",
+    add_dummy_prefix: bool = True,
+    user_defined_symbols: Sequence[str] = (),
+) -> bytes:
+    """
+    Train a SentencePiece model that knows every character of the texts.
+
+    The markers in the texts (`ENTITY_<TYPE>`, `END`, `AGE_14_25`, ...) become user-defined symbols, which are found
+    even where they are glued to other characters.
 
     Args:
         texts: transcripts.
-        vocab_size: pieces at most; fewer if the texts do not give as many.
+        vocab_size: pieces at most, markers and the unknown piece included; fewer if the texts do not give as many.
         model_type: `bpe`, `unigram` or `char`.
         add_dummy_prefix: whether a text starts with a word boundary, which languages without spaces do not need.
+        user_defined_symbols: more symbols, such as tags that the texts do not hold yet.
 
     Returns:
-        [`CitrinetTokenizer`], which encodes as the SentencePiece model does.
+        The `.model` file.
 
     Raises:
         ValueError: if there is no text, or `vocab_size` cannot hold the characters and markers of the texts.
     """
-    if model_type not in ("bpe", "unigram", "char"):
+    if model_type not in MODEL_TYPES:
         raise ValueError(f"`model_type` is {model_type!r}; use 'bpe', 'unigram' or 'char'.")
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise ValueError("there is no text to train a tokenizer on.")
-    markers = sorted({marker.name for text in texts for marker in find_markers(text)})
+    markers = {marker.name for text in texts for marker in find_markers(text)}
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -43,18 +72,59 @@ def train_tokenizer(
             vocab_size=vocab_size,
             hard_vocab_limit=False,
             character_coverage=1.0,
-            user_defined_symbols=markers,
+            max_sentence_length=max(len(text.encode()) for text in texts) + 1,  # else longer ones are passed over
+            user_defined_symbols=sorted(markers.union(user_defined_symbols)),
             add_dummy_prefix=add_dummy_prefix,
             bos_id=-1,
             eos_id=-1,
             minloglevel=2,
         )
     except RuntimeError as error:
-        characters = len(set("".join(texts)))
-        raise ValueError(
-            f"SentencePiece cannot make {vocab_size} pieces of these texts, which hold {characters} characters and "
-            f"{len(markers)} markers: {error}"
-        ) from error
+        raise ValueError(_explained(str(error), vocab_size)) from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    # In a full character model SentencePiece keeps only the most frequent ones, without a word.
+    is_full = model_type == "char" and processor.vocab_size() >= vocab_size
+    if is_full and any(processor.unk_id() in ids for ids in processor.encode(texts)):
+        raise ValueError(f"{vocab_size} pieces cannot hold all characters and markers of the texts: allow more.")
+    return model.getvalue()
+
+
+def tokenizer_of(sentencepiece_model: bytes) -> CitrinetTokenizer:
+    """The tokenizer whose vocabulary is all pieces of a SentencePiece model, in their order."""
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
     pieces = [processor.id_to_piece(index) for index in range(processor.vocab_size())]
-    return build_tokenizer(pieces, model.getvalue())
+    return build_tokenizer(pieces, sentencepiece_model)
+
+
+def save_tokenizer(folder: str | Path, sentencepiece_model: bytes) -> CitrinetTokenizer:
+    """
+    Write the files of a [`CitrinetTokenizer`], and `tokenizer.model`, the SentencePiece model itself.
+
+    Every file appears when it is complete.
+
+    Args:
+        folder: where to write; files of these names are replaced.
+        sentencepiece_model: what [`train_sentencepiece`] made.
+
+    Returns:
+        The tokenizer.
+    """
+    tokenizer, output = tokenizer_of(sentencepiece_model), Path(folder)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".tokenizer.") as scratch:
+        tokenizer.save_pretrained(scratch)
+        Path(scratch, "tokenizer.model").write_bytes(sentencepiece_model)
+        for file in Path(scratch).iterdir():
+            file.replace(output / file.name)
+    return tokenizer
+
+
+def _explained(error: str, vocab_size: int) -> str:
+    """SentencePiece's message on a vocabulary that is too small in plain words, any other as it is."""
+    numbers = re.search(r"Vocabulary size is smaller than required_chars\. (\d+) vs (\d+)", error)
+    if numbers is None:
+        return f"SentencePiece cannot make {vocab_size} pieces of these texts: {' '.join(error.split())}"
+    return (
+        f"{vocab_size} pieces cannot hold the {numbers[2]} characters and markers of the texts: "
+        f"allow {numbers[2]} at least, and more for pieces of several characters."
+    )
