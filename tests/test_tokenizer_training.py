@@ -80,6 +80,12 @@ def test_one_long_text_is_not_passed_over():
     assert tokenizer.unk_token_id not in tokenizer("你好")["input_ids"]
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_single_short_text(kind):
+    tokenizer = train_tokenizer(["好\x00的"], 20, kind)
+    assert tokenizer.decode(tokenizer("好的")["input_ids"], group_tokens=False) == "好的"
+
+
 def test_symbols_that_no_text_holds():
     tokenizer = train_tokenizer(TEXTS, 130, "bpe", user_defined_symbols=["DIALECT_NORTH", "END"])
     ids = tokenizer("好DIALECT_NORTH")["input_ids"]

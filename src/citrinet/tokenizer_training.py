@@ -72,7 +72,7 @@ def train_sentencepiece(
             vocab_size=vocab_size,
             hard_vocab_limit=False,
             character_coverage=1.0,
-            max_sentence_length=max(len(text.encode()) for text in texts) + 1,  # else longer ones are passed over
+            max_sentence_length=max(4192, *(len(text.encode()) + 1 for text in texts)),  # longer ones are passed over
             user_defined_symbols=sorted(markers.union(user_defined_symbols)),
             add_dummy_prefix=add_dummy_prefix,
             bos_id=-1,
