@@ -16,6 +16,7 @@ from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
 from ..tokenizer_training import train_tokenizer
+from ..transcript_citrinet import parse_transcript
 from .augmentation import Augmentation
 from .data import Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels
 from .recipe import Recipe, Source
@@ -106,7 +107,7 @@ class _EpochCallback(TrainerCallback):
 
 
 class Metrics:
-    """Character error rate and tag accuracy on the validation data, for [`Trainer`]."""
+    """Character error rate without markers, and tag accuracy, on the validation data, for [`Trainer`]."""
 
     def __init__(self, processor: CitrinetProcessor, categories: list[str]):
         self.tokenizer = processor.tokenizer
@@ -120,8 +121,8 @@ class Metrics:
             (best, tags), (labels, tag_labels) = best, labels
         errors = total = 0
         for row, target in zip(best, labels, strict=True):
-            reference = self.tokenizer.decode(target[target >= 0], group_tokens=False)
-            errors += edit_distance(self.tokenizer.decode(row[row >= 0]), reference)
+            reference = self._transcript(target, group_tokens=False)
+            errors += edit_distance(self._transcript(row), reference)
             total += len(reference)
         metrics = {"cer": errors / max(total, 1)}
         for category in self.categories:
@@ -129,6 +130,9 @@ class Metrics:
             if known.any():
                 metrics[f"{category}_accuracy"] = float(np.mean((tags[category] == tag_labels[category])[known]))
         return metrics
+
+    def _transcript(self, ids: np.ndarray, group_tokens: bool = True) -> str:
+        return parse_transcript(self.tokenizer.decode(ids[ids >= 0], group_tokens=group_tokens)).transcript
 
 
 def _best_classes(outputs, labels):
