@@ -100,7 +100,7 @@ def test_a_checkpoint_that_is_none(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["convert"], ["transcribe", "a.wav"], ["transcribe", "--batch-size", "0", "a.wav"]]
+    "arguments", [[], ["convert"], ["transcribe"], ["transcribe", "--batch-size", "0", "a.wav"]]
 )
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:

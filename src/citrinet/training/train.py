@@ -24,7 +24,7 @@ from .recipe import Recipe, Source
 
 def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
     """
-    Train as a recipe says, and save model and processor in its `output_dir`.
+    Train as a recipe says, and save model and processor in its `output_dir`, and a new adapter there on its own as well.
 
     Runs under `accelerate launch` as well. `Trainer` writes checkpoints as `TrainingArguments` say; the one with the
     lowest character error rate on the validation data is kept in the end, unless the recipe asks for an average.
@@ -77,6 +77,8 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
         average_checkpoints(model, _checkpoints(output)[-recipe.average_checkpoints :])
     metrics = trainer.evaluate() if validation.examples else {}
     trainer.save_model()
+    if recipe.model.adapter is not None and is_main_process():
+        model.save_adapter(output, recipe.model.adapter["name"], tokenizer=processor.tokenizer)
     if arguments.push_to_hub:
         trainer.push_to_hub()
     return metrics
