@@ -99,9 +99,7 @@ def test_a_checkpoint_that_is_none(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["model.nemo"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["convert"], ["transcribe"], ["transcribe", "--batch-size", "0", "a.wav"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["convert"], ["transcribe"], ["transcribe", "--batch-size", "0", "a.wav"]])
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import jieba.posseg
+
 from sentences import HAN, SURNAMES
 
 _NUMBER = "[零一二两三四五六七八九十百点]+"

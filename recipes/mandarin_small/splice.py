@@ -1,28 +1,29 @@
 """
-Make new utterances of the pieces of recorded ones: sentences that nobody said, in the voices and rooms of those who spoke.
+Make new utterances of pieces of recorded ones: sentences that nobody said, in the voices and rooms of those who spoke.
 
     python splice.py MODEL OUTPUT COUNT MANIFEST...
 
 A network that hears few sentences learns them by heart. Here characters are found in the recordings by forced alignment
-with a model that was trained on them, and runs of two to five characters of one speaker are joined at random: the sounds
-stay real, the context is new. Source: on-the-fly aligned data augmentation (arXiv:2104.01393).
+with a model that was trained on them, and runs of two to five characters of one speaker are joined at random: the
+sounds stay real, the context is new. Source: on-the-fly aligned data augmentation (arXiv:2104.01393).
 """
 
 import json
 import random
 import sys
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-from sentences import HAN, Sentence
 from torchaudio.functional import forced_align, merge_tokens
 from tqdm.auto import tqdm
 from transformers import AutoModelForCTC, AutoProcessor
 
 from citrinet import load_audio
+from sentences import HAN, Sentence
 
 RATE = 16_000
 FADE = 160  # samples over which two pieces blend
@@ -62,7 +63,7 @@ def find_cuts(model, processor, samples: np.ndarray, text: str) -> list[int] | N
     path, scores = forced_align(log_probs, torch.tensor([ids]), blank=model.config.pad_token_id)
     spans = merge_tokens(path[0], scores[0], blank=model.config.pad_token_id)
     ratio = model.config.inputs_to_logits_ratio
-    borders = [(left.end + right.start) / 2 * ratio for left, right in zip(spans, spans[1:], strict=False)]
+    borders = [(left.end + right.start) / 2 * ratio for left, right in pairwise(spans)]
     first, last = spans[0].start * ratio - 1600, spans[-1].end * ratio + 1600
     quiet = [_quietest(samples, round(border)) for border in borders]
     return [max(0, first), *quiet, min(len(samples), last)]
