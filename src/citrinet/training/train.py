@@ -24,7 +24,7 @@ from .recipe import Recipe, Source
 
 def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
     """
-    Train as a recipe says, and save model and processor in its `output_dir`, and a new adapter there on its own as well.
+    Train as a recipe says, and save model and processor in its `output_dir`; a new adapter on its own as well.
 
     Runs under `accelerate launch` as well. `Trainer` writes checkpoints as `TrainingArguments` say; the one with the
     lowest character error rate on the validation data is kept in the end, unless the recipe asks for an average.
