@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -19,6 +20,7 @@ from citrinet.training.data import read_source, select, tag_labels
 from helpers import synthetic_speech, write_wav
 from tiny_models import TWO_BLOCKS
 
+ROOT = Path(__file__).parents[1]
 WORDS = "今天北京的天气怎么样请播放一首好听歌"
 TINY = {**TWO_BLOCKS, "se_reduction_ratio": 2, "time_masks": 1, "time_width": 0.1}
 
@@ -325,3 +327,45 @@ def test_a_hub_dataset(tmp_path, corpus, pretrained):
         list(read_source({**source, "text_column": "nothing"}))
     with pytest.raises(ValueError, match="name one with `split`"):
         list(read_source({"path": source["path"]}))
+
+
+# The recipes that come with the project
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/**/*.yaml")) + sorted(ROOT.glob("examples/*.yaml")), ids=str)
+def test_the_projects_recipes_are_recipes(path):
+    recipe = read_recipe(path)
+    Augmentation(**recipe.data.augmentation)
+    assert recipe.data.validation
+
+
+def test_the_flagships_recipe_runs_on_a_small_base(tmp_path, corpus, base_small_dir):
+    """All but the size is the recipe's own: adapter of 256, new tokenizer, tag heads, schedule."""
+    changes = {
+        "data.train": [str(corpus / "tagged.jsonl")],
+        "data.validation": [str(corpus / "tagged.jsonl")],
+        "model.pretrained": str(base_small_dir),
+        "tokenizer.train.vocab_size": 60,
+        "training.output_dir": str(tmp_path / "tuned"),
+        "training.max_steps": 2,
+        "training.eval_steps": 2,
+        "training.save_steps": 2,
+        "training.fp16": False,  # that needs an accelerator
+        "training.use_cpu": True,
+        "training.dataloader_num_workers": 0,
+    }
+    metrics = train(
+        read_recipe(ROOT / "recipes" / "stt_meta_zh.yaml", [f"{k}={json.dumps(v)}" for k, v in changes.items()])
+    )
+    assert {"eval_cer", "eval_AGE_accuracy", "eval_GENDER_accuracy"} <= metrics.keys()
+    model = CitrinetForCTC.from_pretrained(tmp_path / "tuned")
+    assert model.config.adapters[-1] == {
+        "name": "mandarin",
+        "dim": 256,
+        "activation": "silu",
+        "norm_position": "pre",
+        "dropout": 0.0,
+        "enabled": True,
+    }
+    assert (model.config.time_masks, model.config.time_width) == (4, 80)
+    assert "AGE_14_25" in CitrinetProcessor.from_pretrained(tmp_path / "tuned").tokenizer.get_vocab()
