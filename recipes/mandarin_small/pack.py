@@ -34,7 +34,7 @@ def main(trained: Path) -> None:
         assert all(tensor.isfinite().all() for tensor in small.values())
         save_file(small, folder / "model.safetensors", metadata={"format": "pt"})
         for file in FILES:
-            shutil.copy(folder / file, target / file)
+            shutil.copyfile(folder / file, target / file)
     print(f"{target}: {sum((target / file).stat().st_size for file in FILES) / 1e6:.1f} MB")
 
 
