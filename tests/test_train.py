@@ -11,12 +11,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torchaudio.functional import edit_distance
+from transformers import pipeline
 
 from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.cli import main
 from citrinet.manifest import ManifestEntry, read_manifest, target_text
 from citrinet.training import Augmentation, read_recipe, train
-from citrinet.training.data import read_source, select, tag_labels
+from citrinet.training.data import UNKNOWN, read_source, select, tag_labels
+from citrinet.training.train import _best_classes
 from helpers import synthetic_speech, write_wav
 from tiny_models import TWO_BLOCKS
 
@@ -252,7 +255,23 @@ def test_two_processes_under_accelerate(tmp_path, corpus):
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.count("training: 8 utterances") == 1
     assert len(losses(tmp_path / "recipe")) == 4  # 8 utterances in batches of 2 x 2, twice
-    CitrinetForCTC.from_pretrained(tmp_path / "recipe")
+    assert json.loads(run.stdout[run.stdout.rindex("{\n") :])["eval_cer"] == pytest.approx(
+        error_rate(tmp_path / "recipe", corpus / "columns.jsonl")
+    )
+
+
+def test_frames_that_only_pad_the_batches_of_other_processes_count_as_none():
+    logits = torch.tensor([[[0.0, 3.0], [1.0, 0.5], [UNKNOWN, UNKNOWN]]])
+    assert _best_classes(logits, None).tolist() == [[1, 0, UNKNOWN]]
+    best, tags = _best_classes((logits, {"GENDER": logits[:, 0]}), None)
+    assert best.tolist() == [[1, 0, UNKNOWN]] and tags["GENDER"].tolist() == [1]
+
+
+def error_rate(model, manifest):
+    """Character error rate as the pipeline and torchaudio give it."""
+    recognizer = pipeline("automatic-speech-recognition", str(model), device="cpu")
+    texts = [(recognizer(str(entry.audio))["transcript"], entry.text) for entry in read_manifest(manifest)]
+    return sum(edit_distance(*pair) for pair in texts) / sum(len(text) for _, text in texts)
 
 
 # Going on from a pretrained model

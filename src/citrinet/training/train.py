@@ -18,7 +18,7 @@ from ..processing_citrinet import CitrinetProcessor
 from ..tokenizer_training import train_tokenizer
 from ..transcript_citrinet import parse_transcript
 from .augmentation import Augmentation
-from .data import Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels
+from .data import UNKNOWN, Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels
 from .recipe import Recipe, Source
 
 
@@ -139,10 +139,12 @@ class Metrics:
 
 def _best_classes(outputs, labels):
     """What an evaluation keeps of the logits of a batch: the best token of each frame and the best tag labels."""
-    if isinstance(outputs, tuple):
-        logits, tag_logits = outputs
-        return logits.argmax(dim=-1), {category: values.argmax(dim=-1) for category, values in tag_logits.items()}
-    return outputs.argmax(dim=-1)
+    logits, tag_logits = outputs if isinstance(outputs, tuple) else (outputs, None)
+    # Frames that Trainer added to make the batches of several processes equally long say -100 for every token.
+    best = logits.argmax(dim=-1).masked_fill((logits == UNKNOWN).all(dim=-1), UNKNOWN)
+    if tag_logits is None:
+        return best
+    return best, {category: values.argmax(dim=-1) for category, values in tag_logits.items()}
 
 
 def average_checkpoints(model: CitrinetForCTC, folders: list[Path]) -> None:
