@@ -41,7 +41,8 @@ def test_wheel(wheel, tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "citrinet").rglob("*.py")}
     modules |= {f"citrinet/convert/{path.name}" for path in (ROOT / "convert").glob("*.py")}
-    assert modules | {"citrinet/py.typed", "citrinet/evaluation/page.html.jinja"} <= names
+    data = {"citrinet/py.typed", "citrinet/evaluation/page.html.jinja", "citrinet/mandarin_small/model.safetensors"}
+    assert modules | data <= names
     assert not any(name.startswith(("tests/", "convert/")) for name in names)
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     found = imported_from(tmp_path / "installed", tmp_path)

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import soundfile
 from transformers import pipeline
 
+from citrinet import default_model
 from citrinet.cli import main
+from citrinet.evaluation import evaluate
 
 DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "real_zh"
 SPEECH = Path(os.environ.get("CITRINET_SPEECH", DEFAULT))
@@ -41,3 +44,13 @@ def test_times_lie_in_the_recording(entries, zh_small_dir):
         times = [t for chunk in recognizer(str(path), return_timestamps="char")["chunks"] for t in chunk["timestamp"]]
         assert times == sorted(times)
         assert times[0] >= 0 and times[-1] <= soundfile.info(path).duration + 0.08
+
+
+@pytest.mark.parametrize(
+    ("manifest", "row"), [("valid.jsonl", "real, known speakers"), ("test.jsonl", "real, new speakers")]
+)
+def test_the_default_models_card_tells_its_error_rate(manifest, row):
+    card = (Path(default_model()) / "README.md").read_text(encoding="utf-8")
+    figure = re.search(rf"^\| {row} \| \d+ \| ([\d.]+) %", card, re.MULTILINE)
+    result = evaluate([default_model()], SPEECH / manifest, batch_size=8, resamples=10).models[0]
+    assert 100 * result.cer.rate.value == pytest.approx(float(figure[1]), abs=0.5)
