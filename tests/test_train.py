@@ -211,6 +211,13 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, va
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+def test_a_checkpoint_of_another_network_is_not_gone_on_from(tmp_path, corpus, capsys):
+    recipe = str(write_recipe(tmp_path, corpus, data={"validation": []}))
+    assert main(["train", recipe, "training.num_train_epochs=1"]) == 0
+    assert main(["train", recipe, "model.config.kernel_sizes=[3, 3]", "--resume"]) == 1
+    assert "is of another network than the recipe's (kernel_sizes)" in capsys.readouterr().err
+
+
 def _stop_after(steps, recipe):
     """Run a recipe that is interrupted after some steps."""
     from transformers import TrainerCallback

@@ -37,7 +37,8 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
         The last evaluation: `eval_cer`, `eval_loss`, and `eval_<category>_accuracy` for each tag category.
 
     Raises:
-        ValueError: if nothing is left to train on, or the parts of the recipe do not fit one another.
+        ValueError: if nothing is left to train on, the parts of the recipe do not fit one another, or the checkpoint to
+            go on from is of another network.
     """
     torch.manual_seed(recipe.training.get("seed", 42))
     selection = _select(recipe, recipe.data.train)
@@ -72,6 +73,8 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
     )
     output = recipe.training["output_dir"]
     last = get_last_checkpoint(output) if resume and Path(output).is_dir() else None
+    if last:
+        _check_same_network(last, model.config)
     trainer.train(resume_from_checkpoint=last)
     if recipe.average_checkpoints:
         average_checkpoints(model, _checkpoints(output)[-recipe.average_checkpoints :])
@@ -145,6 +148,16 @@ def _best_classes(outputs, labels):
     if tag_logits is None:
         return best
     return best, {category: values.argmax(dim=-1) for category, values in tag_logits.items()}
+
+
+def _check_same_network(checkpoint: str, config) -> None:
+    stored = CitrinetConfig.from_pretrained(checkpoint)
+    parts = ("hidden_sizes", "num_repeats", "kernel_sizes", "vocab_size", "adapters", "tag_labels")
+    if other := [name for name in parts if getattr(stored, name) != getattr(config, name)]:
+        raise ValueError(
+            f"{checkpoint} is of another network than the recipe's ({', '.join(other)}): choose another `output_dir`, "
+            "or start anew without resuming."
+        )
 
 
 def average_checkpoints(model: CitrinetForCTC, folders: list[Path]) -> None:
