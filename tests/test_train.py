@@ -334,6 +334,18 @@ def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_p
         assert torch.equal(before["ctc_head.weight"][old[token]], after["ctc_head.weight"][new[token]])
 
 
+def test_fine_tuning_on_data_without_tags_keeps_the_tag_heads(tmp_path, corpus):
+    tagged = write_recipe(tmp_path, corpus, "tagged", data={"validation": [], "tag_categories": ["GENDER"]})
+    train(read_recipe(tagged))
+    plain = write_recipe(
+        tmp_path, corpus, "plain", data={"validation": []}, model={"pretrained": str(tmp_path / "tagged"), "config": {}}
+    )
+    train(read_recipe(plain, ["training.learning_rate=0.0", "tokenizer.train.user_defined_symbols=[ENTITY_A, END]"]))
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("tagged", "plain"))
+    assert before["ctc_head.weight"].shape != after["ctc_head.weight"].shape
+    assert torch.equal(before["tag_heads.GENDER.weight"], after["tag_heads.GENDER.weight"])
+
+
 def test_a_hub_dataset(tmp_path, corpus, pretrained):
     """A folder of Parquet, the form in which the Hub serves data sets with an audio column."""
     folder = tmp_path / "dataset"

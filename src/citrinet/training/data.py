@@ -1,5 +1,6 @@
 """From manifests and Hub datasets to batches."""
 
+import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -130,7 +131,7 @@ def select(
 
 def _duration(audio: Any) -> float | None:
     try:
-        return soundfile.info(audio).duration
+        return soundfile.info(io.BytesIO(audio) if isinstance(audio, bytes) else audio).duration
     except (OSError, RuntimeError, TypeError):
         pass
     try:

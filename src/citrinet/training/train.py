@@ -224,7 +224,10 @@ def _model(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[
         return CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **recipe.model.config))
     model = AutoModelForCTC.from_pretrained(recipe.model.pretrained, dtype=torch.float32, **recipe.model.config)
     old = AutoTokenizer.from_pretrained(recipe.model.pretrained).get_vocab()
-    if old != processor.tokenizer.get_vocab() or labels != model.config.tag_labels:
+    known = model.config.tag_labels
+    if labels.keys() <= known.keys() and all(set(labels[category]) <= set(known[category]) for category in labels):
+        labels = known  # the heads that are there know every label, and perhaps more
+    if old != processor.tokenizer.get_vocab() or labels != known:
         replace_heads(model, old, processor, labels)
     if recipe.model.adapter is not None:
         model.new_adapter(recipe.model.adapter)
@@ -236,7 +239,9 @@ def replace_heads(
     model: CitrinetForCTC, old: dict[str, int], processor: CitrinetProcessor, labels: dict[str, list[str]]
 ) -> None:
     """
-    Give a model a CTC head for another tokenizer, and new tag heads. Tokens that were known keep their weights.
+    Give a model a CTC head for another tokenizer.
+
+    Tokens that were known keep their weights, and so do tag heads whose labels stay the same.
 
     Args:
         model: the model, changed in place.
@@ -245,13 +250,15 @@ def replace_heads(
         labels: labels of the new tag heads, by category.
     """
     tokenizer = processor.tokenizer
-    previous = model.ctc_head
+    previous, previous_tags, previous_labels = model.ctc_head, model.tag_heads, model.config.tag_labels
     model.new_heads(len(tokenizer), tokenizer.pad_token_id, labels)
-    rows = [(row, old[token]) for token, row in tokenizer.get_vocab().items() if token in old]
-    new_rows, old_rows = (torch.tensor(part) for part in zip(*rows, strict=True))
+    for category in labels:
+        if labels[category] == previous_labels.get(category):
+            model.tag_heads[category] = previous_tags[category]
+    kept = {row: old[token] for token, row in tokenizer.get_vocab().items() if token in old}
     with torch.no_grad():
-        model.ctc_head.weight[new_rows] = previous.weight[old_rows]
-        model.ctc_head.bias[new_rows] = previous.bias[old_rows]
+        model.ctc_head.weight[list(kept)] = previous.weight[list(kept.values())]
+        model.ctc_head.bias[list(kept)] = previous.bias[list(kept.values())]
 
 
 def _arguments(recipe: Recipe, validates: bool, has_tags: bool) -> TrainingArguments:
