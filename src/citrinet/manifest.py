@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .transcript_citrinet import END, ENTITY_PREFIX, find_markers, parse_transcript
+from .transcript_citrinet import find_markers, is_entity_marker, parse_transcript
 
 SUFFIXES = {".json", ".jsonl"}
 
@@ -62,12 +62,8 @@ def read_manifest(path: str | Path) -> list[ManifestEntry]:
 def target_text(text: str, keep_tags: bool, keep_entities: bool) -> str:
     """What the CTC head shall write: a text without the markers that are not to be kept."""
     markers = find_markers(text)
-    unwanted = [m for m in markers if not (keep_entities if _is_entity(m.name) else keep_tags)]
+    unwanted = [m for m in markers if not (keep_entities if is_entity_marker(m.name) else keep_tags)]
     return parse_transcript(text, unwanted).transcript.strip()
-
-
-def _is_entity(marker: str) -> bool:
-    return marker == END or marker.startswith(ENTITY_PREFIX)
 
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:

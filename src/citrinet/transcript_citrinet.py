@@ -92,6 +92,11 @@ def find_markers(text: str, labels: list[str] | None = None) -> list[Marker]:
     return [Marker(match.start(), match.end(), match.group()) for match in pattern.finditer(text)]
 
 
+def is_entity_marker(name: str) -> bool:
+    """Whether a marker opens or closes an entity; if not it is a speaker tag."""
+    return name == END or name.startswith(ENTITY_PREFIX)
+
+
 def parse_transcript(text: str, markers: list[Marker] | None = None, categories: list[str] | None = None) -> Transcript:
     """
     Take a text with markers apart. Nothing in the text makes it fail, and no spoken text is lost.

@@ -10,7 +10,16 @@ import jiwer
 import numpy as np
 
 from ..manifest import ManifestEntry
-from ..transcript_citrinet import END, ENTITY_PREFIX, NONE, Marker, find_markers, parse_transcript, split_words
+from ..transcript_citrinet import (
+    END,
+    ENTITY_PREFIX,
+    NONE,
+    Marker,
+    find_markers,
+    is_entity_marker,
+    parse_transcript,
+    split_words,
+)
 
 SOURCES = ("head", "text", "merged")
 
@@ -365,7 +374,7 @@ def _find_all(texts: list[str], labels: list[str]) -> list[list[Marker]]:
 
 
 def _kind(marker: Marker) -> str:
-    if marker.name == END or marker.name.startswith(ENTITY_PREFIX):
+    if is_entity_marker(marker.name):
         return "entities"
     return "tags" if marker.name else ""
 
