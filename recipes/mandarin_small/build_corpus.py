@@ -3,9 +3,10 @@ Synthesise a Mandarin corpus with entities and speaker tags.
 
     python build_corpus.py --kokoro MODEL_DIR --transcripts train.jsonl --output CORPUS
 
-Writes `audio/<split>/*.flac` (16 kHz) and NeMo manifests `train.jsonl`, `valid.jsonl` and `test.jsonl`. Sentences and
-speakers of the last two are in no training sentence. What is there already is kept, so that an interrupted run goes on
-where it was; a larger `--sentences` extends a corpus without changing what it has.
+Writes `audio/<split>/*.flac` (16 kHz) and NeMo manifests: `train.jsonl`, `valid.jsonl`, `test.jsonl` (names from the
+catalogue) and `test_open.jsonl` (any names of the dictionary, which nobody can spell from hearing alone). Sentences and
+speakers of the last three are not in the first. What is there already is kept, so that an interrupted run goes on where
+it was; a larger `--sentences` extends a corpus without changing what it has.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from sentences import HAN, Sentence, SentenceMaker
 from voices import Speaker, draw_speaker
 
 RATE = 16_000
-HELD_OUT_SENTENCES = {"test": 240, "valid": 80}
+HELD_OUT = {"test": (240, 1.0), "valid": (80, 1.0), "test_open": (120, 0.0)}  # sentences, share of catalogue names
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def main() -> None:
     lines = options.transcripts.read_text(encoding="utf-8").splitlines()
     plan = make_plan([json.loads(line)["text"] for line in lines], options.sentences, options.seed)
     missing = [utterance for utterance in plan if not (options.output / utterance.audio).is_file()]
-    for split in ("train", *HELD_OUT_SENTENCES):
+    for split in ("train", *HELD_OUT):
         (options.output / "audio" / split).mkdir(parents=True, exist_ok=True)
     try:
         with Pool(options.processes, _start, (options.kokoro, options.output)) as pool:
@@ -75,9 +76,9 @@ def make_plan(transcripts: list[str], sentences: int, seed: int) -> list[Utteran
     transcripts = [text for text in transcripts if HAN.fullmatch(text)]
     plan: list[Utterance] = []
     known: set[str] = set(transcripts)
-    for split, count in HELD_OUT_SENTENCES.items():
+    for split, (count, catalogue) in HELD_OUT.items():
         rng = random.Random(f"{seed} {split}")
-        maker = SentenceMaker(rng, transcripts)
+        maker = SentenceMaker(rng, transcripts, catalogue)
         for sentence in islice(_unheard(maker.template, known), count):
             plan.append(Utterance(sentence, draw_speaker(rng, held_out=True), split, len(plan)))
     rng = random.Random(f"{seed} train")
@@ -149,7 +150,7 @@ def _like_a_child(samples: np.ndarray, factor: float) -> np.ndarray:
 
 def write_manifests(plan: list[Utterance], output: Path) -> None:
     """Write one manifest for each split, of the recordings that are there."""
-    for split in ("train", *HELD_OUT_SENTENCES):
+    for split in ("train", *HELD_OUT):
         made = [u for u in plan if u.split == split and (output / u.audio).is_file()]
         lines = [json.dumps(_entry(u, output), ensure_ascii=False) for u in made]
         (output / f"{split}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

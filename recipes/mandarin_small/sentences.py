@@ -1,7 +1,8 @@
 """
 Mandarin sentences to be spoken: commands and questions with entities, and variations of given transcripts.
 
-Words come from jieba's dictionary (MIT). Every sentence is drawn from a `random.Random`, so a seed gives a corpus.
+Names come from a catalogue (names.py) or, like all other words, from jieba's dictionary (MIT). Every sentence is drawn
+from a `random.Random`, so a seed gives a corpus.
 """
 
 import random
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import jieba
 import jieba.posseg
+
+from names import CATALOGUE
 
 HAN = re.compile("[\u4e00-\u9fff]+")
 # Parts of speech whose words stand in for one another without breaking a sentence: nouns, verbs, adjectives, names.
@@ -149,10 +152,12 @@ class SentenceMaker:
     Args:
         rng: where all chance comes from.
         transcripts: sentences to vary.
+        catalogue: share of the names that come from the catalogue; the others are any of the dictionary's.
     """
 
     rng: random.Random
     transcripts: list[str]
+    catalogue: float = 0.6
     _used: Counter = field(default_factory=Counter)
     _pools: dict = field(default_factory=dict)
 
@@ -172,6 +177,8 @@ class SentenceMaker:
         return self._word(part, len(word)) or word
 
     def _fill(self, match: re.Match) -> str:
+        if match[1] in CATALOGUE and self.rng.random() < self.catalogue:
+            return f"ENTITY_{match[1]}{self._rarest(self.rng.choices(CATALOGUE[match[1]], k=2))}END"
         slots: dict[str, Callable[[], str]] = {
             "SONG_NAME": self._song,
             "PERSON_NAME": self._person,
@@ -192,7 +199,9 @@ class SentenceMaker:
         words, weights = self._pools[part, length]
         if not words:
             return ""
-        drawn = self.rng.choices(words, weights, k=candidates)
+        return self._rarest(self.rng.choices(words, weights, k=candidates))
+
+    def _rarest(self, drawn: list[str]) -> str:
         word = min(drawn, key=lambda word: min(self._used[character] for character in word))
         self._used.update(word)
         return word
