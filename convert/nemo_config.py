@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor
+from citrinet.feature_extraction_citrinet import FRONTENDS
 from citrinet.transcript_citrinet import NONE
 
 from .nemo_archive import ConversionError
 
 TAG_HEADS = "tag_classifier.heads."
+OURS = "citrinet"  # the section for what NeMo has no word for
 MAX_NUMBER = 1_000_000
 _MAX_FFT = 1 << 14
 _MAX_FEATURES = 1024
 _MAX_TOKEN = 200  # characters
 
-_ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu"}
+ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu"}
 # What Citrinet leaves at NeMo's default: anything else is another network, or other features.
 _FIXED_IN_ENCODER = {"activation": "relu", "normalization_mode": "batch", "frame_splicing": 1, "quantize": False}
 _FIXED_IN_BLOCK = {"separable": True, "se": True, "groups": 1, "heads": -1, "residual_dense": False}
@@ -211,15 +213,15 @@ def _adapters(nemo: Section) -> list[dict[str, Any]]:
                 f"adapter {name!r} has the strategy {strategy!r}: only residual addition can be represented."
             )
         activation = adapter.text("activation", "swish")
-        if activation not in _ACTIVATIONS:
+        if activation not in ACTIVATIONS:
             raise ConversionError(
-                f"adapter {name!r} has the activation {activation!r}: use one of {', '.join(_ACTIVATIONS)}."
+                f"adapter {name!r} has the activation {activation!r}: use one of {', '.join(ACTIVATIONS)}."
             )
         adapters.append(
             {
                 "name": str(name),
                 "dim": adapter.whole("dim"),
-                "activation": _ACTIVATIONS[activation],
+                "activation": ACTIVATIONS[activation],
                 "norm_position": adapter.text("norm_position", "pre"),
                 "dropout": adapter.number("dropout", 0.0, high=1),
                 "enabled": adapter.flag("enabled", True),
@@ -326,8 +328,8 @@ def _labels(content: Any, where: str) -> list[str]:
     return content
 
 
-def read_feature_extractor(nemo: Section, frontend: str) -> CitrinetFeatureExtractor:
-    """NeMo's `preprocessor`, where it asks for what Citrinet was trained with."""
+def read_feature_extractor(nemo: Section, frontend: str | None) -> CitrinetFeatureExtractor:
+    """NeMo's `preprocessor`, where it asks for what Citrinet was trained with; see `convert_nemo` for `frontend`."""
     settings = nemo.section("preprocessor")
     kind = settings.text("_target_")
     if not kind.endswith("AudioToMelSpectrogramPreprocessor"):
@@ -354,7 +356,7 @@ def read_feature_extractor(nemo: Section, frontend: str) -> CitrinetFeatureExtra
             win_length=window,
             n_fft=n_fft,
             preemphasis=preemphasis,
-            frontend=frontend,
+            frontend=frontend or nemo.section(OURS).text("frontend", FRONTENDS[0]),
         )
     except ValueError as error:
         raise ConversionError(f"the preprocessor: {error}") from error

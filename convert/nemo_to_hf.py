@@ -28,7 +28,7 @@ from .nemo_config import (
     read_vocabulary,
     refuse_other_models,
 )
-from .report import ConversionReport
+from .report import ConversionReport, count_parameters
 from .weight_map import Weight, weight_map
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -58,7 +58,7 @@ class NemoModel:
 def read_nemo(
     nemo_file: str | Path,
     *,
-    frontend: str = "nemo-2.5",
+    frontend: str | None = None,
     tag_labels: str | Path | None = None,
     dtype: str = "float32",
     language: str | None = None,
@@ -101,7 +101,7 @@ def read_nemo(
         ignored = archive.ignored + archive.unread
     report = ConversionReport(
         config=config,
-        parameters=_count_parameters(model),
+        parameters=count_parameters(model),
         mapped=len(model.state_dict()),
         ignored=ignored,
         checked=checked,
@@ -116,7 +116,7 @@ def convert_nemo(
     nemo_file: str | Path,
     output: str | Path,
     *,
-    frontend: str = "nemo-2.5",
+    frontend: str | None = None,
     tag_labels: str | Path | None = None,
     dtype: str = "float32",
     language: str | None = None,
@@ -129,7 +129,8 @@ def convert_nemo(
     Args:
         nemo_file: a Citrinet CTC checkpoint.
         output: the folder to write.
-        frontend: `"nemo-2.5"`, or `"nemo-2.4"` for the older arithmetic of the features. The file does not say which.
+        frontend: `"nemo-2.5"`, or `"nemo-2.4"` for the older arithmetic of the features. NeMo's files do not say which,
+            those that [`export_nemo`] wrote do; if not given, what they say, else the newer.
         tag_labels: a JSON file `{"AGE": {"0": "NONE", "1": ...}}` (or lists) with the labels of the tag heads, for
             checkpoints whose vocabulary does not hold them.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`, the type of the weights written.
@@ -265,12 +266,3 @@ def _converted(row: Weight, tensor: torch.Tensor, target: torch.Tensor, dtype: t
     if converted.dtype != tensor.dtype and not torch.isfinite(converted).all():
         raise ConversionError(f"{row.nemo} holds values too large for {dtype}: convert to another --dtype.")
     return converted
-
-
-def _count_parameters(model: CitrinetForCTC) -> dict[str, int]:
-    parts = {"encoder": 0, "adapters": 0, "CTC head": 0, "tag heads": 0}
-    for name, parameter in model.named_parameters():
-        top = name.split(".")[0]
-        inside = "adapters" if ".adapters." in name else "encoder"
-        parts[{"ctc_head": "CTC head", "tag_heads": "tag heads"}.get(top, inside)] += parameter.numel()
-    return {**{part: count for part, count in parts.items() if count}, "total": sum(parts.values())}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from citrinet import CitrinetConfig
+from citrinet import CitrinetConfig, CitrinetForCTC
 from citrinet.information import describe_network
 
 
@@ -21,7 +21,8 @@ class ConversionReport:
         entities: the entity types in the vocabulary.
         sampling_rate: Hz.
         language: the language of the tokenizer, as an ISO code, where known.
-        output: the repository, once it is written.
+        output: what was written.
+        notes: what whoever uses the output should know.
     """
 
     config: CitrinetConfig
@@ -33,6 +34,7 @@ class ConversionReport:
     sampling_rate: int = 16000
     language: str | None = None
     output: Path | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         network = describe_network(self.config, self.entities)
@@ -43,6 +45,17 @@ class ConversionReport:
             f"mapped: {self.mapped} tensors",
             *(f"ignored: {item}" for item in self.ignored),
             *(f"checked: {item}" for item in self.checked),
+            *(f"note: {note}" for note in self.notes),
             *([f"written: {self.output}"] if self.output else []),
         ]
         return "\n".join(lines)
+
+
+def count_parameters(model: CitrinetForCTC) -> dict[str, int]:
+    """Part of the network -> number of its parameters; `total` is last."""
+    parts = {"encoder": 0, "adapters": 0, "CTC head": 0, "tag heads": 0}
+    for name, parameter in model.named_parameters():
+        top = name.split(".")[0]
+        inside = "adapters" if ".adapters." in name else "encoder"
+        parts[{"ctc_head": "CTC head", "tag_heads": "tag heads"}.get(top, inside)] += parameter.numel()
+    return {**{part: count for part, count in parts.items() if count}, "total": sum(parts.values())}

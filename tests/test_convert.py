@@ -17,6 +17,7 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoProcessor, A
 from citrinet import CitrinetConfig, CitrinetForCTC
 from citrinet.cli import main
 from citrinet.convert import ConversionError, convert_nemo, nemo_to_hf, read_nemo
+from citrinet.convert.report import count_parameters
 from citrinet.convert.weight_map import weight_map
 from helpers import PACKAGE_ROOT
 from nemo_files import (
@@ -90,7 +91,7 @@ def test_parameter_counts_of_the_published_architecture():
     config = CitrinetConfig(vocab_size=5001, adapters=[adapter], tag_labels=LABELS)
     with torch.device("meta"):
         model = CitrinetForCTC(config)
-    assert nemo_to_hf._count_parameters(model) == {
+    assert count_parameters(model) == {
         "encoder": 140_173_712,
         "adapters": 12_105_728,
         "CTC head": 5_126_025,

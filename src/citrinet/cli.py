@@ -23,6 +23,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet tokenizer train.jsonl --output tok    train a tokenizer
   citrinet train recipe.yaml                     train or fine-tune a model
   citrinet evaluate --model my-model test.jsonl  measure how well one model or several transcribe
+  citrinet export nemo my-model model.nemo       make a NeMo checkpoint of a model
 """
 
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tokenizer(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_export(commands)
     return parser
 
 
@@ -72,10 +74,9 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument("output", metavar="OUT_DIR", help="the folder to write")
     parser.add_argument(
         "--frontend",
-        default="nemo-2.5",
         choices=["nemo-2.5", "nemo-2.4"],
-        help="whose arithmetic made the features in training: NeMo 2.5 and later (default), or 2.4 and earlier; the "
-        "file does not say",
+        help="whose arithmetic made the features in training: NeMo 2.5 and later (default), or 2.4 and earlier; "
+        "NeMo's files do not say, those of `citrinet export nemo` do",
     )
     parser.add_argument(
         "--tag-labels",
@@ -178,6 +179,26 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="files at a time (default 1)")
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, mps, ...")
     parser.set_defaults(run=_evaluate)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export", help="write a model in another form", description="Write a model for others."
+    )
+    forms = parser.add_subparsers(title="forms", metavar="FORM", required=True)
+    nemo = forms.add_parser(
+        "nemo",
+        help="a .nemo file",
+        description="Write a model as a NeMo checkpoint, the inverse of `citrinet convert`. What NeMo cannot express "
+        "is refused, and OUT.nemo appears only when it is complete.",
+    )
+    nemo.add_argument("model", metavar="DIR|REPO", help="a folder or a Hub repository")
+    nemo.add_argument("output", metavar="OUT.nemo", help="the file to write")
+    nemo.add_argument(
+        "--without-tag-heads", action="store_true", help="leave the tag heads out: NeMo refuses them with strict=True"
+    )
+    nemo.add_argument("--force", action="store_true", help="replace OUT.nemo if it exists")
+    nemo.set_defaults(run=_export_nemo)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -345,6 +366,17 @@ def _evaluate(options: argparse.Namespace) -> int:
         evaluation.write_report(report, options.output)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if options.json else evaluation.format_report(report))
     return 1 if report.failed else 0
+
+
+def _export_nemo(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    from .convert import export_nemo
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    print(export_nemo(options.model, options.output, tag_heads=not options.without_tag_heads, force=options.force))
+    return 0
 
 
 def _positive(text: str) -> int:

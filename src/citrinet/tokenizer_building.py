@@ -1,6 +1,9 @@
-"""Build a [`CitrinetTokenizer`] from a vocabulary and the SentencePiece model that made it."""
+"""A [`CitrinetTokenizer`] from a vocabulary and the SentencePiece model that made it, and the other way round."""
 
+import base64
+import json
 import re
+from typing import Any
 
 import sentencepiece
 from google.protobuf.message import DecodeError
@@ -10,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from .tokenization_citrinet import WORD_BOUNDARY, CitrinetTokenizer
 
 BLANK = "<blank>"
+_EDGE_SPACES = "^ +| +$"
 _Type = sentencepiece_model_pb2.ModelProto.SentencePiece.Type
 _UNIGRAM, _BPE, _CHAR = (sentencepiece_model_pb2.TrainerSpec.ModelType.Value(n) for n in ("UNIGRAM", "BPE", "CHAR"))
 
@@ -50,6 +54,86 @@ def build_tokenizer(vocabulary: list[str], sentencepiece_model: bytes | None = N
         clean_up_tokenization_spaces=False,
         padding_side="right",
     )
+
+
+def sentencepiece_model(tokenizer: CitrinetTokenizer, candidate: bytes | None = None) -> bytes | None:
+    """
+    The SentencePiece model of a tokenizer: [`build_tokenizer`] makes the same tokenizer of it.
+
+    Its pieces are the vocabulary in its order. Tokens that the tokenizer matches whole are user-defined symbols, and
+    the scores of BPE pieces are their ranks, as SentencePiece itself gives them.
+
+    Args:
+        tokenizer: the tokenizer.
+        candidate: a `.model` file, which is returned as it is if it is that of the tokenizer.
+
+    Returns:
+        The `.model` file; none for a tokenizer of characters, which has no such model.
+
+    Raises:
+        ValueError: for a tokenizer that no SentencePiece model makes, such as one without an unknown piece.
+    """
+    ids = [index for index in range(len(tokenizer)) if index != tokenizer.pad_token_id]
+    vocabulary = list(tokenizer.convert_ids_to_tokens(ids))
+    if candidate is not None and _is_model_of(candidate, tokenizer, vocabulary):
+        return candidate
+    serialized = json.loads(tokenizer.backend_tokenizer.to_str())
+    content = None if serialized["normalizer"] is None else _proto(serialized, vocabulary).SerializeToString()
+    if not _is_model_of(content, tokenizer, vocabulary):
+        raise ValueError(
+            "the tokenizer is not what a SentencePiece model or a list of characters makes: it was changed, or its "
+            "blank is not the last token, or it has no unknown piece."
+        )
+    return content
+
+
+def _is_model_of(content: bytes | None, tokenizer: CitrinetTokenizer, vocabulary: list[str]) -> bool:
+    try:
+        pieces = vocabulary if content is None else [piece.piece for piece in _parse(content).pieces]
+        built = build_tokenizer(vocabulary, content)
+    except ValueError:
+        return False
+    boundaries = tokenizer.init_kwargs.get("leading_boundaries", "keep")
+    same_text = boundaries == built.init_kwargs["leading_boundaries"]
+    return (
+        same_text and pieces == vocabulary and built.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    )
+
+
+def _proto(serialized: dict[str, Any], vocabulary: list[str]):
+    """A SentencePiece model that says what a tokenizer in the JSON of the `tokenizers` library does."""
+    model, splitter = serialized["model"], serialized["pre_tokenizer"]
+    is_unigram = model["type"] == "Unigram"
+    unknown = vocabulary[model["unk_id"] or 0] if is_unigram else model["unk_token"]
+    scores = _scores(model)
+    kinds = dict.fromkeys(_isolated(splitter["pattern"]["Regex"]) if splitter else (), _Type.USER_DEFINED)
+    kinds[unknown] = _Type.UNKNOWN
+    proto = sentencepiece_model_pb2.ModelProto()
+    for token in vocabulary:
+        proto.pieces.add(piece=token, score=scores.get(token, -len(scores)), type=kinds.get(token, _Type.NORMAL))
+    proto.trainer_spec.model_type = _UNIGRAM if is_unigram else _BPE
+    proto.trainer_spec.vocab_size = len(vocabulary)
+    proto.trainer_spec.unk_piece = unknown or ""
+    _describe_normalizer(serialized["normalizer"]["normalizers"], proto.normalizer_spec)
+    return proto
+
+
+def _scores(model: dict[str, Any]) -> dict[str, float]:
+    """Scores of unigram pieces; of BPE pieces their ranks, the first merge being the best."""
+    if model["type"] == "Unigram":
+        return dict(model["vocab"])
+    merged = dict.fromkeys(left + right for left, right in model["merges"])
+    return {piece: -float(rank) for rank, piece in enumerate(merged)}
+
+
+def _describe_normalizer(steps: list[dict[str, Any]], spec) -> None:
+    """The inverse of [`_normalizer`]."""
+    patterns = [step["pattern"].get("Regex") for step in steps if step["type"] == "Replace"]
+    spec.precompiled_charsmap = next(
+        (base64.b64decode(step["precompiled_charsmap"]) for step in steps if step["type"] == "Precompiled"), b""
+    )
+    spec.remove_extra_whitespaces = _EDGE_SPACES in patterns
+    spec.add_dummy_prefix = any(step["type"] == "Prepend" for step in steps)
 
 
 def _parse(content: bytes):
@@ -108,7 +192,7 @@ def _normalizer(spec) -> normalizers.Normalizer:
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
-        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(_EDGE_SPACES), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(" "))
     steps.append(normalizers.Replace(" ", WORD_BOUNDARY))
@@ -126,3 +210,8 @@ def _isolate(tokenizer: Tokenizer, tokens: list[str]) -> None:
     if tokens:
         pattern = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+
+
+def _isolated(pattern: str) -> set[str]:
+    """The tokens that a pattern of [`_isolate`] matches."""
+    return {re.sub(r"\\(.)", r"\1", token, flags=re.DOTALL) for token in re.findall(r"(?s)(?:\\.|[^|])+", pattern)}

@@ -1,0 +1,287 @@
+"""A Transformers repository back to a NeMo checkpoint; what NeMo cannot express is refused."""
+
+import hashlib
+import io
+import reprlib
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import AutoConfig
+from transformers.utils import cached_file
+
+from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor
+from citrinet.information import entity_types
+from citrinet.tokenization_citrinet import WORD_BOUNDARY
+from citrinet.tokenizer_building import sentencepiece_model
+
+from .nemo_archive import CONFIG, WEIGHTS, ConversionError
+from .nemo_config import (
+    ACTIVATIONS,
+    OURS,
+    Section,
+    read_feature_extractor,
+    read_network,
+    read_tag_labels,
+    read_vocabulary,
+)
+from .report import ConversionReport, count_parameters
+from .weight_map import weight_map
+
+# What makes the network and its features. The rest of the two configurations matters to training alone, or to files.
+_NETWORK = (
+    *("vocab_size", "pad_token_id", "num_mel_bins", "hop_length", "hidden_sizes", "num_repeats", "kernel_sizes"),
+    *("strides", "residuals", "dropouts", "hidden_act", "se_reduction_ratio", "se_context_size", "adapters"),
+    "tag_labels",
+)
+_FEATURES = (
+    *("feature_size", "sampling_rate", "hop_length", "win_length", "n_fft", "preemphasis", "pad_to_multiple_of"),
+    "frontend",
+)
+_TAGS_NOTE = "NeMo knows no tag heads: restore_from(..., strict=False) drops them, strict=True needs a file without"
+_FRONTEND_NOTE = "the model takes the features of NeMo 2.4 and earlier; NeMo 2.5 and later compute others"
+
+
+def export_nemo(
+    model: str | Path, output: str | Path, *, tag_heads: bool = True, force: bool = False
+) -> ConversionReport:
+    """
+    Write a model as a `.nemo` file, which appears only when it is complete. The same model gives the same bytes.
+
+    Weights keep the type that they have in memory: that of the repository's configuration. NeMo restores a model with
+    a SentencePiece tokenizer as `EncDecCTCModelBPE` and one of characters as `EncDecCTCModel`, and computes in float32.
+    The front end, which NeMo's configuration has no word for, is written where `convert_nemo` finds it.
+
+    Args:
+        model: a converted or trained folder, or a Hub repository.
+        output: the file to write.
+        tag_heads: whether to write the tag heads. NeMo does not know them and restores a file with them only with
+            `strict=False`, without them; one without them also with `strict=True`.
+        force: whether to replace an existing `output`.
+
+    Returns:
+        [`ConversionReport`].
+
+    Raises:
+        ConversionError: if it is no Citrinet, lacks weights, or is a network that NeMo's cannot be.
+        FileExistsError: if `output` exists and `force` is not set.
+        OSError: if the model cannot be found.
+    """
+    output = Path(output).absolute()
+    if output.exists() and not (force and output.is_file()):
+        remedy = "replace it with --force (force=True)" if output.is_file() else "it is no file"
+        raise FileExistsError(f"{output} exists: choose another name, or {remedy}.")
+    network, processor = _load(str(model))
+    if not tag_heads:
+        network.tag_heads, network.config.tag_labels = nn.ModuleDict(), {}
+    members = _members(str(model), network.config, processor)
+    tensors = _tensors(network, processor.feature_extractor)
+    place = next(parent for parent in output.parents if parent.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=place) as scratch:
+        complete = _write(Path(scratch), members, tensors)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        complete.replace(output)
+    config, features = network.config, processor.feature_extractor
+    notes = {_TAGS_NOTE: bool(config.tag_labels), _FRONTEND_NOTE: features.frontend == "nemo-2.4"}
+    return ConversionReport(
+        config=config,
+        parameters=count_parameters(network),
+        mapped=len(network.state_dict()),
+        entities=entity_types(processor.tokenizer.get_vocab()),
+        sampling_rate=features.sampling_rate,
+        output=output,
+        notes=[note for note, applies in notes.items() if applies],
+    )
+
+
+def _load(model: str) -> tuple[CitrinetForCTC, CitrinetProcessor]:
+    config = AutoConfig.from_pretrained(model)
+    if not isinstance(config, CitrinetConfig):
+        raise ConversionError(f"{model} is a {config.model_type} model, not a Citrinet.")
+    loaded: Any = CitrinetForCTC.from_pretrained(model, output_loading_info=True)
+    network, found = loaded
+    problems = sorted(found["missing_keys"]) + sorted(found["unexpected_keys"])
+    if problems:
+        raise ConversionError(f"{model} lacks weights, or has weights of no Citrinet ({problems[0]}).")
+    return network.eval(), CitrinetProcessor.from_pretrained(model)
+
+
+def _members(model: str, config: CitrinetConfig, processor: CitrinetProcessor) -> dict[str, bytes]:
+    """All files of the archive but the weights, the configuration first."""
+    tokenizer = processor.tokenizer
+    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer) - 1))
+    try:
+        sentencepiece = sentencepiece_model(tokenizer, _stored_sentencepiece_model(model))
+    except ValueError as error:
+        raise ConversionError(f"{model}: {error}") from error
+    artifacts = {}
+    if sentencepiece is not None:
+        # NeMo does not read the second, but does not start without it.
+        artifacts = {"model_path": ("tokenizer.model", sentencepiece), "vocab_path": ("vocab.txt", _vocab(vocabulary))}
+    named = {key: (_unique_name(*artifact), artifact[1]) for key, artifact in artifacts.items()}
+    nemo = nemo_config(config, processor.feature_extractor, vocabulary, {key: name for key, (name, _) in named.items()})
+    content = yaml.safe_dump(nemo, allow_unicode=True, sort_keys=False).encode()
+    _check(model, content, config, processor.feature_extractor)
+    return {CONFIG: content, **dict(named.values())}
+
+
+def _stored_sentencepiece_model(model: str) -> bytes | None:
+    """The `tokenizer.model` of a converted repository."""
+    try:
+        return Path(str(cached_file(model, "tokenizer.model"))).read_bytes()
+    except OSError:
+        return None
+
+
+def _vocab(vocabulary: list[str]) -> bytes:
+    """NeMo's `vocab.txt`."""
+    words = (t.removeprefix(WORD_BOUNDARY) if t.startswith(WORD_BOUNDARY) else f"##{t}" for t in vocabulary)
+    return "".join(f"{word}\n" for word in words).encode()
+
+
+def _unique_name(name: str, content: bytes) -> str:
+    """The name of an artifact as NeMo makes it, of 32 hexadecimal digits and its own; NeMo takes random ones."""
+    return f"{hashlib.sha256(content).hexdigest()[:32]}_{name}"
+
+
+def nemo_config(
+    config: CitrinetConfig, features: CitrinetFeatureExtractor, vocabulary: list[str], artifacts: dict[str, str]
+) -> dict[str, Any]:
+    """
+    NeMo's `model_config.yaml`: what NeMo needs to restore a model and to transcribe with it.
+
+    Args:
+        config: the network.
+        features: the front end.
+        vocabulary: the tokens without the blank.
+        artifacts: NeMo's key for a tokenizer's file -> its name in the archive; none for a model of characters.
+
+    Returns:
+        The configuration as plain data.
+    """
+    rate = features.sampling_rate
+    nemo: dict[str, Any] = {
+        "sample_rate": rate,
+        "preprocessor": {
+            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
+            "sample_rate": rate,
+            "normalize": "per_feature",
+            "window_size": features.win_length / rate,
+            "window_stride": features.hop_length / rate,
+            "window": "hann",
+            "features": features.feature_size,
+            "n_fft": features.n_fft,
+            "preemph": features.preemphasis,
+            "pad_to": features.pad_to_multiple_of,
+        },
+        "encoder": _encoder(config),
+        "decoder": {
+            "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
+            "feat_in": config.hidden_size,
+            "num_classes": len(vocabulary),
+            "vocabulary": vocabulary,
+        },
+        "validation_ds": {"manifest_filepath": None, "use_start_end_token": False},  # `transcribe` asks for the second
+        OURS: {"frontend": features.frontend},
+    }
+    if artifacts:
+        nemo["tokenizer"] = {
+            "dir": "tokenizer",
+            "type": "bpe",
+            **{key: f"nemo:{name}" for key, name in artifacts.items()},
+        }
+    if config.adapters:
+        nemo["adapters"] = {adapter["name"]: _adapter(adapter, config.hidden_size) for adapter in config.adapters}
+    if config.tag_labels:
+        nemo["tag_classifier"] = {"categories": dict(config.tag_labels)}
+    models = "nemo.collections.asr.models"
+    nemo["target"] = (
+        f"{models}.ctc_bpe_models.EncDecCTCModelBPE" if artifacts else f"{models}.ctc_models.EncDecCTCModel"
+    )
+    return nemo
+
+
+def _encoder(config: CitrinetConfig) -> dict[str, Any]:
+    kind = "ConvASREncoderAdapter" if config.adapters else "ConvASREncoder"
+    names = ("hidden_sizes", "num_repeats", "kernel_sizes", "strides", "residuals", "dropouts")
+    blocks = zip(*(getattr(config, name) for name in names), strict=True)
+    return {
+        "_target_": f"nemo.collections.asr.modules.conv_asr.{kind}",
+        "feat_in": config.num_mel_bins,
+        "activation": config.hidden_act,
+        "conv_mask": True,
+        "jasper": [
+            {"filters": filters, "repeat": repeat, "kernel": [kernel], "stride": [stride], "dilation": [1]}
+            | {"dropout": dropout, "residual": residual, "residual_mode": "stride_add", "stride_last": True}
+            | {"separable": True, "se": True}
+            | {"se_reduction_ratio": config.se_reduction_ratio, "se_context_size": config.se_context_size}
+            for filters, repeat, kernel, stride, residual, dropout in blocks
+        ],
+    }
+
+
+def _adapter(adapter: dict[str, Any], channels: int) -> dict[str, Any]:
+    ours = adapter["activation"]
+    return {
+        "_target_": "nemo.collections.common.parts.adapter_modules.LinearAdapter",
+        "in_features": channels,
+        "dim": adapter["dim"],
+        "activation": next((nemo for nemo, name in ACTIVATIONS.items() if name == ours), ours),
+        "norm_position": adapter["norm_position"],
+        "dropout": adapter["dropout"],
+        "enabled": adapter["enabled"],
+    }
+
+
+def _check(model: str, content: bytes, config: CitrinetConfig, features: CitrinetFeatureExtractor) -> None:
+    """Read NeMo's configuration as the converter would: what does not come back the same, NeMo cannot hold."""
+    try:
+        nemo = Section(yaml.safe_load(content))
+        vocabulary = read_vocabulary(nemo)
+        heads = {category: len(labels) for category, labels in config.tag_labels.items()}
+        read = read_network(nemo, vocabulary, read_tag_labels(nemo, heads, vocabulary, None))
+        read_features = read_feature_extractor(nemo, None)
+    except ConversionError as error:
+        raise ConversionError(f"{model} cannot be a .nemo file: {error}") from error
+    for names, ours, theirs in ((_NETWORK, config, read), (_FEATURES, features, read_features)):
+        for name in names:
+            here, there = getattr(ours, name), getattr(theirs, name)
+            if here != there:
+                raise ConversionError(
+                    f"{model} cannot be a .nemo file: `{name}` is {reprlib.repr(here)}, there it would be "
+                    f"{reprlib.repr(there)}."
+                )
+
+
+def _tensors(network: CitrinetForCTC, features: CitrinetFeatureExtractor) -> dict[str, torch.Tensor]:
+    """The weights by NeMo's names, with the buffers of NeMo's front end."""
+    state = network.state_dict()
+    tensors = {row.nemo: row.to_nemo(state[row.ours]) for row in weight_map(network.config)}
+    tensors["preprocessor.featurizer.window"] = torch.tensor(features.window)
+    tensors["preprocessor.featurizer.fb"] = torch.tensor(features.mel_filters.T[None]).contiguous()
+    return tensors
+
+
+def _write(folder: Path, members: dict[str, bytes], tensors: dict[str, torch.Tensor]) -> Path:
+    """The archive, without times and owners, in a folder of its own."""
+    weights, archive = folder / WEIGHTS, folder / "complete.nemo"
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    bar: dict[str, Any] = {"desc": "weights", "disable": None, "leave": False}
+    with weights.open("wb") as file, tqdm.wrapattr(file, "write", total=size, **bar) as counted:
+        torch.save(tensors, counted)  # type: ignore[arg-type]  # PyTorch only writes to it
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar, weights.open("rb") as saved:
+        for name, content in members.items():
+            _add(tar, name, io.BytesIO(content), len(content))
+        _add(tar, WEIGHTS, saved, weights.stat().st_size)
+    return archive
+
+
+def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
+    member = tarfile.TarInfo(f"./{name}")  # NeMo's way to write it
+    member.size = size
+    tar.addfile(member, content)
