@@ -1,10 +1,10 @@
 """
-Time and memory of converting a `.nemo` file, beside NeMo's `restore_from` of it.
+Time and memory of converting a `.nemo` file and of exporting it again, beside NeMo's `restore_from` of it.
 
     python benchmarks/conversion.py FILE.nemo [--nemo-python PATH]
 
 NeMo usually lives in an environment of its own, whose interpreter `--nemo-python` names. Every run is a fresh process,
-the two take turns, imports are not counted, and the medians are printed.
+they take turns, imports are not counted, and the medians are printed.
 """
 
 import argparse
@@ -12,6 +12,9 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
+
+from citrinet.convert import convert_nemo
 
 MEASURE = """
 import json, resource, sys, tempfile, time
@@ -25,32 +28,41 @@ OURS = MEASURE.format(
     imports="from citrinet.convert import convert_nemo",
     work="with tempfile.TemporaryDirectory() as folder:\n    convert_nemo(sys.argv[1], folder + '/out')",
 )
+EXPORT = MEASURE.format(
+    imports="from citrinet.convert import export_nemo",
+    work="with tempfile.TemporaryDirectory() as folder:\n    export_nemo(sys.argv[1], folder + '/out.nemo')",
+)
 NEMO = MEASURE.format(
     imports="from nemo.collections.asr.models import ASRModel",
     work="ASRModel.restore_from(sys.argv[1], map_location='cpu', strict=False)",
 )
 
 
-def run(python: str, code: str, nemo_file: str) -> list[float]:
+def run(python: str, code: str, model: str) -> list[float]:
     """Seconds and gigabytes of one fresh process."""
-    done = subprocess.run([python, "-c", code, nemo_file], capture_output=True, text=True, check=True)
+    done = subprocess.run([python, "-c", code, model], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Run both in turns and print medians."""
+    """Run them in turns and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nemo_file")
     parser.add_argument("--nemo-python", help="interpreter of an environment with NeMo")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    contenders = {"citrinet convert": (sys.executable, OURS)}
-    if options.nemo_python:
-        contenders["NeMo restore_from"] = (options.nemo_python, NEMO)
-    figures: dict[str, list[list[float]]] = {name: [] for name in contenders}
-    for _ in range(options.rounds):
-        for name, (python, code) in contenders.items():
-            figures[name].append(run(python, code, options.nemo_file))
+    with tempfile.TemporaryDirectory() as folder:
+        converted = str(convert_nemo(options.nemo_file, f"{folder}/model").output)
+        contenders = {
+            "citrinet convert": (sys.executable, OURS, options.nemo_file),
+            "citrinet export nemo": (sys.executable, EXPORT, converted),
+        }
+        if options.nemo_python:
+            contenders["NeMo restore_from"] = (options.nemo_python, NEMO, options.nemo_file)
+        figures: dict[str, list[list[float]]] = {name: [] for name in contenders}
+        for _ in range(options.rounds):
+            for name, contender in contenders.items():
+                figures[name].append(run(*contender))
     for name, rounds in figures.items():
         seconds, gigabytes = (statistics.median(values) for values in zip(*rounds, strict=True))
         print(f"{name}: {seconds:.1f} s, peak {gigabytes:.2f} GB")

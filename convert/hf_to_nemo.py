@@ -20,7 +20,7 @@ from citrinet.information import entity_types
 from citrinet.tokenization_citrinet import WORD_BOUNDARY
 from citrinet.tokenizer_building import sentencepiece_model
 
-from .nemo_archive import CONFIG, WEIGHTS, ConversionError
+from .nemo_archive import CONFIG, WEIGHTS, ConversionError, parsing
 from .nemo_config import (
     ACTIVATIONS,
     OURS,
@@ -68,14 +68,14 @@ def export_nemo(
         [`ConversionReport`].
 
     Raises:
-        ConversionError: if it is no Citrinet, lacks weights, or is a network that NeMo's cannot be.
+        ConversionError: if it is no Citrinet, damaged or incomplete, or a network that NeMo's cannot be.
         FileExistsError: if `output` exists and `force` is not set.
         OSError: if the model cannot be found.
     """
     output = Path(output).absolute()
     if output.exists() and not (force and output.is_file()):
-        remedy = "replace it with --force (force=True)" if output.is_file() else "it is no file"
-        raise FileExistsError(f"{output} exists: choose another name, or {remedy}.")
+        remedy = "or replace it with --force (force=True)" if output.is_file() else "for it is no file"
+        raise FileExistsError(f"{output} exists: choose another name, {remedy}.")
     network, processor = _load(str(model))
     if not tag_heads:
         network.tag_heads, network.config.tag_labels = nn.ModuleDict(), {}
@@ -103,11 +103,14 @@ def _load(model: str) -> tuple[CitrinetForCTC, CitrinetProcessor]:
     config = AutoConfig.from_pretrained(model)
     if not isinstance(config, CitrinetConfig):
         raise ConversionError(f"{model} is a {config.model_type} model, not a Citrinet.")
-    loaded: Any = CitrinetForCTC.from_pretrained(model, output_loading_info=True)
+    with parsing(f"{model}: the weights cannot be read"):
+        loaded: Any = CitrinetForCTC.from_pretrained(model, output_loading_info=True, ignore_mismatched_sizes=True)
     network, found = loaded
-    problems = sorted(found["missing_keys"]) + sorted(found["unexpected_keys"])
-    if problems:
-        raise ConversionError(f"{model} lacks weights, or has weights of no Citrinet ({problems[0]}).")
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found[problem]:
+            raise ConversionError(f"{model}: the weights are not those of its configuration ({min(found[problem])}).")
+    for adapter in network.config.adapters:  # two names of one function, the second of which comes back
+        adapter["activation"] = ACTIVATIONS.get(adapter["activation"], adapter["activation"])
     return network.eval(), CitrinetProcessor.from_pretrained(model)
 
 
@@ -260,8 +263,10 @@ def _check(model: str, content: bytes, config: CitrinetConfig, features: Citrine
 
 def _tensors(network: CitrinetForCTC, features: CitrinetFeatureExtractor) -> dict[str, torch.Tensor]:
     """The weights by NeMo's names, with the buffers of NeMo's front end."""
-    state = network.state_dict()
-    tensors = {row.nemo: row.to_nemo(state[row.ours]) for row in weight_map(network.config)}
+    state, rows = network.state_dict(), weight_map(network.config)
+    if strange := state.keys() ^ {row.ours for row in rows}:
+        raise ConversionError(f"the network was changed, as PEFT does ({min(strange)}): merge and save it first.")
+    tensors = {row.nemo: row.to_nemo(state[row.ours]) for row in rows}
     tensors["preprocessor.featurizer.window"] = torch.tensor(features.window)
     tensors["preprocessor.featurizer.fb"] = torch.tensor(features.mel_filters.T[None]).contiguous()
     return tensors

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCTC, AutoProcessor, Wav2Vec2Config, pipeline
 
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetModel, CitrinetProcessor, default_model
@@ -33,12 +34,12 @@ def small_dir(nemo_dir, tmp_path) -> Path:
     return tmp_path / "small"
 
 
-def save_tiny(folder: Path, *, network: type = CitrinetForCTC, tokenizer=None, **config) -> Path:
+def save_tiny(folder: Path, *, tokenizer=None, **config) -> Path:
     """A trained folder: a tiny model of random weights, and no SentencePiece model."""
     torch.manual_seed(0)
     tokenizer = tokenizer or tiny_tokenizer("bpe")
     defaults = {"vocab_size": len(tokenizer), "num_mel_bins": 8}
-    network(tiny_config(**defaults | config)).save_pretrained(folder)
+    CitrinetForCTC(tiny_config(**defaults | config)).save_pretrained(folder)
     CitrinetProcessor(CitrinetFeatureExtractor(feature_size=8), tokenizer).save_pretrained(folder)
     return folder
 
@@ -92,6 +93,12 @@ def test_a_trained_model_comes_back(tmp_path, kind):
         clip = str(EXAMPLES / "bus.flac")
         results = [pipeline("automatic-speech-recognition", str(place))(clip) for place in (folder, tmp_path / "back")]
         assert results[0] == results[1] and results[0]["tags"]
+
+
+def test_two_names_of_one_activation(tmp_path):
+    folder = save_tiny(tmp_path / "model", **TWO_BLOCKS, adapters=[{"name": "a", "dim": 4, "activation": "swish"}])
+    export_nemo(folder, tmp_path / "out.nemo")
+    assert read_nemo(tmp_path / "out.nemo").report.config.adapters[0]["activation"] == "silu"
 
 
 def test_the_older_front_end_is_remembered(nemo_dir, tmp_path):
@@ -198,13 +205,45 @@ def test_a_changed_tokenizer(tmp_path):
         export_nemo(save_tiny(tmp_path / "model", tokenizer=tokenizer, **TWO_BLOCKS), tmp_path / "out.nemo")
 
 
-def test_other_models_and_missing_weights(tmp_path):
-    Wav2Vec2Config().save_pretrained(tmp_path / "wav2vec2")
-    with pytest.raises(ConversionError, match="wav2vec2 model, not a Citrinet"):
-        export_nemo(tmp_path / "wav2vec2", tmp_path / "out.nemo")
-    save_tiny(tmp_path / "headless", network=CitrinetModel, **TWO_BLOCKS)
-    with pytest.raises(ConversionError, match="lacks weights"):
-        export_nemo(tmp_path / "headless", tmp_path / "out.nemo")
+def damage(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def resize(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_sizes": [16, 24]}))
+
+
+def remove_heads(folder: Path) -> None:
+    CitrinetModel.from_pretrained(folder).save_pretrained(folder)
+
+
+def add_lora(folder: Path) -> None:
+    model = get_peft_model(CitrinetForCTC.from_pretrained(folder), LoraConfig(target_modules=["pointwise"]))
+    model.save_pretrained(folder)
+
+
+def replace_model(folder: Path) -> None:
+    Wav2Vec2Config().save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage, "the weights cannot be read"),
+        (resize, "not those of its configuration"),
+        (remove_heads, r"not those of its configuration \(ctc_head.bias\)"),
+        (add_lora, "merge and save it first"),
+        (replace_model, "wav2vec2 model, not a Citrinet"),
+    ],
+)
+def test_damaged_incomplete_and_other_models(tmp_path, change, message):
+    folder = save_tiny(tmp_path / "model", **TWO_BLOCKS)
+    change(folder)
+    with pytest.raises(ConversionError, match=message):
+        export_nemo(folder, tmp_path / "out.nemo")
+    assert not (tmp_path / "out.nemo").exists()
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
