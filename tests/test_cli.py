@@ -107,7 +107,7 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: citrinet" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["transcribe"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["convert"], ["transcribe"], ["info"], ["export", "nemo"]])
 def test_help(command):
     run = subprocess.run([sys.executable, "-m", "citrinet.cli", *command, "--help"], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")

@@ -7,7 +7,7 @@ import re
 import pytest
 import sentencepiece
 
-from citrinet.tokenizer_building import build_tokenizer
+from citrinet.tokenizer_building import build_tokenizer, sentencepiece_model
 
 TAGS = ["AGE_14_25", "AGE_<14", "GENDER_MALE", "ENTITY_SONG_NAME", "ENTITY_SONG", "END"]
 SENTENCES = [
@@ -65,6 +65,22 @@ def test_encodes_as_sentencepiece_does(trained):
     processor, vocabulary, tokenizer = trained
     for text in [*SENTENCES, *random_texts(vocabulary, 1500)]:
         assert tokenizer(text)["input_ids"] == processor.encode(text), repr(text)
+
+
+def test_the_sentencepiece_model_is_found_again(trained):
+    processor, vocabulary, tokenizer = trained
+    model = sentencepiece_model(tokenizer)
+    again, same_pieces = pieces(model)
+    assert same_pieces == vocabulary
+    rng = random.Random(2)
+    for text in [*SENTENCES, *random_texts(vocabulary, 500, seed=3)]:
+        assert again.encode(text) == processor.encode(text), repr(text)
+        ids = rng.choices(range(len(vocabulary)), k=8)
+        assert again.decode(ids) == processor.decode(ids)
+    original = processor.serialized_model_proto()
+    assert sentencepiece_model(tokenizer, original) == original
+    for other in (train("bpe", vocab_size=120), b"no model"):
+        assert sentencepiece_model(tokenizer, other) == model
 
 
 def test_decodes_as_sentencepiece_and_nemo_do(trained):
