@@ -43,6 +43,8 @@ _FEATURES = (
     *("feature_size", "sampling_rate", "hop_length", "win_length", "n_fft", "preemphasis", "pad_to_multiple_of"),
     "frontend",
 )
+# NeMo's keys for the files of a tokenizer. It does not read the second, but does not start without it.
+_ARTIFACTS = {"model_path": "tokenizer.model", "vocab_path": "vocab.txt"}
 _TAGS_NOTE = "NeMo knows no tag heads: restore_from(..., strict=False) drops them, strict=True needs a file without"
 _FRONTEND_NOTE = "the model takes the features of NeMo 2.4 and earlier; NeMo 2.5 and later compute others"
 
@@ -122,15 +124,12 @@ def _members(model: str, config: CitrinetConfig, processor: CitrinetProcessor) -
         sentencepiece = sentencepiece_model(tokenizer, _stored_sentencepiece_model(model))
     except ValueError as error:
         raise ConversionError(f"{model}: {error}") from error
-    artifacts = {}
-    if sentencepiece is not None:
-        # NeMo does not read the second, but does not start without it.
-        artifacts = {"model_path": ("tokenizer.model", sentencepiece), "vocab_path": ("vocab.txt", _vocab(vocabulary))}
-    named = {key: (_unique_name(*artifact), artifact[1]) for key, artifact in artifacts.items()}
-    nemo = nemo_config(config, processor.feature_extractor, vocabulary, {key: name for key, (name, _) in named.items()})
+    artifacts = {} if sentencepiece is None else {"model_path": sentencepiece, "vocab_path": _vocab(vocabulary)}
+    names = {key: _unique_name(_ARTIFACTS[key], content) for key, content in artifacts.items()}
+    nemo = _nemo_config(config, processor.feature_extractor, vocabulary, names)
     content = yaml.safe_dump(nemo, allow_unicode=True, sort_keys=False).encode()
     _check(model, content, config, processor.feature_extractor)
-    return {CONFIG: content, **dict(named.values())}
+    return {CONFIG: content, **{names[key]: artifact for key, artifact in artifacts.items()}}
 
 
 def _stored_sentencepiece_model(model: str) -> bytes | None:
@@ -152,36 +151,13 @@ def _unique_name(name: str, content: bytes) -> str:
     return f"{hashlib.sha256(content).hexdigest()[:32]}_{name}"
 
 
-def nemo_config(
+def _nemo_config(
     config: CitrinetConfig, features: CitrinetFeatureExtractor, vocabulary: list[str], artifacts: dict[str, str]
 ) -> dict[str, Any]:
-    """
-    NeMo's `model_config.yaml`: what NeMo needs to restore a model and to transcribe with it.
-
-    Args:
-        config: the network.
-        features: the front end.
-        vocabulary: the tokens without the blank.
-        artifacts: NeMo's key for a tokenizer's file -> its name in the archive; none for a model of characters.
-
-    Returns:
-        The configuration as plain data.
-    """
-    rate = features.sampling_rate
+    """NeMo's `model_config.yaml`; `artifacts` are the names of the tokenizer's files, none for characters."""
     nemo: dict[str, Any] = {
-        "sample_rate": rate,
-        "preprocessor": {
-            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
-            "sample_rate": rate,
-            "normalize": "per_feature",
-            "window_size": features.win_length / rate,
-            "window_stride": features.hop_length / rate,
-            "window": "hann",
-            "features": features.feature_size,
-            "n_fft": features.n_fft,
-            "preemph": features.preemphasis,
-            "pad_to": features.pad_to_multiple_of,
-        },
+        "sample_rate": features.sampling_rate,
+        "preprocessor": _preprocessor(features),
         "encoder": _encoder(config),
         "decoder": {
             "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
@@ -193,20 +169,30 @@ def nemo_config(
         OURS: {"frontend": features.frontend},
     }
     if artifacts:
-        nemo["tokenizer"] = {
-            "dir": "tokenizer",
-            "type": "bpe",
-            **{key: f"nemo:{name}" for key, name in artifacts.items()},
-        }
+        files = {key: f"nemo:{name}" for key, name in artifacts.items()}
+        nemo["tokenizer"] = {"dir": "tokenizer", "type": "bpe", **files}
     if config.adapters:
         nemo["adapters"] = {adapter["name"]: _adapter(adapter, config.hidden_size) for adapter in config.adapters}
     if config.tag_labels:
         nemo["tag_classifier"] = {"categories": dict(config.tag_labels)}
-    models = "nemo.collections.asr.models"
-    nemo["target"] = (
-        f"{models}.ctc_bpe_models.EncDecCTCModelBPE" if artifacts else f"{models}.ctc_models.EncDecCTCModel"
-    )
-    return nemo
+    kind = "ctc_bpe_models.EncDecCTCModelBPE" if artifacts else "ctc_models.EncDecCTCModel"
+    return nemo | {"target": f"nemo.collections.asr.models.{kind}"}
+
+
+def _preprocessor(features: CitrinetFeatureExtractor) -> dict[str, Any]:
+    rate = features.sampling_rate
+    return {
+        "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
+        "sample_rate": rate,
+        "normalize": "per_feature",
+        "window_size": features.win_length / rate,
+        "window_stride": features.hop_length / rate,
+        "window": "hann",
+        "features": features.feature_size,
+        "n_fft": features.n_fft,
+        "preemph": features.preemphasis,
+        "pad_to": features.pad_to_multiple_of,
+    }
 
 
 def _encoder(config: CitrinetConfig) -> dict[str, Any]:
