@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoConfig
@@ -20,7 +21,7 @@ from citrinet.information import entity_types
 from citrinet.tokenization_citrinet import WORD_BOUNDARY
 from citrinet.tokenizer_building import sentencepiece_model
 
-from .nemo_archive import CONFIG, WEIGHTS, ConversionError, parsing
+from .nemo_archive import CONFIG, WEIGHTS, ConversionError
 from .nemo_config import (
     ACTIVATIONS,
     OURS,
@@ -105,8 +106,10 @@ def _load(model: str) -> tuple[CitrinetForCTC, CitrinetProcessor]:
     config = AutoConfig.from_pretrained(model)
     if not isinstance(config, CitrinetConfig):
         raise ConversionError(f"{model} is a {config.model_type} model, not a Citrinet.")
-    with parsing(f"{model}: the weights cannot be read"):
+    try:
         loaded: Any = CitrinetForCTC.from_pretrained(model, output_loading_info=True, ignore_mismatched_sizes=True)
+    except SafetensorError as error:
+        raise ConversionError(f"{model}: the weights cannot be read ({error}).") from error
     network, found = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found[problem]:

@@ -823,7 +823,7 @@ def test_a_message_is_one_short_printable_line():
 
 def test_programming_errors_are_not_hidden(honest, monkeypatch):
     """Only parsers of the file's own bytes may fail in any way; ours must not."""
-    monkeypatch.setattr("citrinet.convert.nemo_to_hf._count_parameters", lambda model: {}["bug"])
+    monkeypatch.setattr("citrinet.convert.nemo_to_hf.count_parameters", lambda model: {}["bug"])
     with pytest.raises(KeyError, match="bug"):
         read_nemo(honest)
 
