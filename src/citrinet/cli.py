@@ -24,6 +24,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet train recipe.yaml                     train or fine-tune a model
   citrinet evaluate --model my-model test.jsonl  measure how well one model or several transcribe
   citrinet export nemo my-model model.nemo       make a NeMo checkpoint of a model
+  citrinet export onnx my-model my-model-onnx    make ONNX graphs of a model
 """
 
 
@@ -199,6 +200,22 @@ def _add_export(commands: Any) -> None:
     )
     nemo.add_argument("--force", action="store_true", help="replace OUT.nemo if it exists")
     nemo.set_defaults(run=_export_nemo)
+    onnx = forms.add_parser(
+        "onnx",
+        help="ONNX graphs",
+        description="Write a model as ONNX graphs (front end, network, tag heads) with the files that programs without "
+        "PyTorch read beside them. OUT_DIR appears only when it is complete, and is a model for `citrinet transcribe`. "
+        'Needs `pip install "citrinet[onnx]"`.',
+    )
+    onnx.add_argument("model", metavar="DIR|REPO", help="a folder or a Hub repository")
+    onnx.add_argument("output", metavar="OUT_DIR", help="the folder to write")
+    onnx.add_argument(
+        "--dtype", default="float32", choices=["float32", "float16", "int8"],
+        help="type of the weights; int8 quantizes the matrix products (default float32)",
+    )  # fmt: skip
+    onnx.add_argument("--opset", type=_positive, default=18, metavar="N", help="version of ONNX's operators, from 18")
+    onnx.add_argument("--force", action="store_true", help="replace OUT_DIR if it exists")
+    onnx.set_defaults(run=_export_onnx)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -376,6 +393,19 @@ def _export_nemo(options: argparse.Namespace) -> int:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     print(export_nemo(options.model, options.output, tag_heads=not options.without_tag_heads, force=options.force))
+    return 0
+
+
+def _export_onnx(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    try:
+        from .convert.hf_to_onnx import export_onnx
+    except ImportError as error:
+        return _fail(f'{error}. ONNX needs more packages: pip install "citrinet[onnx]"')
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    print(export_onnx(options.model, options.output, dtype=options.dtype, opset=options.opset, force=options.force))
     return 0
 
 
