@@ -79,7 +79,7 @@ def export_nemo(
     if output.exists() and not (force and output.is_file()):
         remedy = "or replace it with --force (force=True)" if output.is_file() else "for it is no file"
         raise FileExistsError(f"{output} exists: choose another name, {remedy}.")
-    network, processor = _load(str(model))
+    network, processor = load_model(str(model))
     if not tag_heads:
         network.tag_heads, network.config.tag_labels = nn.ModuleDict(), {}
     members = _members(str(model), network.config, processor)
@@ -102,7 +102,8 @@ def export_nemo(
     )
 
 
-def _load(model: str) -> tuple[CitrinetForCTC, CitrinetProcessor]:
+def load_model(model: str) -> tuple[CitrinetForCTC, CitrinetProcessor]:
+    """Network and processor of a repository, of which nothing is missing and nothing left over."""
     config = AutoConfig.from_pretrained(model)
     if not isinstance(config, CitrinetConfig):
         raise ConversionError(f"{model} is a {config.model_type} model, not a Citrinet.")
@@ -124,7 +125,7 @@ def _members(model: str, config: CitrinetConfig, processor: CitrinetProcessor) -
     tokenizer = processor.tokenizer
     vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer) - 1))
     try:
-        sentencepiece = sentencepiece_model(tokenizer, _stored_sentencepiece_model(model))
+        sentencepiece = sentencepiece_model(tokenizer, stored_sentencepiece_model(model))
     except ValueError as error:
         raise ConversionError(f"{model}: {error}") from error
     artifacts = {} if sentencepiece is None else {"model_path": sentencepiece, "vocab_path": _vocab(vocabulary)}
@@ -135,7 +136,7 @@ def _members(model: str, config: CitrinetConfig, processor: CitrinetProcessor) -
     return {CONFIG: content, **{names[key]: artifact for key, artifact in artifacts.items()}}
 
 
-def _stored_sentencepiece_model(model: str) -> bytes | None:
+def stored_sentencepiece_model(model: str) -> bytes | None:
     """The `tokenizer.model` of a converted repository."""
     try:
         return Path(str(cached_file(model, "tokenizer.model"))).read_bytes()

@@ -1,10 +1,6 @@
 """A NeMo Citrinet checkpoint to a complete Transformers repository."""
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +24,7 @@ from .nemo_config import (
     read_vocabulary,
     refuse_other_models,
 )
+from .output import output_folder, replaced_when_complete
 from .report import ConversionReport, count_parameters
 from .weight_map import Weight, weight_map
 
@@ -145,14 +142,10 @@ def convert_nemo(
         ConversionError: if the file is damaged, hostile, or not a model that can be represented exactly.
         FileExistsError: if `output` exists and `force` is not set.
     """
-    output = Path(output).absolute()
-    if output.exists() and not (force and output.is_dir()):
-        remedy = "replace it with --force (force=True)" if output.is_dir() else "it is no folder"
-        raise FileExistsError(f"{output} exists: choose another folder, or {remedy}.")
-    place = next((parent for parent in output.parents if parent.is_dir()), output)
+    output, place = output_folder(output, force)
     nemo = read_nemo(nemo_file, frontend=frontend, tag_labels=tag_labels, dtype=dtype, language=language, scratch=place)
     report = replace(nemo.report, output=output)
-    with _replaced_when_complete(output, place) as folder:
+    with replaced_when_complete(output, place) as folder:
         # The processor writes the tokenizer and the feature extractor; this file alone says which front end it is.
         nemo.feature_extractor.save_pretrained(folder)
         CitrinetProcessor(nemo.feature_extractor, nemo.tokenizer).save_pretrained(folder)
@@ -167,24 +160,6 @@ def convert_nemo(
         api.create_repo(push_to_hub, exist_ok=True)
         api.upload_folder(repo_id=push_to_hub, folder_path=output, commit_message="Convert from NeMo")
     return report
-
-
-@contextmanager
-def _replaced_when_complete(output: Path, place: Path) -> Iterator[Path]:
-    """A folder in `place` that becomes `output` when the block ends well, and is removed when it does not."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=place))
-    complete, replaced = folder / "complete", folder / "replaced"
-    try:
-        complete.mkdir()
-        yield complete
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.exists():
-            output.rename(replaced)
-        complete.rename(output)
-    finally:
-        if replaced.exists() and not output.exists():
-            replaced.rename(output)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tag_heads(weights: dict[str, torch.Tensor]) -> dict[str, int]:

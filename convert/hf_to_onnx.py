@@ -1,0 +1,236 @@
+"""A Transformers repository to ONNX graphs, and beside them the files by which other programs read them."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic, shape_inference
+from tqdm.auto import tqdm
+
+from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetTokenizer
+from citrinet.feature_extraction_citrinet import LOG_GUARD
+from citrinet.information import entity_types
+from citrinet.tokenization_citrinet import WORD_BOUNDARY
+from citrinet.tokenizer_building import sentencepiece_model
+
+from .hf_to_nemo import load_model, stored_sentencepiece_model
+from .nemo_archive import ConversionError
+from .onnx_graphs import add_metadata, write_front_end, write_network, write_tag_heads
+from .output import output_folder, replaced_when_complete
+from .report import ConversionReport, count_parameters
+
+DTYPES = ("float32", "float16", "int8")
+MIN_OPSET = 18
+# The type by which onnx-asr knows networks with NeMo's inputs and outputs and a CTC head.
+_READERS_TYPE = "nemo-conformer-ctc"
+
+
+def export_onnx(
+    model: str | Path, output: str | Path, *, dtype: str = "float32", opset: int = MIN_OPSET, force: bool = False
+) -> ConversionReport:
+    """
+    Write a model as ONNX graphs into a folder, which appears only when it is complete.
+
+    `frontend.onnx` makes features of waveforms, `model.onnx` log-probabilities and encoder output of features,
+    `tag_classifier.onnx` the logits of the tag heads of the mean encoder output. Batch and time are free, and masks
+    are part of the graphs: an utterance comes out the same alone and in a padded batch.
+
+    Args:
+        model: a converted or trained folder, or a Hub repository.
+        output: the folder to write.
+        dtype: `"float32"`; `"float16"`, with inputs and outputs in float32; or `"int8"`, in which the weights of matrix
+            products are 8 bits for each output channel and their inputs are quantized as they come, over the whole
+            batch.
+        opset: version of ONNX's operators, at least 18.
+        force: whether to replace an existing `output`.
+
+    Returns:
+        [`ConversionReport`].
+
+    Raises:
+        ConversionError: if it is no Citrinet, damaged or incomplete, or gives numbers that `dtype` cannot hold.
+        FileExistsError: if `output` exists and `force` is not set.
+        OSError: if the model cannot be found.
+        ValueError: for another `dtype` or `opset`.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}.")
+    if opset < MIN_OPSET:
+        raise ValueError(f"opset {opset}: these graphs need {MIN_OPSET} or later.")
+    output, place = output_folder(output, force)
+    network, processor = load_model(str(model))
+    features, tokenizer = processor.feature_extractor, processor.tokenizer
+    try:
+        sentencepiece = sentencepiece_model(tokenizer, stored_sentencepiece_model(str(model)))
+    except ValueError as error:
+        raise ConversionError(f"{model}: {error}") from error
+    with replaced_when_complete(output, place) as folder:
+        if sentencepiece is not None:
+            (folder / "tokenizer.model").write_bytes(sentencepiece)
+        kind = "char" if sentencepiece is None else type(tokenizer.backend_tokenizer.model).__name__.lower()
+        _write_descriptions(folder, network, features, tokenizer, kind)
+        _write_graphs(folder, network, features, dtype, opset)
+        difference = _difference(folder / "model.onnx", network)
+    return ConversionReport(
+        config=network.config,
+        parameters=count_parameters(network),
+        mapped=len(network.state_dict()),
+        checked=[f"probabilities on noise equal PyTorch's within {difference:.1g}"],
+        entities=entity_types(tokenizer.get_vocab()),
+        sampling_rate=features.sampling_rate,
+        output=output,
+    )
+
+
+def _write_graphs(
+    folder: Path, network: CitrinetForCTC, features: CitrinetFeatureExtractor, dtype: str, opset: int
+) -> None:
+    steps: dict[str, Any] = {
+        "frontend.onnx": lambda path: write_front_end(features, path, opset),
+        "model.onnx": lambda path: _write_network(network, path, dtype, opset),
+    }
+    if network.config.tag_labels:
+        steps["tag_classifier.onnx"] = lambda path: write_tag_heads(network, path, opset)
+    with _quiet_exporter():
+        for name, write in tqdm(steps.items(), desc="graphs", disable=None, leave=False):
+            write(folder / name)
+    add_metadata(folder / "model.onnx", _metadata(network))
+
+
+def _write_network(network: CitrinetForCTC, path: Path, dtype: str, opset: int) -> None:
+    if dtype != "int8":
+        write_network(network, path, opset, getattr(torch, dtype))
+        return
+    whole, prepared = path.with_suffix(".whole"), path.with_suffix(".prepared")
+    write_network(network, whole, opset)
+    shape_inference.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
+    # Seven bits: without the newest instructions, sums of products of eight bits overflow.
+    quantize_dynamic(
+        prepared,
+        path,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
+    whole.unlink()
+    prepared.unlink()
+
+
+def _write_descriptions(
+    folder: Path,
+    network: CitrinetForCTC,
+    features: CitrinetFeatureExtractor,
+    tokenizer: CitrinetTokenizer,
+    tokenizer_type: str,
+) -> None:
+    config = network.config
+    vocabulary = tokenizer.convert_ids_to_tokens(range(config.vocab_size - 1))
+    _write_json(folder / "config.json", _description(network, features))
+    _write_json(
+        folder / "vocabulary.json",
+        {
+            "vocabulary": vocabulary,
+            "blank_id": config.pad_token_id,
+            "tokenizer_type": tokenizer_type,
+            "unknown_id": tokenizer.unk_token_id,
+            "leading_boundaries": tokenizer.init_kwargs.get("leading_boundaries", "keep"),
+        },
+    )
+    if config.tag_labels:
+        categories = {
+            category: {"num_classes": len(labels), "labels": labels}
+            for category, labels in sorted(config.tag_labels.items())
+        }
+        classifier = {"categories": categories, "encoder_dim": config.hidden_size, "input_type": "pooled"}
+        _write_json(folder / "tag_classifier.json", classifier)
+    lines = [f"{_one_word(token)} {index}\n" for index, token in enumerate([*vocabulary, "<blk>"])]
+    for name in ("vocab.txt", "tokens.txt"):  # onnx-asr's name for it, and sherpa-onnx's
+        (folder / name).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def _description(network: CitrinetForCTC, features: CitrinetFeatureExtractor) -> dict[str, Any]:
+    """What `config.json` says."""
+    rate = features.sampling_rate
+    return {
+        "model_type": _READERS_TYPE,
+        "features_size": features.feature_size,
+        "subsampling_factor": _subsampling(network),
+        "preprocessor": {
+            "sample_rate": rate,
+            "window_size": features.win_length / rate,
+            "window_stride": features.hop_length / rate,
+            "win_length": features.win_length,
+            "hop_length": features.hop_length,
+            "n_fft": features.n_fft,
+            "features": features.feature_size,
+            "lowfreq": 0,
+            "highfreq": None,
+            "preemph": features.preemphasis,
+            "log": True,
+            "log_zero_guard_type": "add",
+            "log_zero_guard_value": LOG_GUARD,
+            "normalize": "per_feature",
+            "pad_to": features.pad_to_multiple_of,
+            "dither": 0.0,
+            "frontend": features.frontend,
+        },
+    }
+
+
+def _metadata(network: CitrinetForCTC) -> dict[str, str]:
+    """What sherpa-onnx reads in the graph."""
+    return {
+        "model_type": "EncDecCTCModelBPE",
+        "vocab_size": str(network.config.vocab_size - 1),
+        "subsampling_factor": str(_subsampling(network)),
+        "normalize_type": "per_feature",
+        "version": "1",
+        "model_author": "citrinet",
+    }
+
+
+def _subsampling(network: CitrinetForCTC) -> int:
+    return network.config.inputs_to_logits_ratio // network.config.hop_length
+
+
+def _one_word(token: str) -> str:
+    """A token for a file whose columns are set off by spaces."""
+    return "".join(WORD_BOUNDARY if char.isspace() else char for char in token)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _difference(path: Path, network: CitrinetForCTC) -> float:
+    """The largest difference of probabilities between the graph and PyTorch, on noise."""
+    noise = np.random.default_rng(0).standard_normal((1, network.config.num_mel_bins, 96)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    logprobs = session.run(["logprobs"], {"audio_signal": noise, "length": np.array([96])})[0]
+    if not np.isfinite(logprobs).all():
+        raise ConversionError("the graph gives infinite values or none: export it with another --dtype.")
+    with torch.no_grad():
+        expected = network.float()(torch.from_numpy(noise).transpose(1, 2)).logits.softmax(dim=-1)
+    return float(np.abs(np.exp(logprobs) - expected.numpy()).max())
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's remarks on packages that are not there and names of axes that it makes."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
