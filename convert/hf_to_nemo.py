@@ -17,8 +17,8 @@ from transformers import AutoConfig
 from transformers.utils import cached_file
 
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor
+from citrinet.decoding_citrinet import WORD_BOUNDARY
 from citrinet.information import entity_types
-from citrinet.tokenization_citrinet import WORD_BOUNDARY
 from citrinet.tokenizer_building import sentencepiece_model
 
 from .nemo_archive import CONFIG, WEIGHTS, ConversionError

@@ -15,9 +15,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic, shape_inferenc
 from tqdm.auto import tqdm
 
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetTokenizer
+from citrinet.decoding_citrinet import WORD_BOUNDARY
 from citrinet.feature_extraction_citrinet import LOG_GUARD
 from citrinet.information import entity_types
-from citrinet.tokenization_citrinet import WORD_BOUNDARY
 from citrinet.tokenizer_building import sentencepiece_model
 
 from .hf_to_nemo import load_model, stored_sentencepiece_model
@@ -132,7 +132,7 @@ def _write_descriptions(
     tokenizer_type: str,
 ) -> None:
     config = network.config
-    vocabulary = tokenizer.convert_ids_to_tokens(range(config.vocab_size - 1))
+    vocabulary = tokenizer.convert_ids_to_tokens(list(range(config.vocab_size - 1)))
     _write_json(folder / "config.json", _description(network, features))
     _write_json(
         folder / "vocabulary.json",

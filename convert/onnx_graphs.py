@@ -22,6 +22,9 @@ class FrontEnd(nn.Module):
         features: the feature extractor whose settings it takes.
     """
 
+    window: torch.Tensor
+    mel_filters: torch.Tensor
+
     def __init__(self, features: CitrinetFeatureExtractor):
         super().__init__()
         self.hop, self.n_fft, self.preemphasis = features.hop_length, features.n_fft, features.preemphasis
@@ -85,7 +88,7 @@ class Network(nn.Module):
             if isinstance(block, CitrinetBlock):
                 _fold_norms(block)
         _use_matmul(network)
-        self.network = network.to(dtype)
+        self.network = network.to(dtype)  # type: ignore[arg-type]  # as of Transformers' annotation
         self.blank = network.config.pad_token_id
 
     def forward(self, audio_signal: torch.Tensor, length: torch.Tensor):

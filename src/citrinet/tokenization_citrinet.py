@@ -1,19 +1,13 @@
 """Token ids to text and back, with CTC's collapse and times for every character."""
 
-import itertools
-import re
-import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import ModelOutput, to_py_obj
 
+from .decoding_citrinet import CTCToken, PieceJoiner, collapse, punctuation_marks
 from .transcript_citrinet import Span, split_words
-
-WORD_BOUNDARY = "▁"
-# Pieces in which NeMo does not look for punctuation marks: the first of a word, continuations, special tokens, space.
-_NO_PUNCTUATION = re.compile(r"▁|##|<.*>$|\[.*\]$|\s*$")
 
 
 @dataclass
@@ -30,15 +24,6 @@ class CitrinetTokenizerOutput(ModelOutput):
     text: str | list[str] | None = None
     char_offsets: list | None = None
     word_offsets: list | None = None
-
-
-@dataclass(frozen=True)
-class CTCToken:
-    """One token that CTC emitted: its id and the frames [start, end) over which it was the best."""
-
-    id: int
-    start: int
-    end: int
 
 
 class CitrinetTokenizer(PreTrainedTokenizerFast):
@@ -100,13 +85,7 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         ids = [ids] if isinstance(ids, int) else ids
         if ids and isinstance(ids[0], list):
             raise ValueError("offsets are computed for one sequence at a time: decode the items of a batch one by one.")
-        tokens, frame = [], 0
-        groups = ((i, len(list(run))) for i, run in itertools.groupby(ids)) if group_tokens else ((i, 1) for i in ids)
-        for token_id, length in groups:
-            if token_id != self.pad_token_id:
-                tokens.append(CTCToken(token_id, frame, frame + length))
-            frame += length
-        return tokens
+        return collapse(ids, self.pad_token_id, group_tokens)
 
     def text_with_spans(self, tokens: list[CTCToken], skip_special_tokens: bool = False) -> tuple[str, list[Span]]:
         """
@@ -117,20 +96,9 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         Returns:
             The text and one [`Span`] (start, end in frames, index into `tokens`) for each of its characters.
         """
-        chars: list[str] = []
-        spans: list[Span] = []
-        skipped = self.all_special_ids if skip_special_tokens else ()
-        kept_tokens = [(index, token) for index, token in enumerate(tokens) if token.id not in skipped]
-        for order, (index, token) in enumerate(kept_tokens):
-            surface = self._surface(token.id)
-            if surface.startswith(" ") and token.id != self.unk_token_id and self._is_leading(order, chars):
-                surface = surface[1:]
-            step = (token.end - token.start) / max(len(surface), 1)
-            for position, char in enumerate(surface):
-                chars.append(char)
-                spans.append(Span(token.start + position * step, token.start + (position + 1) * step, index))
-        kept = [i for i in range(len(chars)) if not self._is_dropped_space(chars, i)]
-        return "".join(chars[i] for i in kept), [spans[i] for i in kept]
+        dropped = self.init_kwargs.get("leading_boundaries", "keep")
+        joiner = PieceJoiner(self.backend_tokenizer.id_to_token, self.unk_token_id, dropped, self._punctuation)
+        return joiner.text_with_spans(tokens, self.all_special_ids if skip_special_tokens else ())
 
     def _decode(
         self, token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=None, group_tokens=True, **kwargs
@@ -149,26 +117,9 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
             for start, end in split_words(text)
         ]
 
-    def _surface(self, token_id: int) -> str:
-        """What a token adds to the text; SentencePiece writes the unknown token as ` ⁇ `."""
-        if token_id == self.unk_token_id:
-            return " ⁇ "
-        return str(self.convert_ids_to_tokens(token_id) or "").replace(WORD_BOUNDARY, " ")
-
-    def _is_leading(self, order: int, chars: list[str]) -> bool:
-        """Whether a word boundary stands at the start of the text, where SentencePiece writes no space for it."""
-        dropped = self.init_kwargs.get("leading_boundaries", "keep")
-        return (dropped == "drop_one" and order == 0) or (dropped == "drop_all" and not chars)
-
     @cached_property
     def _punctuation(self) -> frozenset[str]:
-        """Punctuation marks of the vocabulary, which NeMo writes without a space before them."""
-        chars = {char for token in self.get_vocab() if not _NO_PUNCTUATION.match(token) for char in token}
-        return frozenset(char for char in chars if unicodedata.category(char).startswith("P"))
-
-    def _is_dropped_space(self, chars: list[str], index: int) -> bool:
-        followed = index + 1 < len(chars) and chars[index + 1] in self._punctuation
-        return followed and re.match(r"\s", chars[index]) is not None
+        return punctuation_marks(self.get_vocab())
 
 
 __all__ = ["CitrinetTokenizer"]

@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from .tokenization_citrinet import WORD_BOUNDARY, CitrinetTokenizer
+from .decoding_citrinet import WORD_BOUNDARY
+from .tokenization_citrinet import CitrinetTokenizer
 
 BLANK = "<blank>"
 _EDGE_SPACES = "^ +| +$"

@@ -1,0 +1,108 @@
+"""Frame-wise token ids to text with CTC's collapse and times for every character; plain Python."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from .transcript_citrinet import Span
+
+WORD_BOUNDARY = "▁"
+# Pieces in which NeMo does not look for punctuation marks: the first of a word, continuations, special tokens, space.
+_NO_PUNCTUATION = re.compile(r"▁|##|<.*>$|\[.*\]$|\s*$")
+
+
+@dataclass(frozen=True)
+class CTCToken:
+    """One token that CTC emitted: its id and the frames [start, end) over which it was the best."""
+
+    id: int
+    start: int
+    end: int
+
+
+def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -> list[CTCToken]:
+    """
+    Collapse frame-wise ids: group repeats, drop the blank.
+
+    Args:
+        ids: (T',) ids.
+        blank: the id of the blank.
+        group_tokens: whether repeats stand for one token; if not, every id is a token of one frame.
+
+    Returns:
+        The tokens with the frames over which each was emitted.
+    """
+    tokens, frame = [], 0
+    groups = ((i, len(list(run))) for i, run in itertools.groupby(ids)) if group_tokens else ((i, 1) for i in ids)
+    for token_id, length in groups:
+        if token_id != blank:
+            tokens.append(CTCToken(token_id, frame, frame + length))
+        frame += length
+    return tokens
+
+
+def punctuation_marks(vocabulary: Iterable[str]) -> frozenset[str]:
+    """Punctuation marks of a vocabulary, which NeMo writes without a space before them."""
+    chars = {char for token in vocabulary if not _NO_PUNCTUATION.match(token) for char in token}
+    return frozenset(char for char in chars if unicodedata.category(char).startswith("P"))
+
+
+@dataclass(frozen=True)
+class PieceJoiner:
+    """
+    Joins tokens to text as SentencePiece does; then, as NeMo does, drops one space before each punctuation mark.
+
+    Args:
+        piece: id -> piece of the vocabulary.
+        unknown_id: the id of the unknown token, which SentencePiece writes as ` ⁇ `.
+        leading_boundaries: what becomes of word boundaries at the start, see [`CitrinetTokenizer`].
+        punctuation: the marks before which a space is dropped.
+    """
+
+    piece: Callable[[int], str | None]
+    unknown_id: int | None
+    leading_boundaries: str
+    punctuation: frozenset[str]
+
+    def text_with_spans(self, tokens: list[CTCToken], skipped: Collection[int] = ()) -> tuple[str, list[Span]]:
+        """
+        Join tokens to text, with the frames and the token of every character.
+
+        A piece of several characters shares its frames evenly among them: CTC says no more than that.
+
+        Args:
+            tokens: what [`collapse`] gives.
+            skipped: ids to leave out.
+
+        Returns:
+            The text and one [`Span`] (start, end in frames, index into `tokens`) for each of its characters.
+        """
+        chars: list[str] = []
+        spans: list[Span] = []
+        kept_tokens = [(index, token) for index, token in enumerate(tokens) if token.id not in skipped]
+        for order, (index, token) in enumerate(kept_tokens):
+            surface = self._surface(token.id)
+            if surface.startswith(" ") and token.id != self.unknown_id and self._is_leading(order, chars):
+                surface = surface[1:]
+            step = (token.end - token.start) / max(len(surface), 1)
+            for position, char in enumerate(surface):
+                chars.append(char)
+                spans.append(Span(token.start + position * step, token.start + (position + 1) * step, index))
+        kept = [i for i in range(len(chars)) if not self._is_dropped_space(chars, i)]
+        return "".join(chars[i] for i in kept), [spans[i] for i in kept]
+
+    def _surface(self, token_id: int) -> str:
+        if token_id == self.unknown_id:
+            return " ⁇ "
+        return str(self.piece(token_id) or "").replace(WORD_BOUNDARY, " ")
+
+    def _is_leading(self, order: int, chars: list[str]) -> bool:
+        """Whether a word boundary stands at the start of the text, where SentencePiece writes no space for it."""
+        dropped = self.leading_boundaries
+        return (dropped == "drop_one" and order == 0) or (dropped == "drop_all" and not chars)
+
+    def _is_dropped_space(self, chars: list[str], index: int) -> bool:
+        followed = index + 1 < len(chars) and chars[index + 1] in self.punctuation
+        return followed and re.match(r"\s", chars[index]) is not None
