@@ -15,6 +15,7 @@ import json
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +80,14 @@ class Voice:
         """How many of the wanted syllables follow one another from a place on."""
         index, start = place
         heard = self.recordings[index].syllables[start : start + LONGEST_RUN]
-        return next((i for i, pair in enumerate(zip(heard, wanted, strict=False)) if pair[0] != pair[1]),
-                    min(len(heard), len(wanted)))  # fmt: skip
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(heard, wanted, strict=False)))
 
     def piece(self, index: int, start: int, length: int) -> np.ndarray:
         """The samples of some syllables of a recording."""
         recording = self.recordings[index]
         return recording.samples[recording.cuts[start] : recording.cuts[start + length]].astype(np.float32)
 
-    def babble(self, rng: random.Random) -> tuple[list[np.ndarray], str]:
+    def babble(self, rng: random.Random) -> tuple[list[np.ndarray], Sentence]:
         """Three to five runs of two to five characters from different recordings."""
         pieces, text = [], ""
         for index in rng.sample(range(len(self.recordings)), rng.randint(3, 5)):
@@ -96,7 +96,7 @@ class Voice:
             start = rng.randint(0, len(spoken) - length)
             pieces.append(self.piece(index, start, length))
             text += spoken[start : start + length]
-        return pieces, text
+        return pieces, Sentence(text, "babble")
 
 
 def main() -> None:
@@ -120,10 +120,12 @@ def main() -> None:
     with (options.output / "train.jsonl").open("w", encoding="utf-8") as file:
         for number in tqdm(range(options.count), unit="utterance", disable=None):
             voice = rng.choices(voices, weights)[0]
-            pieces, text = voice.babble(rng) if rng.random() < options.babble else new_sentence(voice, maker, held_out)
+            random_runs = rng.random() < options.babble
+            pieces, sentence = voice.babble(rng) if random_runs else new_sentence(voice, maker, held_out)
             samples, name = join(pieces), f"audio/{number:05d}.flac"
             soundfile.write(options.output / name, samples, RATE)
-            entry = {"audio_filepath": name, "duration": round(len(samples) / RATE, 3), "text": text, **voice.tags}
+            entry = {"audio_filepath": name, "duration": round(len(samples) / RATE, 3), "text": sentence.text}
+            entry |= {"kind": sentence.kind, **voice.tags}
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
@@ -143,12 +145,12 @@ def listen(model_name: str, manifests: list[Path]) -> list[Voice]:
     return [voice for voice in voices.values() if len(voice.recordings) >= 20]
 
 
-def new_sentence(voice: Voice, maker: SentenceMaker, held_out: set[str]) -> tuple[list[np.ndarray], str]:
+def new_sentence(voice: Voice, maker: SentenceMaker, held_out: set[str]) -> tuple[list[np.ndarray], Sentence]:
     """Draw sentences until the voice can say one."""
     while True:
         sentence = maker.template() if maker.rng.random() < 0.5 else maker.varied()
         if sentence.spoken not in held_out and (pieces := voice.say(sentence.spoken, maker.rng)) is not None:
-            return pieces, sentence.text
+            return pieces, sentence
 
 
 def syllables(text: str) -> list[str]:

@@ -1,0 +1,261 @@
+"""
+Faster inference on CPUs: batch normalisation folded away, matrices packed, in bfloat16, or in int8.
+
+A checkpoint stays what it is; the faster network is made of it while it is loaded:
+
+    AutoModelForCTC.from_pretrained(model, quantization_config=CitrinetInferenceConfig("int8"))
+"""
+
+import copy
+import inspect
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.quantizers import HfQuantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from .modeling_citrinet import BATCH_NORM_EPS, CitrinetPreTrainedModel
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+METHOD = "citrinet"
+
+
+@register_quantization_config(METHOD)
+class CitrinetInferenceConfig(QuantizationConfigMixin):
+    """
+    How to run a Citrinet fast on a CPU: the `quantization_config` of `from_pretrained`.
+
+    Args:
+        precision: `"float32"` gives the numbers of the ordinary model up to rounding, `"bfloat16"` and `"int8"` are
+            faster and less exact. In int8, matrices are quantised by output channel and activations by tensor, as they
+            come; everything between the matrix products stays float32.
+
+    Raises:
+        ValueError: for another precision.
+    """
+
+    def __init__(self, precision: str = "float32", **kwargs):
+        if precision not in PRECISIONS:
+            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        self.quant_method: Any = METHOD
+        self.precision = precision
+
+
+@register_quantizer(METHOD)
+class CitrinetInferenceQuantizer(HfQuantizer):
+    """Optimises a model after its weights were loaded; what it leaves is an ordinary model to all others."""
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Weights are loaded as float32, so that folding rounds once."""
+        return torch.float32
+
+    def _process_model_after_weight_loading(self, model, **kwargs):
+        _optimize(model, self.quantization_config.precision)
+        self.remove_quantization_config(model)
+        return model
+
+    def is_serializable(self) -> bool:
+        """Whether it saves: as an ordinary checkpoint, without folded layers."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether it trains: no."""
+        return False
+
+
+def optimize_for_inference(model: CitrinetPreTrainedModel, precision: str = "float32") -> CitrinetPreTrainedModel:
+    """
+    Make a faster copy of a model; the model itself stays as it is and can be trained on.
+
+    The copy cannot be trained. `save_pretrained` writes it as an ordinary checkpoint of the same outputs, with
+    normalisation that changes nothing.
+
+    Args:
+        model: a `CitrinetForCTC` or `CitrinetModel` on a CPU.
+        precision: see [`CitrinetInferenceConfig`].
+
+    Raises:
+        ValueError: for an unknown precision, or a model that was optimised already.
+    """
+    return _optimize(copy.deepcopy(model).float(), CitrinetInferenceConfig(precision).precision)
+
+
+def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrainedModel:
+    if any(isinstance(module, PackedProduct) for module in model.modules()):
+        raise ValueError("the model was optimised already: load it again, or optimise the one that it was made of.")
+    model.eval().requires_grad_(False)
+    product, head = _PRODUCTS[precision], getattr(model, "ctc_head", None)
+    encoder: Any = getattr(model, model.base_model_prefix, model)
+    for block in encoder.blocks:
+        for conv in block.convs:
+            conv.pointwise, conv.norm = _absorb_batch_norm(conv.pointwise, conv.norm, product)
+        if block.residual is not None:
+            block.residual, block.residual_norm = _absorb_batch_norm(block.residual, block.residual_norm, product)
+        for adapter in block.adapters.values():
+            _optimize_adapter(adapter, product)
+    if isinstance(head, nn.Linear):
+        model.ctc_head = product(head.weight, head.bias)
+    encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
+    return model.bfloat16() if precision == "bfloat16" else model
+
+
+def _without_padding(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Cut what no utterance of a batch fills, and leave the mask out where nothing is left to be masked."""
+    call = inspect.signature(module.forward).bind(*args, **kwargs)
+    mask = call.arguments.get("attention_mask")
+    if mask is not None:
+        frames = int(mask.sum(dim=1).max())
+        mask = mask[:, :frames]
+        call.arguments["input_features"] = call.arguments["input_features"][:, :frames]
+        call.arguments["attention_mask"] = None if bool(mask.all()) else mask
+    return call.args, call.kwargs
+
+
+class PackedProduct(nn.Module):
+    """Matrix product (.., C_in) -> (.., C_out) in float32, with the matrix as oneDNN wants it in memory."""
+
+    saves_bias = True  # unless a normalisation saves it
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
+        super().__init__()
+        self._pack(weight.detach().contiguous(), None if bias is None else bias.detach())
+
+    def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.bias = bias
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(.., C_in) -> (.., C_out)."""
+        return torch.ops.mkldnn._linear_pointwise(hidden_states, self.packed, self.bias, "none", [], "")
+
+    def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight (C_out, C_in) and bias (C_out,), in float32."""
+        return self.packed.to_dense(), self.bias
+
+    def __getstate__(self):
+        return {**self.__dict__, "packed": None, "bias": None, "unpacked_matrix": self.unpacked()}
+
+    def __setstate__(self, state):
+        weight, bias = state.pop("unpacked_matrix")
+        self.__dict__.update(state)
+        self._pack(weight, bias)
+
+    def train(self, mode: bool = True):
+        """Refuse to train."""
+        if mode:
+            raise ValueError("a model that was optimised for inference cannot be trained: load it without.")
+        return super().train(mode)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        weight, bias = self.unpacked()
+        destination[f"{prefix}weight"] = weight
+        if bias is not None and self.saves_bias:
+            destination[f"{prefix}bias"] = bias
+
+
+class HalfProduct(PackedProduct):
+    """Matrix product in bfloat16; its matrix needs no other form."""
+
+    def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.packed = weight.bfloat16()
+        self.bias = None if bias is None else bias.bfloat16()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(.., C_in) -> (.., C_out)."""
+        return F.linear(hidden_states, self.packed, self.bias)
+
+    def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight (C_out, C_in) and bias (C_out,), in float32."""
+        return self.packed.float(), None if self.bias is None else self.bias.float()
+
+
+class Int8Product(PackedProduct):
+    """Matrix product in int8: the matrix quantised by output channel, the activations by tensor as they come."""
+
+    def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        scale = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
+        zero = torch.zeros(len(weight), dtype=torch.long)
+        with warnings.catch_warnings():  # of the end of these tensors, in a later PyTorch than this package takes
+            warnings.simplefilter("ignore", UserWarning)
+            quantized = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
+        self.packed, self.bias = torch.ops.quantized.linear_prepack(quantized, bias), None
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(.., C_in) -> (.., C_out)."""
+        return torch.ops.quantized.linear_dynamic(hidden_states, self.packed)
+
+    def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight (C_out, C_in) and bias (C_out,), in float32."""
+        weight, bias = torch.ops.quantized.linear_unpack(self.packed)
+        return weight.dequantize(), bias
+
+
+_PRODUCTS: dict[str, type[PackedProduct]] = {
+    "float32": PackedProduct,
+    "bfloat16": HalfProduct,
+    "int8": Int8Product,
+}
+
+
+class AbsorbedBatchNorm(nn.Module):
+    """What is left of a batch normalisation in the product before it: it saves as one that only adds the bias."""
+
+    def __init__(self, bias: torch.Tensor):
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, T, C), as it is."""
+        return hidden_states
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        ones = torch.ones_like(self.bias)
+        values = {
+            "weight": ones,
+            "bias": self.bias,
+            "running_mean": 0 * ones,
+            "running_var": (1 - BATCH_NORM_EPS) * ones,
+        }
+        destination.update({f"{prefix}{name}": value for name, value in values.items()})
+        destination[f"{prefix}num_batches_tracked"] = torch.tensor(0)
+
+
+class AbsorbedLayerNorm(nn.Module):
+    """Layer normalisation whose scale and shift are in the product after it."""
+
+    def __init__(self, norm: nn.LayerNorm):
+        super().__init__()
+        self.eps = norm.eps
+        self.shift = norm.bias / norm.weight  # of the product's input, in place of the bias of its output
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return F.layer_norm(hidden_states, hidden_states.shape[-1:], eps=self.eps)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination.update({f"{prefix}weight": torch.ones_like(self.shift), f"{prefix}bias": self.shift})
+
+
+def _absorb_batch_norm(
+    linear: nn.Linear, norm: nn.BatchNorm1d, product: type[PackedProduct]
+) -> tuple[PackedProduct, AbsorbedBatchNorm]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = (norm.bias.double() - norm.running_mean.double() * scale).float()
+    folded = product((linear.weight.double() * scale[:, None]).float(), bias)
+    folded.saves_bias = False
+    return folded, AbsorbedBatchNorm(bias)
+
+
+def _optimize_adapter(adapter: Any, product: type[PackedProduct]) -> None:
+    down, bias = adapter.down.weight, None
+    if adapter.pre_norm and bool((adapter.norm.weight != 0).all()):
+        down, bias = down * adapter.norm.weight, down @ adapter.norm.bias
+        adapter.norm = AbsorbedLayerNorm(adapter.norm)
+    adapter.down, adapter.up = product(down, bias), product(adapter.up.weight)
+    adapter.down.saves_bias = False

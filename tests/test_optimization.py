@@ -1,0 +1,136 @@
+"""Folded, packed and quantised networks: the same text, and what they may not do."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+
+import citrinet
+from citrinet.optimization import PRECISIONS, CitrinetInferenceConfig, PackedProduct, optimize_for_inference
+from tiny_models import tiny_config
+
+CLIPS = sorted((Path(__file__).parent.parent / "examples").glob("*.flac"))
+# Largest difference of logits on the clips: of float32 from the order of sums, else what the format leaves.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 1.5, "int8": 4.0}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModelForCTC.from_pretrained(citrinet.default_model()).eval()
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    processor = AutoProcessor.from_pretrained(citrinet.default_model())
+    return processor([citrinet.load_audio(clip) for clip in CLIPS], sampling_rate=16000)
+
+
+def tiny_model(**kwargs):
+    """A network whose normalisations and adapters do something."""
+    torch.manual_seed(0)
+    model = citrinet.CitrinetForCTC(tiny_config(**kwargs)).eval()
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and ("norm" in name or "adapters" in name):
+                tensor.copy_(torch.rand_like(tensor) + 0.5)
+    return model
+
+
+@torch.no_grad()
+def logits(model, inputs):
+    """Logits of valid frames, one utterance after another."""
+    output = model(**inputs)
+    lengths = -(-inputs["attention_mask"].sum(1) // (model.config.inputs_to_logits_ratio // model.config.hop_length))
+    return torch.cat([row[:length].float() for row, length in zip(output.logits, lengths.tolist(), strict=True)])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_agrees_with_the_ordinary_model(model, inputs, precision):
+    expected, found = logits(model, inputs), logits(optimize_for_inference(model, precision), inputs)
+    assert (found - expected).abs().max() < TOLERANCES[precision]
+    agreement = (found.argmax(-1) == expected.argmax(-1)).float().mean()
+    assert agreement == 1 if precision == "float32" else agreement > 0.98
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("base", [False, True])
+def test_every_kind_of_layer_is_folded(precision, base):
+    model = tiny_model()
+    model = model.model if base else model
+    features = {"input_features": torch.randn(3, 48, 8), "attention_mask": torch.ones(3, 48)}
+    features["attention_mask"][1, 31:] = 0
+    fast = optimize_for_inference(model, precision)
+    left = {name for name, part in fast.named_modules() if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.Linear))}
+    assert all(name.split(".")[-1] in ("down", "up") or "tag_heads" in name for name in left)
+    expected, found = (network(**features)[0][[0, 2]].float() for network in (model, fast))
+    assert (found - expected).abs().max() < {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[
+        precision
+    ] * expected.abs().max()
+
+
+def test_a_scale_of_zero_is_not_folded():
+    model = tiny_model()
+    for block in model.model.blocks:
+        block.adapters["first"].norm.weight.data[3] = 0
+    features = torch.randn(1, 40, 8)
+    assert torch.allclose(optimize_for_inference(model)(features).logits, model(features).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_one_utterance_is_the_same_alone_and_in_a_batch(model, precision):
+    processor = AutoProcessor.from_pretrained(citrinet.default_model())
+    clips = [citrinet.load_audio(clip) for clip in CLIPS[:3]]
+    fast = optimize_for_inference(model, precision)
+    alone = torch.cat([logits(fast, processor(clip, sampling_rate=16000)) for clip in clips])
+    batch = logits(fast, processor(clips, sampling_rate=16000))
+    # In int8 the activations of a batch share a scale.
+    assert (alone - batch).abs().max() < TOLERANCES[precision]
+    assert (alone.argmax(-1) == batch.argmax(-1)).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_loads_saves_and_copies(model, inputs, tmp_path, precision):
+    config = CitrinetInferenceConfig(precision)
+    fast = AutoModelForCTC.from_pretrained(citrinet.default_model(), quantization_config=config)
+    expected = logits(fast, inputs)
+    assert torch.equal(expected, logits(optimize_for_inference(model, precision), inputs))
+    for twin in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert torch.equal(expected, logits(twin, inputs))
+    fast.save_pretrained(tmp_path)
+    saved = AutoModelForCTC.from_pretrained(tmp_path, dtype=torch.float32)
+    assert not any(isinstance(module, PackedProduct) for module in saved.modules())
+    assert (logits(saved, inputs) - expected).abs().max() < TOLERANCES[precision]
+    saved.train()
+
+
+def test_the_model_itself_stays_trainable_and_the_copy_is_not(model, inputs):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fast = optimize_for_inference(model, "int8")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert any(parameter.requires_grad for parameter in model.parameters())
+    with pytest.raises(ValueError, match="cannot be trained"):
+        fast.train()
+    with pytest.raises(ValueError, match="optimised already"):
+        optimize_for_inference(fast)
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="one of float32, bfloat16, int8"):
+        CitrinetInferenceConfig("int4")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_pipeline_gives_the_same_text(precision):
+    kwargs = {"quantization_config": CitrinetInferenceConfig(precision)}
+    fast = pipeline("automatic-speech-recognition", citrinet.default_model(), model_kwargs=kwargs)
+    plain = pipeline("automatic-speech-recognition", citrinet.default_model())
+    silence = np.zeros(16000, np.float32)
+    for audio in (str(CLIPS[0]), silence):
+        found, expected = fast(audio), plain(audio)
+        assert found.keys() == expected.keys()
+        if precision == "float32":
+            assert found["text"] == expected["text"]
