@@ -23,6 +23,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet tokenizer train.jsonl --output tok    train a tokenizer
   citrinet train recipe.yaml                     train or fine-tune a model
   citrinet evaluate --model my-model test.jsonl  measure how well one model or several transcribe
+  citrinet bench --model my-model                measure how fast a model is here
   citrinet export nemo my-model model.nemo       make a NeMo checkpoint of a model
   citrinet export onnx my-model my-model-onnx    make ONNX graphs of a model
 """
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tokenizer(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_bench(commands)
     _add_export(commands)
     return parser
 
@@ -113,7 +115,17 @@ def _add_transcribe(commands: Any) -> None:
         help="read longer audio in windows of S seconds, 0 for never (default: windows of 30 s above 120 s)",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, mps, ...")
+    _add_precision(parser)
     parser.set_defaults(run=_transcribe)
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=["float32", "bfloat16", "int8"],
+        help="of matrix products; bfloat16 and int8 are faster and a little less exact (default float32)",
+    )
 
 
 def _add_info(commands: Any) -> None:
@@ -179,6 +191,7 @@ def _add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="files at a time (default 1)")
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, mps, ...")
+    _add_precision(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -218,6 +231,29 @@ def _add_export(commands: Any) -> None:
     onnx.set_defaults(run=_export_onnx)
 
 
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure how fast a model is on this machine",
+        description="Measure a model in every precision, from waveform to text, beside this machine's ceiling of "
+        "matrix products. Contestants are processes of their own and take turns; medians, least and most are printed.",
+    )
+    parser.add_argument(
+        "--model", metavar="DIR|REPO", help="a folder or a Hub repository (default: a small Mandarin one)"
+    )
+    parser.add_argument(
+        "--against", action="append", default=[], choices=["eager", "nemo", "onnxruntime"],
+        help="measure others too; may be repeated; `eager`, the model as it is, is always there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nemo-python", default=sys.executable, metavar="PATH", help="interpreter of an environment with NeMo"
+    )
+    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="default 5, after one to warm up")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture (.png, .svg)")
+    parser.set_defaults(run=_bench)
+
+
 def _convert(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
@@ -247,8 +283,11 @@ def _transcribe(options: argparse.Namespace) -> int:
 
     logging.disable_progress_bar()
     sources = [source for path in options.paths for source in _sources(path)]
+    from .optimization import inference_arguments
+
     model = options.model or default_model()
-    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=options.device)
+    arguments = inference_arguments(model, options.precision, options.device)
+    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=options.device, **arguments)
     call: dict[str, Any] = {"batch_size": options.batch_size}
     if options.timestamps:
         call["return_timestamps"] = options.timestamps
@@ -376,13 +415,29 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.output:  # before hours of work
         Path(options.output).mkdir(parents=True, exist_ok=True)
     models = options.model or [default_model()]
-    report = evaluation.evaluate(models, options.manifest, options.batch_size, options.device)
+    report = evaluation.evaluate(
+        models, options.manifest, options.batch_size, options.device, precision=options.precision
+    )
     for recording in report.failed:
         _fail(f"{recording['audio']}: {recording['error']}")
     if options.output:
         evaluation.write_report(report, options.output)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if options.json else evaluation.format_report(report))
     return 1 if report.failed else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    from .bench import bench, plot
+    from .default import default_model
+
+    logging.disable_progress_bar()
+    benchmark = bench(options.model or default_model(), options.against, options.rounds, options.nemo_python)
+    print(json.dumps(benchmark.to_dict()) if options.json else benchmark)
+    if options.plot:
+        plot(benchmark, options.plot)
+    return 0
 
 
 def _export_nemo(options: argparse.Namespace) -> int:

@@ -114,8 +114,7 @@ class CitrinetDepthwiseConv(nn.Conv1d):
     """Convolution over time, each channel for itself: (B, T, C) -> (B, T / stride, C)."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int):
-        padding = kernel_size // 2
-        super().__init__(channels, channels, kernel_size, stride, padding, groups=channels, bias=False)
+        super().__init__(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         hidden_states = hidden_states.transpose(1, 2)
@@ -124,7 +123,8 @@ class CitrinetDepthwiseConv(nn.Conv1d):
         # (B, T, C) is in memory what a channels-last image of one row is, which oneDNN convolves as it lies, several
         # times faster than a transposed sequence.
         image, weight = hidden_states[:, :, None], self.weight[:, :, None]
-        image = F.conv2d(image, weight, None, (1, self.stride[0]), (0, self.padding[0]), 1, self.groups)
+        padding = (0, self.kernel_size[0] // 2)
+        image = F.conv2d(image, weight, None, (1, self.stride[0]), padding, groups=self.groups)
         return image[:, :, 0].transpose(1, 2)
 
 

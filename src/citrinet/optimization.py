@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoConfig
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from .configuration_citrinet import CitrinetConfig
 from .modeling_citrinet import BATCH_NORM_EPS, CitrinetPreTrainedModel
 
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -85,11 +87,30 @@ def optimize_for_inference(model: CitrinetPreTrainedModel, precision: str = "flo
     return _optimize(copy.deepcopy(model).float(), CitrinetInferenceConfig(precision).precision)
 
 
+def inference_arguments(model: str, precision: str, device: str = "cpu") -> dict[str, Any]:
+    """
+    Arguments of `pipeline` for a precision: an optimised network for a Citrinet on a CPU, else weights of that type.
+
+    Args:
+        model: a folder or Hub repository, of a Citrinet or not.
+        precision: see [`CitrinetInferenceConfig`].
+        device: where it shall run.
+
+    Raises:
+        ValueError: for int8 where there is none.
+    """
+    if device == "cpu" and AutoConfig.from_pretrained(model).model_type == CitrinetConfig.model_type:
+        return {"model_kwargs": {"quantization_config": CitrinetInferenceConfig(precision)}}
+    if precision == "int8":
+        raise ValueError(f"int8 is for Citrinets on CPUs, not for {model} on {device}: choose float32 or bfloat16.")
+    return {"dtype": getattr(torch, precision)}
+
+
 def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrainedModel:
     if any(isinstance(module, PackedProduct) for module in model.modules()):
         raise ValueError("the model was optimised already: load it again, or optimise the one that it was made of.")
     model.eval().requires_grad_(False)
-    product, head = _PRODUCTS[precision], getattr(model, "ctc_head", None)
+    product, head = PRODUCTS[precision], getattr(model, "ctc_head", None)
     encoder: Any = getattr(model, model.base_model_prefix, model)
     for block in encoder.blocks:
         for conv in block.convs:
@@ -195,7 +216,7 @@ class Int8Product(PackedProduct):
         return weight.dequantize(), bias
 
 
-_PRODUCTS: dict[str, type[PackedProduct]] = {
+PRODUCTS: dict[str, type[PackedProduct]] = {
     "float32": PackedProduct,
     "bfloat16": HalfProduct,
     "int8": Int8Product,

@@ -12,6 +12,7 @@ from transformers import AutoConfig, pipeline
 
 from ..audio_citrinet import load_audio
 from ..manifest import ManifestEntry, read_manifest
+from ..optimization import inference_arguments
 from . import scoring
 from .scoring import CONVENTIONS, Edits, EntityScore, ErrorRate, Reading, TagScore
 
@@ -109,6 +110,7 @@ def evaluate(
     device: str = "cpu",
     resamples: int = 1000,
     seed: int = 0,
+    precision: str = "float32",
 ) -> Report:
     """
     Transcribe the recordings of a manifest with each model and score what comes out.
@@ -121,6 +123,7 @@ def evaluate(
         device: `cpu`, `cuda`, ...
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        precision: of the models, see [`CitrinetInferenceConfig`].
 
     Returns:
         [`Report`]. Recordings that cannot be read are left out and named in it.
@@ -133,12 +136,18 @@ def evaluate(
     entries = _read(manifest)
     for model in models:  # before the first has run for an hour
         AutoConfig.from_pretrained(model)
-    settings: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    settings: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
     runs = [transcribe(model, entries, **settings) for model in models]
     return build_report(manifest, entries, runs, settings, resamples, seed)
 
 
-def transcribe(model: str, entries: Sequence[ManifestEntry], batch_size: int = 1, device: str = "cpu") -> Run:
+def transcribe(
+    model: str,
+    entries: Sequence[ManifestEntry],
+    batch_size: int = 1,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> Run:
     """
     Run one model over the recordings of a manifest.
 
@@ -147,8 +156,10 @@ def transcribe(model: str, entries: Sequence[ManifestEntry], batch_size: int = 1
         entries: those of the manifest.
         batch_size: recordings at a time.
         device: `cpu`, `cuda`, ...
+        precision: see [`CitrinetInferenceConfig`].
     """
-    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=device)
+    arguments = inference_arguments(model, precision, device)
+    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=device, **arguments)
     run = Run(model, dict(getattr(recognizer.model.config, "tag_labels", None) or {}))
     call: dict[str, Any] = {"batch_size": batch_size}
     if recognizer.type == "seq2seq_whisper":

@@ -1,0 +1,280 @@
+"""
+Speed of a model on this machine, in every precision and beside others, from waveform to text.
+
+Each contestant lives in a process of its own, so that peak memory is its own too; they are asked in turn, round by
+round, and only one works at a time.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForCTC
+
+from .optimization import PRECISIONS, PRODUCTS
+
+CASES = {"1 x 10 s": (1, 10), "8 x 10 s": (8, 10), "1 x 60 s": (1, 60)}
+RATE = 16_000
+
+_WORKER = """
+import json, resource, sys, time
+import numpy as np
+
+{setup}
+
+noise = np.random.default_rng(0).standard_normal(16000 * 60).astype(np.float32).cumsum()
+noise = 0.3 * (noise - noise.mean()) / np.abs(noise - noise.mean()).max()
+print("answer:", flush=True)
+for line in sys.stdin:
+    count, seconds = json.loads(line)
+    audio = [noise[: seconds * 16000]] * count
+    start = time.perf_counter()
+    transcribe(audio)
+    elapsed = time.perf_counter() - start
+    print("answer:", json.dumps([elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]), flush=True)
+"""
+_OURS = """
+import torch
+from transformers import AutoModelForCTC, AutoProcessor
+import citrinet
+from citrinet.optimization import CitrinetInferenceConfig
+
+precision = {precision!r}
+config = {{"quantization_config": CitrinetInferenceConfig(precision)}} if precision else {{"dtype": torch.float32}}
+model = AutoModelForCTC.from_pretrained({model!r}, **config).eval()
+processor = AutoProcessor.from_pretrained({model!r})
+
+@torch.inference_mode()
+def transcribe(audio):
+    return processor.batch_decode(model(**processor(audio, sampling_rate=16000)).logits.argmax(-1))
+"""
+_NEMO = """
+import torch
+from nemo.collections.asr.models import ASRModel
+
+model = ASRModel.restore_from({file!r}, map_location="cpu", strict=True).eval()
+
+@torch.inference_mode()
+def transcribe(audio):
+    lengths = torch.tensor([len(samples) for samples in audio])
+    log_probs, lengths, _ = model(input_signal=torch.from_numpy(np.stack(audio)), input_signal_length=lengths)
+    return model.decoding.ctc_decoder_predictions_tensor(log_probs, decoder_lengths=lengths)
+"""
+_ONNX = """
+import citrinet
+
+model = citrinet.CitrinetOnnx({folder!r})
+
+def transcribe(audio):
+    return model(audio)
+"""
+
+
+@dataclass
+class Figures:
+    """
+    What one contestant took for one case.
+
+    Args:
+        seconds: of every round, without the first, which warms up.
+        speech: seconds of speech in the case.
+        gflop: billions of floating-point operations of the network in it.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    speech: float = 0.0
+    gflop: float = 0.0
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass
+class Benchmark:
+    """
+    What was measured.
+
+    Args:
+        model: its name.
+        threads: that PyTorch uses.
+        figures: contestant -> case -> [`Figures`].
+        memory: contestant -> peak GB of its process.
+        ceiling: precision -> GFLOP/s of a large matrix product on this machine, measured in the same rounds.
+    """
+
+    model: str
+    threads: int
+    figures: dict[str, dict[str, Figures]]
+    memory: dict[str, float]
+    ceiling: dict[str, float]
+
+    def __str__(self) -> str:
+        return "\n".join(_table(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def bench(
+    model: str,
+    against: list[str] | None = None,
+    rounds: int = 5,
+    nemo_python: str = sys.executable,
+) -> Benchmark:
+    """
+    Measure a model in every precision.
+
+    Args:
+        model: a folder or Hub repository.
+        against: what else to measure: `nemo` (of an export of the model), `onnxruntime` (of another).
+        rounds: how often each is asked, after one round to warm up.
+        nemo_python: the interpreter of an environment that has NeMo.
+
+    Raises:
+        ValueError: for another opponent, or a contestant that does not start; the message ends with its last words.
+    """
+    flops = _flops(model)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        ask = {
+            name: stack.enter_context(_worker(*code))
+            for name, code in _contestants(model, against or [], folder, nemo_python).items()
+        }
+        figures = {name: {case: Figures() for case in CASES} for name in ask}
+        memory = dict.fromkeys(ask, 0.0)
+        ceiling: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+        for turn in tqdm(range(rounds + 1), unit="round", disable=None):
+            for precision, speeds in ceiling.items():
+                speeds.append(_ceiling(precision))
+            for case, (count, seconds) in CASES.items():
+                for name, contestant in ask.items():
+                    elapsed, memory[name] = contestant(count, seconds)
+                    if turn:
+                        figures[name][case].seconds.append(elapsed)
+                    figures[name][case].speech, figures[name][case].gflop = count * seconds, count * seconds * flops
+    best = {precision: max(speeds) for precision, speeds in ceiling.items()}
+    return Benchmark(str(model), torch.get_num_threads(), figures, memory, best)
+
+
+def _contestants(model: str, against: list[str], folder: str, nemo_python: str) -> dict[str, tuple[str, str]]:
+    """Name -> interpreter and code."""
+    contestants = {"eager": (sys.executable, _OURS.format(model=model, precision=""))}
+    contestants |= {p: (sys.executable, _OURS.format(model=model, precision=p)) for p in PRECISIONS}
+    for opponent in against:
+        if opponent == "nemo":
+            from .convert import export_nemo
+
+            file = export_nemo(model, f"{folder}/model.nemo", tag_heads=False).output
+            contestants["NeMo"] = (nemo_python, _NEMO.format(file=str(file)))
+        elif opponent == "onnxruntime":
+            from .convert.hf_to_onnx import export_onnx
+
+            export_onnx(model, f"{folder}/onnx")
+            contestants["onnxruntime"] = (sys.executable, _ONNX.format(folder=f"{folder}/onnx"))
+        elif opponent != "eager":
+            raise ValueError(f"there is no opponent {opponent!r}: choose eager, nemo or onnxruntime.")
+    return contestants
+
+
+@contextmanager
+def _worker(python: str, setup: str) -> Iterator[Callable[[int, int], tuple[float, float]]]:
+    """A process that transcribes `count` clips of so many seconds when asked, and says how long that took."""
+    with tempfile.TemporaryFile("w+") as errors:
+        command = [python, "-c", _WORKER.format(setup=setup)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, bufsize=1
+        )
+        assert process.stdin is not None and process.stdout is not None
+        questions, answers = process.stdin, process.stdout
+
+        def answer() -> str:
+            for line in answers:
+                if line.startswith("answer:"):  # NeMo writes other lines too
+                    return line.removeprefix("answer:")
+            errors.seek(0)
+            raise ValueError("a contestant stopped: " + " ".join(errors.read().strip().splitlines()[-1:]))
+
+        def ask(count: int, seconds: int) -> tuple[float, float]:
+            questions.write(json.dumps([count, seconds]) + "\n")
+            elapsed, gigabytes = json.loads(answer())
+            return elapsed, gigabytes
+
+        try:
+            answer()
+            yield ask
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _flops(model: str) -> float:
+    """GFLOP of the network for a second of speech."""
+    config = AutoConfig.from_pretrained(model)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = AutoModelForCTC.from_config(config).eval()
+        seconds = 8
+        network(torch.zeros(1, seconds * RATE // config.hop_length, config.num_mel_bins))
+    return counter.get_total_flops() / seconds / 1e9
+
+
+def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
+    """GFLOP/s of one large product."""
+    product = PRODUCTS[precision](torch.randn(size, size))
+    inputs = torch.randn(rows, size, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    with torch.inference_mode():
+        product(inputs)
+        start = time.perf_counter()
+        for _ in range(5):
+            product(inputs)
+    return 5 * 2 * rows * size**2 / (time.perf_counter() - start) / 1e9
+
+
+def _table(benchmark: Benchmark) -> Iterator[str]:
+    yield f"{benchmark.model}, {benchmark.threads} threads"
+    ceiling = ", ".join(f"{name} {speed:.0f}" for name, speed in benchmark.ceiling.items())
+    yield f"ceiling of matrix products in GFLOP/s: {ceiling}"
+    yield "| | " + " | ".join(CASES) + " | peak memory |"
+    yield "|---" * (len(CASES) + 2) + "|"
+    eager = benchmark.figures["eager"]
+    for name, cases in benchmark.figures.items():
+        cells = []
+        for case, figures in cases.items():
+            speed = figures.gflop / figures.median
+            part = f", {speed / benchmark.ceiling[name]:.0%} of the ceiling" if name in benchmark.ceiling else ""
+            cells.append(
+                f"{figures.median:.2f} s ({min(figures.seconds):.2f}-{max(figures.seconds):.2f}), "
+                f"{figures.speech / figures.median:.0f}x real time, {eager[case].median / figures.median:.2f}x eager, "
+                f"{speed:.0f} GFLOP/s{part}"
+            )
+        yield f"| {name} | " + " | ".join(cells) + f" | {benchmark.memory[name]:.2f} GB |"
+
+
+def plot(benchmark: Benchmark, path: str | Path) -> None:
+    """Draw seconds of speech for each second of work, contestant by contestant."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(benchmark.figures)
+    for index, (name, cases) in enumerate(benchmark.figures.items()):
+        speeds = [figures.speech / figures.median for figures in cases.values()]
+        places = [place + index * width for place in range(len(cases))]
+        axes.bar_label(axes.bar(places, speeds, width, label=name), fmt="%.0f", fontsize=8)
+    axes.set_xticks([place + 0.4 - width / 2 for place in range(len(CASES))], list(CASES))
+    axes.set_ylabel("times real time")
+    axes.legend()
+    figure.savefig(path)
