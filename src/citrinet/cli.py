@@ -4,7 +4,6 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +283,7 @@ def _transcribe(options: argparse.Namespace) -> int:
     logging.disable_progress_bar()
     sources = [source for path in options.paths for source in _sources(path)]
     from .optimization import inference_arguments
+    from .reading import FileReader
 
     model = options.model or default_model()
     arguments = inference_arguments(model, options.precision, options.device)
@@ -294,36 +294,16 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.chunk_length is not None:
         call["chunk_length_s"] = options.chunk_length
     with tqdm(total=len(sources), unit="file", disable=None) as progress:
-        reader = _Reader(sources, recognizer.feature_extractor, progress)
+        reader = FileReader(sources, recognizer.feature_extractor, options.batch_size)
         for result in recognizer(iter(reader), **call):
-            progress.write(_line(reader.read.pop(0), result, options.json), file=sys.stdout)
+            for source, done in reader.in_order(result):
+                progress.write(_line(source, done, options.json), file=sys.stdout)
             progress.update()
+    for source, error in reader.failed:
+        _fail(f"{source}: {str(error).removeprefix(f'{source}: ')}")
+    if options.batch_size > 1:
+        print(f"{reader.padding:.1%} of the batches was padding", file=sys.stderr)
     return 1 if reader.failed else 0
-
-
-class _Reader:
-    """Reads files one by one as the pipeline asks for them; one that it cannot read is reported and passed over."""
-
-    def __init__(self, sources: list[str], feature_extractor: Any, progress: tqdm):
-        self.read: list[str] = []
-        self.failed = False
-        self._sources = sources
-        self._feature_extractor = feature_extractor
-        self._progress = progress
-
-    def __iter__(self) -> Iterator[Any]:
-        from .audio_citrinet import load_audio
-
-        for source in self._sources:
-            try:
-                samples = self._feature_extractor.check(load_audio(source, self._feature_extractor.sampling_rate))
-            except (OSError, ValueError) as error:
-                self.failed = True
-                self._progress.update()
-                _fail(f"{source}: {str(error).removeprefix(f'{source}: ')}")
-                continue
-            self.read.append(source)
-            yield samples
 
 
 def _sources(path: str) -> list[str]:
