@@ -1,12 +1,16 @@
 """Waveform to normalised log-mel features, with NeMo's arithmetic."""
 
+import itertools
+
 import numpy as np
 import torch
+from torch.nn import functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from .audio_citrinet import to_mono_float32
 
+BLOCK_FRAMES = 6000  # a minute, computed at a time
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
 FRONTENDS = ("nemo-2.5", "nemo-2.4")
@@ -154,20 +158,34 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         return samples
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
-        """(n,) -> (feature_size, T), in the steps in which NeMo rounds: the network amplifies the last bit."""
-        emphasized = torch.cat([samples[:1], samples[1:] - self.preemphasis * samples[:-1]])
-        reflect = self.frontend == "nemo-2.4" and len(samples) > self.n_fft // 2  # shorter audio cannot be reflected
+        """(n,) -> (feature_size, T), block by block, so that the memory for hours of audio is that for the result."""
+        frames = len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
+        bounds = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
+        blocks = [self._log_mel_block(self._emphasized(samples, *block)) for block in itertools.pairwise(bounds)]
+        return torch.cat(blocks, dim=1)
+
+    def _emphasized(self, samples: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """The pre-emphasised samples that the frames from `first` to `last` read, padded beyond both ends."""
+        around = self.n_fft // 2
+        start, stop = first * self.hop_length - around, (last - 1) * self.hop_length + self.n_fft - around
+        part = samples[max(start - 1, 0) : stop]
+        emphasized = torch.cat([part[:1], part[1:] - self.preemphasis * part[:-1]])[start > 0 :]
+        reflect = self.frontend == "nemo-2.4" and len(samples) > around  # shorter audio cannot be reflected
+        padding = (max(-start, 0), max(stop - len(samples), 0))
+        return F.pad(emphasized[None], padding, mode="reflect" if reflect else "constant")[0]
+
+    def _log_mel_block(self, emphasized: torch.Tensor) -> torch.Tensor:
+        """(m,) -> (feature_size, T), in the steps in which NeMo rounds: the network amplifies the last bit."""
         spectrum = torch.stft(
             emphasized,
             self.n_fft,
             self.hop_length,
             self.win_length,
             window=torch.from_numpy(self.window),
-            pad_mode="reflect" if reflect else "constant",
+            center=False,
             return_complex=True,
         )
-        frames = len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
-        magnitude = torch.view_as_real(spectrum[:, :frames]).square().sum(dim=-1).sqrt()
+        magnitude = torch.view_as_real(spectrum).square().sum(dim=-1).sqrt()
         return torch.log(torch.from_numpy(self.mel_filters).T @ magnitude.square() + LOG_GUARD)
 
 
