@@ -121,6 +121,8 @@ def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrai
             _optimize_adapter(adapter, product)
     if isinstance(head, nn.Linear):
         model.ctc_head = product(head.weight, head.bias)
+    for parameter in model.parameters():  # what is left lets go of the file, which is in memory as long as one uses it
+        parameter.data = parameter.data.clone()
     encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
     return model.bfloat16() if precision == "bfloat16" else model
 
@@ -144,7 +146,7 @@ class PackedProduct(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
         super().__init__()
-        self._pack(weight.detach().contiguous(), None if bias is None else bias.detach())
+        self._pack(weight.detach().contiguous(), None if bias is None else bias.detach().clone())
 
     def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.bias = bias
@@ -268,7 +270,7 @@ def _absorb_batch_norm(
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = (norm.bias.double() - norm.running_mean.double() * scale).float()
-    folded = product((linear.weight.double() * scale[:, None]).float(), bias)
+    folded = product(linear.weight * scale.float()[:, None], bias)
     folded.saves_bias = False
     return folded, AbsorbedBatchNorm(bias)
 
