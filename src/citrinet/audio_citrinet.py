@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 try:
     import soundfile
@@ -35,16 +34,58 @@ def load_audio(source, sampling_rate: int = 16000) -> np.ndarray:
         ValueError: when the source is not audio, is empty, or needs ffmpeg and there is none.
         OSError: when a file cannot be opened or a URL not fetched.
     """
-    if isinstance(source, (str, os.PathLike, bytes, bytearray)):
-        samples, rate = _decode(source, sampling_rate)
-    elif isinstance(source, dict):
-        samples, rate = _from_dict(source)
-    elif (torchcodec := sys.modules.get("torchcodec")) and isinstance(source, torchcodec.decoders.AudioDecoder):
-        decoded = source.get_all_samples()
-        samples, rate = decoded.data, decoded.sample_rate
-    else:
-        samples, rate = source, sampling_rate
+    samples, rate = read_audio(source, sampling_rate)
     return resample(to_mono_float32(samples), rate, sampling_rate)
+
+
+def read_audio(source, sampling_rate: int = 16000) -> tuple:
+    """
+    Read audio as it is.
+
+    Args:
+        source: What [`load_audio`] takes.
+        sampling_rate (`int`, defaults to 16000): The rate of an array that does not say its own.
+
+    Returns:
+        Samples as [`to_mono_float32`] takes them, and their rate.
+
+    Raises:
+        ValueError, OSError: as [`load_audio`] does.
+    """
+    if isinstance(source, (str, os.PathLike, bytes, bytearray)):
+        return _decode(source, sampling_rate)
+    if isinstance(source, dict):
+        return _from_dict(source)
+    if (torchcodec := sys.modules.get("torchcodec")) and isinstance(source, torchcodec.decoders.AudioDecoder):
+        decoded = source.get_all_samples()
+        return decoded.data, decoded.sample_rate
+    return source, sampling_rate
+
+
+def check_samples(waveform, at_least: int, rate: int) -> np.ndarray:
+    """
+    Samples that a front end can take, or the reason why it cannot.
+
+    Args:
+        waveform: What [`to_mono_float32`] takes.
+        at_least (`int`): Samples of one hop.
+        rate (`int`): Samples a second.
+
+    Returns:
+        `np.ndarray`: (n,) float32.
+
+    Raises:
+        ValueError: for audio shorter than one hop, or NaN or infinite samples.
+    """
+    samples = to_mono_float32(waveform)
+    if len(samples) < at_least:
+        raise ValueError(
+            f"audio has {len(samples)} samples: at least {at_least} are needed ({1000 * at_least / rate:g} ms at "
+            f"{rate} Hz)."
+        )
+    if not np.isfinite(samples).all():
+        raise ValueError("audio holds NaN or infinite samples: repair the recording or drop it.")
+    return samples
 
 
 def to_mono_float32(samples) -> np.ndarray:
@@ -95,6 +136,7 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
         raise ValueError(f"the sampling rate must be a positive whole number of Hz, got {rate!r}.")
     if rate == target_rate:
         return samples
+    import torch
     from torchaudio.functional import resample as torchaudio_resample
 
     return torchaudio_resample(torch.from_numpy(samples), int(rate), target_rate).numpy()
@@ -102,7 +144,8 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
 
 def _is_float_tensor(samples) -> bool:
     """Torch tensors go through float32, since numpy has no bfloat16; integer ones keep their type for scaling."""
-    return isinstance(samples, torch.Tensor) and samples.is_floating_point()
+    torch = sys.modules.get("torch")  # none of its tensors comes from where it was not imported
+    return torch is not None and isinstance(samples, torch.Tensor) and samples.is_floating_point()
 
 
 def _full_scale(array: np.ndarray) -> np.ndarray:
@@ -181,4 +224,4 @@ def _fetch(url: str) -> bytes:
     return response.content
 
 
-__all__ = ["load_audio", "resample", "to_mono_float32"]
+__all__ = ["check_samples", "load_audio", "read_audio", "resample", "to_mono_float32"]

@@ -275,27 +275,13 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    from transformers import pipeline
-    from transformers.utils import logging
-
-    from .default import default_model
-
-    logging.disable_progress_bar()
-    sources = [source for path in options.paths for source in _sources(path)]
-    from .optimization import inference_arguments
     from .reading import FileReader
 
-    model = options.model or default_model()
-    arguments = inference_arguments(model, options.precision, options.device)
-    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=options.device, **arguments)
-    call: dict[str, Any] = {"batch_size": options.batch_size}
-    if options.timestamps:
-        call["return_timestamps"] = options.timestamps
-    if options.chunk_length is not None:
-        call["chunk_length_s"] = options.chunk_length
+    sources = [source for path in options.paths for source in _sources(path)]
+    load, recognize = _recognizer(options)
     with tqdm(total=len(sources), unit="file", disable=None) as progress:
-        reader = FileReader(sources, recognizer.feature_extractor, options.batch_size)
-        for result in recognizer(iter(reader), **call):
+        reader = FileReader(sources, load, options.batch_size)
+        for result in recognize(iter(reader)):
             for source, done in reader.in_order(result):
                 progress.write(_line(source, done, options.json), file=sys.stdout)
             progress.update()
@@ -304,6 +290,35 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.batch_size > 1:
         print(f"{reader.padding:.1%} of the batches was padding", file=sys.stderr)
     return 1 if reader.failed else 0
+
+
+def _recognizer(options: argparse.Namespace) -> tuple[Any, Any]:
+    """What reads a file, and what makes results of the waveforms."""
+    from .default import default_model
+    from .onnx_runner import CitrinetOnnx, is_onnx_folder
+
+    model = options.model or default_model()
+    call = {"return_timestamps": options.timestamps, "chunk_length_s": options.chunk_length}
+    call = {name: value for name, value in call.items() if value is not None} | {"batch_size": options.batch_size}
+    if is_onnx_folder(model):
+        if (options.precision, options.device) != ("float32", "cpu"):
+            raise ValueError(f"{model} holds graphs for a CPU: their precision is that of `export onnx --dtype`.")
+        graphs = CitrinetOnnx(model)
+        return graphs.load, lambda waveforms: graphs.stream(waveforms, **call)
+    from transformers import pipeline
+    from transformers.utils import logging
+
+    from .audio_citrinet import load_audio
+    from .optimization import inference_arguments
+
+    logging.disable_progress_bar()
+    arguments = inference_arguments(model, options.precision, options.device)
+    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=options.device, **arguments)
+    extractor = recognizer.feature_extractor
+    return (
+        lambda source: extractor.check(load_audio(source, extractor.sampling_rate)),
+        lambda waveforms: recognizer(waveforms, **call),
+    )
 
 
 def _sources(path: str) -> list[str]:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
-from .audio_citrinet import to_mono_float32
+from .audio_citrinet import check_samples
 
 BLOCK_FRAMES = 6000  # a minute, computed at a time
 LOG_GUARD = 2.0**-24
@@ -147,15 +147,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: for audio shorter than one hop, or NaN or infinite samples.
         """
-        samples = to_mono_float32(waveform)
-        if len(samples) < self.hop_length:
-            raise ValueError(
-                f"audio has {len(samples)} samples: at least {self.hop_length} are needed "
-                f"({1000 * self.hop_length / self.sampling_rate:g} ms at {self.sampling_rate} Hz)."
-            )
-        if not np.isfinite(samples).all():
-            raise ValueError("audio holds NaN or infinite samples: repair the recording or drop it.")
-        return samples
+        return check_samples(waveform, self.hop_length, self.sampling_rate)
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
         """(n,) -> (feature_size, T), block by block, so that the memory for hours of audio is that for the result."""

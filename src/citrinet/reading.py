@@ -1,14 +1,12 @@
 """Many files for the pipeline: read ahead, batched by length, handed back in order."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
 import numpy as np
-
-from .audio_citrinet import load_audio
 
 WINDOW = 8  # batches that are sorted by length together
 
@@ -22,14 +20,14 @@ class FileReader:
 
     Args:
         sources: files or addresses.
-        feature_extractor: the pipeline's, which checks the samples.
+        load: makes a waveform (n,) of one of them, or raises OSError or ValueError.
         batch_size: the pipeline's.
     """
 
-    def __init__(self, sources: list[str], feature_extractor: Any, batch_size: int = 1):
+    def __init__(self, sources: list[str], load: Callable[[str], np.ndarray], batch_size: int = 1):
         self.failed: list[tuple[str, Exception]] = []
         self._sources = sources
-        self._feature_extractor = feature_extractor
+        self._load = load
         self._batch_size = batch_size
         self._given: deque[str] = deque()  # in the order of the files
         self._sent: deque[str] = deque()  # in the order of the pipeline
@@ -63,8 +61,7 @@ class FileReader:
 
     def _read(self, source: str) -> tuple[str, np.ndarray | Exception]:
         try:
-            samples = load_audio(source, self._feature_extractor.sampling_rate)
-            return source, self._feature_extractor.check(samples)
+            return source, self._load(source)
         except (OSError, ValueError) as error:
             return source, error
 
