@@ -193,10 +193,11 @@ def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
     assert model.config.vocab_size == len(processor.tokenizer)
 
 
-@pytest.mark.parametrize("variants", [0, 2])
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, variants):
+@pytest.mark.parametrize(("variants", "cache"), [(0, None), (2, None), (2, "features")])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, variants, cache):
     """Stopped within an epoch: order, augmentation, SpecAugment and dropout go on as if nothing had happened."""
-    data = {"variants": variants, "augmentation": {"speeds": [0.9, 1.0, 1.1], "noise_probability": 0.5}}
+    cache = cache and str(tmp_path / cache)
+    data = {"variants": variants, "cache": cache, "augmentation": {"speeds": [0.9, 1.0, 1.1], "noise_probability": 0.5}}
     training = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 3, "eval_strategy": "no"}
     training |= {"load_best_model_at_end": False}
     for name in ("whole", "parts"):

@@ -2,9 +2,11 @@
 
 import io
 import itertools
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,44 @@ def tag_labels(examples: list[Example], categories: list[str]) -> dict[str, list
     return {category: [NONE, *sorted(labels - {NONE})] for category, labels in found.items()}
 
 
+class FeatureFolder(MutableMapping[str, np.ndarray]):
+    """
+    Arrays in a folder, one file each. Processes may share it: a file appears when it is complete.
+
+    Args:
+        folder: made if it is not there.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        try:
+            return np.load(self._path(key), allow_pickle=False)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __setitem__(self, key: str, array: np.ndarray) -> None:
+        path = self._path(key)
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+            np.save(part, array)
+        Path(part.name).replace(path)
+
+    def __delitem__(self, key: str) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.stem for path in self.folder.glob("*/*.npy"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class SpeechDataset(Dataset):
     """
     Features and labels of examples, augmented.
@@ -159,8 +199,9 @@ class SpeechDataset(Dataset):
         tag_labels: category -> labels, in the order of the head's outputs.
         augmentation: what happens to the waveforms; none for validation.
         seed: of the augmentation.
-        variants: how many augmented versions of an utterance to compute and keep in memory (float16, 0.58 MB for a
-            minute and version), to be taken in turn; 0 computes a new one every time and keeps none.
+        variants: how many augmented versions of an utterance to compute and keep (float16, 0.96 MB for a minute and
+            version), to be taken in turn; 0 computes a new one every time and keeps none.
+        cache: a folder to keep them in, shared by processes and later runs; in memory if not given.
     """
 
     def __init__(
@@ -171,6 +212,7 @@ class SpeechDataset(Dataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         variants: int = 0,
+        cache: str | Path | None = None,
     ):
         self.examples = examples
         self.processor = processor
@@ -182,7 +224,7 @@ class SpeechDataset(Dataset):
             name: {label: i for i, label in enumerate(labels)} for name, labels in (tag_labels or {}).items()
         }
         self._labels = [processor.tokenizer(e.text, add_special_tokens=False)["input_ids"] for e in examples]
-        self._kept: dict[tuple[int, int], np.ndarray] = {}
+        self._kept: MutableMapping[str, np.ndarray] = {} if cache is None else FeatureFolder(cache)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -199,10 +241,19 @@ class SpeechDataset(Dataset):
     def _features(self, index: int) -> np.ndarray:
         if not self.variants:
             return self._compute(index, self.epoch)
-        key = (index, self.epoch % self.variants)
-        if key not in self._kept:
-            self._kept[key] = self._compute(*key).astype(np.float16)
-        return self._kept[key].astype(np.float32)
+        version = self.epoch % self.variants
+        key = self._key(index, version)
+        features = self._kept.get(key)
+        if features is None:
+            features = self._kept[key] = self._compute(index, version).astype(np.float16)
+        return features.astype(np.float32)
+
+    def _key(self, index: int, version: int) -> str:
+        """Stands for all that a version's features depend on, so that a folder never gives those of another recipe."""
+        audio = self.examples[index].audio
+        content = audio if isinstance(audio, bytes) else str(audio).encode()
+        settings = self.processor.feature_extractor.to_json_string(), self.augmentation, self.seed, version, index
+        return blake2b(content + repr(settings).encode(), digest_size=16).hexdigest()
 
     def _compute(self, index: int, version: int) -> np.ndarray:
         extractor = self.processor.feature_extractor

@@ -36,7 +36,8 @@ class DataRecipe:
         keep_tags: whether speaker tags stay in the target of the CTC head.
         keep_entities: whether entity markers stay in it.
         augmentation: keywords of [`Augmentation`].
-        variants: augmented versions of each utterance to keep in memory; 0 makes a new one every time.
+        variants: augmented versions of each utterance to keep; 0 makes a new one every time.
+        cache: a folder to keep them in, shared by processes and later runs; in memory if not given.
     """
 
     train: list[Source]
@@ -48,6 +49,7 @@ class DataRecipe:
     keep_entities: bool = True
     augmentation: dict[str, Any] = field(default_factory=dict)
     variants: int = 0
+    cache: str | None = None
 
 
 @dataclass

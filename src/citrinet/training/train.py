@@ -58,7 +58,13 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
     arguments = _arguments(recipe, bool(validation.examples), bool(model.config.tag_labels))
     augmentation = Augmentation(**recipe.data.augmentation)
     training_data = SpeechDataset(
-        selection.examples, processor, model.config.tag_labels, augmentation, arguments.seed, recipe.data.variants
+        selection.examples,
+        processor,
+        model.config.tag_labels,
+        augmentation,
+        arguments.seed,
+        recipe.data.variants,
+        recipe.data.cache,
     )
     validation_data = SpeechDataset(validation.examples, processor, model.config.tag_labels, variants=1)
     trainer = SpeechTrainer(
