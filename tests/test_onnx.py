@@ -311,3 +311,9 @@ def test_a_damaged_export_is_refused(exported, tmp_path):
     (tmp_path / "vocabulary.json").write_text("{")
     with pytest.raises(ValueError, match=r"vocabulary\.json is damaged"):
         CitrinetOnnx(tmp_path)
+
+
+def test_a_missing_onnxruntime_is_told(exported, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["transcribe", "--model", str(exported / "float32"), str(CLIPS[0])]) == 1
+    assert 'pip install "citrinet[onnx]"' in capsys.readouterr().err

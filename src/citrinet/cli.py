@@ -45,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         return _fail("interrupted")
-    except (OSError, ValueError) as error:  # bad input; anything else is a bug, whose traceback should be seen
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+    ) as error:  # bad input or a missing extra; all else is a bug
         return _fail(" ".join(str(error).split()))
 
 
@@ -400,12 +404,9 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
+    from . import evaluation
     from .default import default_model
 
-    try:
-        from . import evaluation
-    except ImportError as error:
-        return _fail(str(error))
     logging.disable_progress_bar()
     if options.output:  # before hours of work
         Path(options.output).mkdir(parents=True, exist_ok=True)

@@ -64,8 +64,10 @@ class CitrinetOnnx:
         self._start_sessions(threads, list(providers))
 
     def _start_sessions(self, threads: int | None, providers: list[str]) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise ImportError('ONNX graphs need onnxruntime: pip install "citrinet[onnx]"') from error
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
