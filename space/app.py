@@ -1,0 +1,254 @@
+"""The demo: Citrinet speech recognition in a browser. `python space/app.py`; settings are in README.md beside it."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+import formats
+import view
+from recognition import (
+    MAX_MB,
+    MAX_SECONDS,
+    MODELS,
+    PRECISIONS,
+    Listener,
+    Recognition,
+    Refused,
+    read,
+    recognise,
+    recognizer,
+)
+
+try:
+    import spaces  # ZeroGPU, where the machine has it
+
+    gpu = spaces.GPU
+except ImportError:
+
+    def gpu(function):
+        """Where there is no ZeroGPU, nothing is asked of it."""
+        return function
+
+
+HERE = Path(__file__).parent
+EXAMPLES = next(folder for folder in (HERE / "examples", HERE.parent / "examples") if folder.is_dir())
+KEEP_S = 300
+CHOICES = [f"{model} · {precision}" for model in MODELS for precision in PRECISIONS]
+EXAMPLES_LABEL = "Examples, synthetic speech · 合成语音示例"
+HEADING = f"""# Citrinet 语音识别
+Mandarin speech to text with entities and the speaker's tags, on a plain CPU<br>
+普通话识别，标出实体，判断说话人属性
+
+Up to {MAX_SECONDS / 60:g} min and {MAX_MB:g} MB a file. Audio is deleted after {KEEP_S // 60} minutes and only timing
+is logged<br>
+单个文件最长 {MAX_SECONDS / 60:g} 分钟、{MAX_MB:g} MB；音频在 {KEEP_S // 60} 分钟后删除，日志只记录耗时
+"""
+
+
+def run(path: str | None, choice: str) -> Iterator[float | Recognition]:
+    """Read and recognise a file, with one friendly message for whatever is wrong with it."""
+    try:
+        model, precision = choice.rsplit(" · ", 1)
+        yield from recognise(read(path), model, precision)
+    except Refused as error:
+        raise gr.Error(str(error), title="citrinet", duration=12, print_exception=False) from error
+
+
+@gpu
+def transcribe(path: str | None, choice: str = CHOICES[0], progress=gr.Progress()):
+    """
+    Transcribe one recording.
+
+    Args:
+        path: the audio file.
+        choice: model and precision.
+
+    Returns:
+        The page's HTML, and the pipeline's dictionary.
+    """
+    for step in run(path, choice):
+        if isinstance(step, Recognition):
+            yield view.page(step), json.dumps(step.result, ensure_ascii=False, indent=2)
+        elif step < 1:
+            progress(step)
+            yield view.note(f"{step:.0%}"), ""
+
+
+@gpu
+def compare(path: str | None, first: str, second: str):
+    """
+    Transcribe one recording twice.
+
+    Args:
+        path: the audio file.
+        first: model and precision.
+        second: the others.
+
+    Returns:
+        HTML of both.
+    """
+    pages: list[str] = []
+    for choice in (first, second):
+        *_, recognition = run(path, choice)
+        assert isinstance(recognition, Recognition)
+        pages.append(view.page(recognition))
+        yield pages[0], pages[1] if len(pages) > 1 else view.note("…")
+
+
+@gpu
+def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=gr.Progress()):
+    """
+    Transcribe several recordings.
+
+    Args:
+        paths: audio files.
+        choice: model and precision.
+        kind: JSON lines, SRT or TextGrid.
+
+    Returns:
+        A table of file, seconds and transcript, and the files to download.
+    """
+    if not paths:
+        raise gr.Error("Choose files first. · 请先选择文件。", title="citrinet", print_exception=False)
+    rows: list[list[Any]] = []
+    done: list[tuple[str, float, dict[str, Any]]] = []
+    for index, path in enumerate(paths):
+        name = Path(path).name
+        try:
+            for step in run(path, choice):
+                if isinstance(step, Recognition):
+                    done.append((name, step.duration, step.result))
+                    rows.append([name, round(step.duration, 1), step.result["transcript"]])
+                else:
+                    progress((index + step) / len(paths), desc=name)
+                    yield rows, None
+        except gr.Error as error:  # the others are done
+            rows.append([name, None, f"⚠ {error.message}"])
+    with tempfile.TemporaryDirectory() as folder:  # Gradio takes copies before it asks for more
+        yield rows, formats.write(done, kind, Path(folder)) if done else None
+
+
+@gpu
+def listen(piece: tuple[int, np.ndarray] | None, listener: Listener | None, choice: str):
+    """
+    Go on transcribing what a microphone hears.
+
+    Args:
+        piece: rate and samples of the last half second.
+        listener: what was heard before.
+        choice: model and precision.
+
+    Returns:
+        The listener, and the text so far.
+    """
+    if piece is None:
+        return listener, gr.skip()
+    listener = listener or Listener(*choice.rsplit(" · ", 1))
+    return listener, listener.hear(piece[1], piece[0])
+
+
+def choice_of(index: int = 0, label: str = "Model · 模型") -> gr.Dropdown:
+    """The menu of models and precisions."""
+    return gr.Dropdown(CHOICES, value=CHOICES[index], label=label, interactive=True)
+
+
+def sound() -> gr.Audio:
+    """What takes a recording or a file."""
+    return gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording · 录音")
+
+
+def build() -> gr.Blocks:
+    """The page."""
+    clips = [[str(path)] for path in sorted(EXAMPLES.glob("*.flac"))]
+    one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "network"}
+    with gr.Blocks(title="Citrinet 语音识别", delete_cache=(60, KEEP_S)) as demo:
+        gr.Markdown(HEADING)
+        with gr.Tab("Transcribe · 识别"):
+            with gr.Row():
+                with gr.Column(scale=2, min_width=300):
+                    audio = sound()
+                    with gr.Row():
+                        start = gr.Button("Transcribe · 识别", variant="primary")
+                        stop = gr.Button("Stop · 停止")
+                    choice = choice_of()
+                    examples = gr.Column()
+                with gr.Column(scale=3, min_width=300):
+                    result = gr.HTML(view.note("The transcript appears here. · 结果显示在这里。"))
+                    as_json = gr.Code(language="json", label="JSON", max_lines=16)
+            with examples:
+                gr.Examples(
+                    clips,
+                    [audio],
+                    [result, as_json],
+                    transcribe,
+                    run_on_click=True,
+                    label=EXAMPLES_LABEL,
+                    api_name="example",
+                )
+            event = gr.on(
+                [start.click, audio.upload, audio.stop_recording],
+                transcribe,
+                [audio, choice],
+                [result, as_json],
+                api_name="transcribe",
+                **one_at_a_time,
+            )
+            stop.click(None, cancels=[event])
+        with gr.Tab("Live · 实时"):
+            microphone = gr.Audio(sources=["microphone"], type="numpy", streaming=True, label="Microphone · 麦克风")
+            live_choice = choice_of()
+            text = gr.Textbox(label="Heard so far · 已识别", lines=4, buttons=["copy"])
+            listener = gr.State()
+            microphone.start_recording(lambda: (None, ""), None, [listener, text], api_visibility="private")
+            microphone.stream(
+                listen,
+                [microphone, listener, live_choice],
+                [listener, text],
+                stream_every=0.5,
+                time_limit=MAX_SECONDS,
+                concurrency_limit=8,
+                api_name="listen",
+            )
+        with gr.Tab("Several files · 多个文件"):
+            files = gr.File(file_count="multiple", type="filepath", label="Files · 文件")
+            with gr.Row():
+                files_choice = choice_of()
+                kind = gr.Radio(formats.FORMATS, value=formats.FORMATS[0], label="Format · 格式")
+            with gr.Row():
+                start_files = gr.Button("Transcribe · 识别", variant="primary")
+                stop_files = gr.Button("Stop · 停止")
+            table = gr.Dataframe(headers=["file", "s", "transcript"], interactive=False, wrap=True)
+            download = gr.File(label="Download · 下载")
+            event = start_files.click(
+                transcribe_files,
+                [files, files_choice, kind],
+                [table, download],
+                api_name="transcribe_files",
+                **one_at_a_time,
+            )
+            stop_files.click(None, cancels=[event])
+        with gr.Tab("Compare · 对比"):
+            clip = sound()
+            with gr.Row():
+                first, second = choice_of(0, "First · 一"), choice_of(-1, "Second · 二")
+            both = gr.Button("Compare · 对比", variant="primary")
+            with gr.Row():
+                left, right = gr.HTML(), gr.HTML()
+            both.click(compare, [clip, first, second], [left, right], api_name="compare", **one_at_a_time)
+    return demo.queue(max_size=64)
+
+
+def main() -> None:
+    """Serve the page."""
+    recognizer(MODELS[0], PRECISIONS[0])  # the first visitor does not wait for it
+    look = {"css_paths": HERE / "page.css", "js": (HERE / "page.js").read_text(encoding="utf-8")}
+    build().launch(**look, max_file_size=f"{MAX_MB:g}mb", theme=gr.themes.Soft())
+
+
+if __name__ == "__main__":
+    main()

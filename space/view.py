@@ -1,0 +1,119 @@
+"""A recognition as HTML: transcript with entities, tags, the picture along time, and what lies behind."""
+
+import base64
+import io
+from html import escape
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from citrinet import CitrinetFeatureExtractor
+from recognition import RATE, Recognition
+
+PICTURE_S = 60  # seconds that the picture shows at most
+PIXELS_A_SECOND = 96
+LETTER_S = 0.4
+HUES = (210, 30, 140, 280, 350, 180, 55, 250)
+
+
+def page(recognition: Recognition) -> str:
+    """All there is to see of one recording."""
+    result = recognition.result
+    said = transcript(result) or note("Nothing was recognised: was there speech? · 没有识别到语音。")
+    speed = recognition.seconds / recognition.duration
+    facts = (
+        f"{recognition.duration:.1f} s · {recognition.seconds * 1000:.0f} ms · "
+        f"real-time factor 实时率 {speed:.3f} ({1 / speed:.0f}×)"
+    )
+    return (
+        f'<div class="ct"><div class="ct-said">{said}</div>{tags(result["tags"])}{picture(recognition)}'
+        f'<div class="ct-facts">{facts}</div><details class="ct-raw"><summary>CTC</summary>{escape(result["text"])}'
+        "</details></div>"
+    )
+
+
+def note(text: str) -> str:
+    """A message in place of a result."""
+    return f'<div class="ct-note">{escape(text)}</div>'
+
+
+def transcript(result: dict[str, Any]) -> str:
+    """The transcript with its entities marked."""
+    text, done, parts = result["transcript"], 0, []
+    for entity in result["entities"]:
+        kind = entity["type"]
+        parts.append(escape(text[done : entity["start"]]))
+        parts.append(
+            f'<mark style="--hue:{hue(kind)}" data-type="{escape(kind)}">'
+            f"{escape(text[entity['start'] : entity['end']])}<small>{escape(kind)}</small></mark>"
+        )
+        done = entity["end"]
+    return "".join([*parts, escape(text[done:])])
+
+
+def hue(kind: str) -> int:
+    """A colour that a type of entity always has."""
+    return HUES[sum(kind.encode()) % len(HUES)]
+
+
+def tags(found: dict[str, dict[str, Any]]) -> str:
+    """A card for every category: what counts, its probability, and what head and text said."""
+    cards = []
+    for category, tag in found.items():
+        label, head, text = ((tag[key] or "–").removeprefix(f"{category}_") for key in ("label", "head", "text"))
+        cards.append(
+            f'<div class="ct-tag" data-tag="{escape(category)}"><small>{escape(category)}</small><b>{escape(label)}</b>'
+            f'<div class="ct-bar"><i style="width:{tag["score"]:.0%}"></i></div><small>{tag["score"]:.0%} · '
+            f"head {escape(head)} · text {escape(text)}</small></div>"
+        )
+    return f'<div class="ct-tags">{"".join(cards)}</div>' if cards else ""
+
+
+def picture(recognition: Recognition) -> str:
+    """The spectrogram with the characters where they were heard; a click plays one."""
+    samples = recognition.samples[: PICTURE_S * RATE]
+    seconds = len(samples) / RATE
+    letters = []
+    for start, end, text in pieces(recognition.result.get("chunks", []), seconds):
+        letters.append(
+            f'<button data-start="{start:.2f}" data-end="{end:.2f}" title="{start:.2f}–{end:.2f} s" '
+            f'style="left:{start / seconds:.2%};width:{(end - start) / seconds:.2%}">{escape(text)}</button>'
+        )
+    return (
+        f'<audio preload="auto" src="{_data_url(_wave(samples), "audio/wav")}"></audio>'
+        f'<div class="ct-scroll"><div class="ct-time" style="width:{seconds * PIXELS_A_SECOND:.0f}px">'
+        f'<img alt="spectrogram" src="{_data_url(_spectrogram(samples), "image/png")}">'
+        f'<div class="ct-letters">{"".join(letters)}</div></div></div>'
+    )
+
+
+def pieces(chunks: list[dict[str, Any]], seconds: float) -> list[tuple[float, float, str]]:
+    """Start, end and text of characters. CTC says where one begins; it lasts until the next, at most `LETTER_S`."""
+    starts = [chunk["timestamp"][0] for chunk in chunks] + [seconds]
+    return [
+        (start, min(max(chunk["timestamp"][1], min(after, start + LETTER_S)), seconds), chunk["text"])
+        for chunk, start, after in zip(chunks, starts, starts[1:], strict=False)
+        if start < seconds
+    ]
+
+
+def _wave(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _spectrogram(samples: np.ndarray) -> bytes:
+    """Log mel energies as a picture, low pitches below."""
+    features = CitrinetFeatureExtractor().extract(samples)  # (T, 80), each bin with mean 0 and deviation 1
+    level = np.clip((features.T[::-1] + 2) / 5, 0, 1)
+    colours = np.stack([30 + 225 * level, 20 + 190 * level**1.6, 60 + 90 * level * (1 - level)], axis=-1)
+    file = io.BytesIO()
+    Image.fromarray(colours.astype(np.uint8)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _data_url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
