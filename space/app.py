@@ -176,29 +176,16 @@ def build() -> gr.Blocks:
                         start = gr.Button("Transcribe · 识别", variant="primary")
                         stop = gr.Button("Stop · 停止")
                     choice = choice_of()
-                    examples = gr.Column()
+                    examples_column = gr.Column()
                 with gr.Column(scale=3, min_width=300):
                     result = gr.HTML(view.note("The transcript appears here. · 结果显示在这里。"))
-                    as_json = gr.Code(language="json", label="JSON", max_lines=16)
-            with examples:
-                gr.Examples(
-                    clips,
-                    [audio],
-                    [result, as_json],
-                    transcribe,
-                    run_on_click=True,
-                    label=EXAMPLES_LABEL,
-                    api_name="example",
-                )
-            event = gr.on(
-                [start.click, audio.upload, audio.stop_recording],
-                transcribe,
-                [audio, choice],
-                [result, as_json],
-                api_name="transcribe",
-                **one_at_a_time,
-            )
-            stop.click(None, cancels=[event])
+                    as_json = gr.Code(language="json", label="JSON", max_lines=16, elem_classes="ct-json")
+            with examples_column:
+                examples = gr.Examples(clips, [audio], label=EXAMPLES_LABEL)
+            work = {"fn": transcribe, "inputs": [audio, choice], "outputs": [result, as_json], **one_at_a_time}
+            event = gr.on([start.click, audio.upload, audio.stop_recording], api_name="transcribe", **work)
+            chosen = examples.load_input_event.then(api_visibility="private", **work)
+            stop.click(None, cancels=[event, chosen])
         with gr.Tab("Live · 实时"):
             microphone = gr.Audio(sources=["microphone"], type="numpy", streaming=True, label="Microphone · 麦克风")
             live_choice = choice_of()

@@ -111,6 +111,7 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
             outputs = []
             for index, window in enumerate(windows):
                 outputs.append(pipe.forward(window))
+                outputs[-1].pop("is_last")
                 yield (index + 1) / len(windows)
             result = pipe.postprocess(outputs, return_timestamps="char")
         else:
