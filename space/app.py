@@ -182,7 +182,13 @@ def build() -> gr.Blocks:
                     as_json = gr.Code(language="json", label="JSON", max_lines=16, elem_classes="ct-json")
             with examples_column:
                 examples = gr.Examples(clips, [audio], label=EXAMPLES_LABEL)
-            work = {"fn": transcribe, "inputs": [audio, choice], "outputs": [result, as_json], **one_at_a_time}
+            work = {
+                "fn": transcribe,
+                "inputs": [audio, choice],
+                "outputs": [result, as_json],
+                "show_progress_on": [result],
+                **one_at_a_time,
+            }
             event = gr.on([start.click, audio.upload, audio.stop_recording], api_name="transcribe", **work)
             chosen = examples.load_input_event.then(api_visibility="private", **work)
             stop.click(None, cancels=[event, chosen])
@@ -209,7 +215,9 @@ def build() -> gr.Blocks:
             with gr.Row():
                 start_files = gr.Button("Transcribe · 识别", variant="primary")
                 stop_files = gr.Button("Stop · 停止")
-            table = gr.Dataframe(headers=["file", "s", "transcript"], interactive=False, wrap=True)
+            table = gr.Dataframe(
+                headers=["file", "s", "transcript"], column_widths=["20%", "10%", "70%"], interactive=False, wrap=True
+            )
             download = gr.File(label="Download · 下载")
             event = start_files.click(
                 transcribe_files,

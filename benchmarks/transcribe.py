@@ -1,0 +1,106 @@
+"""
+What `citrinet transcribe` takes besides the network: starting, reading many files, and long ones.
+
+    python benchmarks/transcribe.py --model MODEL --folder CLIPS --long HOUR.flac HALF_AN_HOUR.flac
+
+For each precision, in processes of their own: seconds to import the package once PyTorch is there, to load the model
+(the second time, when the file is in memory) and to the first transcript of the first clip; how much of the speed of
+the network alone, on the same batches, the whole command keeps on a folder; seconds and peak memory of long recordings.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from citrinet.optimization import PRECISIONS
+
+START = """
+import json, sys, time
+import torch
+model, precision, clip = sys.argv[1:]
+times = [time.perf_counter()]
+import citrinet
+times.append(time.perf_counter())
+from transformers import pipeline
+from citrinet.optimization import inference_arguments
+arguments = inference_arguments(model, precision)
+pipeline("automatic-speech-recognition", model, device="cpu", **arguments)
+times.append(time.perf_counter())
+recognizer = pipeline("automatic-speech-recognition", model, device="cpu", **arguments)
+times.append(time.perf_counter())
+recognizer(clip)
+times.append(time.perf_counter())
+recognizer(clip)
+times.append(time.perf_counter())
+steps = [after - before for before, after in zip(times, times[1:])]
+print(json.dumps({"import": steps[0], "load": steps[2], "first": steps[3], "second": steps[4]}))
+"""
+FOLDER = """
+import json, sys, time
+import torch
+from transformers import pipeline
+from citrinet import load_audio
+from citrinet.optimization import inference_arguments
+from citrinet.reading import FileReader
+model, precision, *files = sys.argv[1:]
+recognizer = pipeline("automatic-speech-recognition", model, device="cpu", **inference_arguments(model, precision))
+recognizer(files[0])
+batches = []
+hook = recognizer.model.register_forward_pre_hook(lambda _, args, kwargs: batches.append(kwargs), with_kwargs=True)
+start = time.perf_counter()
+reader = FileReader(files, load_audio, 8)
+texts = [done for result in recognizer(iter(reader), batch_size=8) for done in reader.in_order(result)]
+whole = time.perf_counter() - start
+hook.remove()
+start = time.perf_counter()
+with torch.inference_mode():
+    for batch in batches:
+        recognizer.model(**batch)
+alone = time.perf_counter() - start
+seconds = sum(batch["attention_mask"].sum().item() for batch in batches) / 100
+print(json.dumps({"files": len(texts), "seconds": seconds, "whole": whole, "alone": alone, "padding": reader.padding}))
+"""
+LONG = """
+import json, resource, sys, time
+from citrinet.cli import main
+start = time.perf_counter()
+code = main(["transcribe", "--json", "--model", sys.argv[1], "--precision", sys.argv[2], sys.argv[3]])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+print(json.dumps({"code": code, "elapsed": time.perf_counter() - start, "peak": peak}))
+"""
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--long", nargs="*", default=[], metavar="FILE")
+    options = parser.parse_args()
+    clips = sorted(str(path) for path in options.folder.iterdir())
+    for precision in PRECISIONS:
+        start = run(START, options.model, precision, clips[0])
+        print(precision, "start:", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in start.items()), flush=True)
+        folder = run(FOLDER, options.model, precision, *clips)
+        kept = folder["alone"] / folder["whole"]
+        speed = folder["seconds"] / folder["whole"]
+        print(
+            f"{precision} folder: {folder['files']} files, {speed:.0f}x real time, {kept:.0%} of the network alone, "
+            f"{folder['padding']:.1%} padding",
+            flush=True,
+        )
+        for file in options.long:
+            long = run(LONG, options.model, precision, file)
+            print(f"{precision} {Path(file).name}: {long['elapsed']:.1f} s, peak {long['peak']:.2f} GB", flush=True)
+
+
+def run(script: str, *arguments: str) -> dict:
+    """What a script says in its last line."""
+    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
