@@ -14,8 +14,9 @@ from citrinet.optimization import PRECISIONS, CitrinetInferenceConfig, PackedPro
 from tiny_models import tiny_config
 
 CLIPS = sorted((Path(__file__).parent.parent / "examples").glob("*.flac"))
-# Largest difference of logits on the clips: of float32 from the order of sums, else what the format leaves.
-TOLERANCES = {"float32": 1e-3, "bfloat16": 1.5, "int8": 4.0}
+# Largest difference of logits on the clips, in parts of the largest logit: of float32 from the order of sums, else what
+# the format leaves.
+TOLERANCES = {"float32": 2e-5, "bfloat16": 0.03, "int8": 0.08}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +49,15 @@ def logits(model, inputs):
     return torch.cat([row[:length].float() for row, length in zip(output.logits, lengths.tolist(), strict=True)])
 
 
+def difference(found, expected):
+    """Largest difference, in parts of the largest value."""
+    return (found - expected).abs().max() / expected.abs().max()
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_agrees_with_the_ordinary_model(model, inputs, precision):
     expected, found = logits(model, inputs), logits(optimize_for_inference(model, precision), inputs)
-    assert (found - expected).abs().max() < TOLERANCES[precision]
+    assert difference(found, expected) < TOLERANCES[precision]
     agreement = (found.argmax(-1) == expected.argmax(-1)).float().mean()
     assert agreement == 1 if precision == "float32" else agreement > 0.98
 
@@ -65,11 +71,9 @@ def test_every_kind_of_layer_is_folded(precision, base):
     features["attention_mask"][1, 31:] = 0
     fast = optimize_for_inference(model, precision)
     left = {name for name, part in fast.named_modules() if isinstance(part, (torch.nn.BatchNorm1d, torch.nn.Linear))}
-    assert all(name.split(".")[-1] in ("down", "up") or "tag_heads" in name for name in left)
+    assert all("tag_heads" in name for name in left)
     expected, found = (network(**features)[0][[0, 2]].float() for network in (model, fast))
-    assert (found - expected).abs().max() < {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[
-        precision
-    ] * expected.abs().max()
+    assert difference(found, expected) < {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[precision]
 
 
 def test_a_scale_of_zero_is_not_folded():
@@ -83,13 +87,14 @@ def test_a_scale_of_zero_is_not_folded():
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_one_utterance_is_the_same_alone_and_in_a_batch(model, precision):
     processor = AutoProcessor.from_pretrained(citrinet.default_model())
-    clips = [citrinet.load_audio(clip) for clip in CLIPS[:3]]
+    clips = [citrinet.load_audio(clip) for clip in CLIPS]
     fast = optimize_for_inference(model, precision)
     alone = torch.cat([logits(fast, processor(clip, sampling_rate=16000)) for clip in clips])
     batch = logits(fast, processor(clips, sampling_rate=16000))
-    # In int8 the activations of a batch share a scale.
-    assert (alone - batch).abs().max() < TOLERANCES[precision]
-    assert (alone.argmax(-1) == batch.argmax(-1)).float().mean() > 0.98
+    # In int8 the activations of a batch share a scale: both are off, each in its own way.
+    sides = 2 if precision == "int8" else 1
+    assert difference(alone, batch) < sides * TOLERANCES[precision]
+    assert (alone.argmax(-1) == batch.argmax(-1)).float().mean() > 1 - sides * 0.02
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -103,7 +108,7 @@ def test_loads_saves_and_copies(model, inputs, tmp_path, precision):
     fast.save_pretrained(tmp_path)
     saved = AutoModelForCTC.from_pretrained(tmp_path, dtype=torch.float32)
     assert not any(isinstance(module, PackedProduct) for module in saved.modules())
-    assert (logits(saved, inputs) - expected).abs().max() < TOLERANCES[precision]
+    assert difference(logits(saved, inputs), expected) < TOLERANCES[precision]
     saved.train()
 
 
@@ -134,3 +139,16 @@ def test_pipeline_gives_the_same_text(precision):
         assert found.keys() == expected.keys()
         if precision == "float32":
             assert found["text"] == expected["text"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_without_onednn_the_numbers_are_the_same(model, inputs, precision, monkeypatch):
+    expected = logits(optimize_for_inference(model, precision), inputs)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert difference(logits(optimize_for_inference(model, precision), inputs), expected) < TOLERANCES[precision]
+
+
+def test_int8_without_onednn_is_refused(model, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no oneDNN"):
+        optimize_for_inference(model, "int8")

@@ -1,7 +1,7 @@
 """
 Deepen a trained network: another convolution in every block that has two or more, which at first changes nothing.
 
-    python deepen.py MODEL DEEPER MANIFEST
+    python deepen.py MODEL DEEPER MANIFEST [BLOCK...]
 
 Deep networks that start at random stay on the plateau where CTC begins; one that grows is past it. The new convolution
 is the identity after the first activation, its batch normalisation set to what it will see (measured over some
@@ -22,15 +22,17 @@ NOISE = 0.01
 
 
 @torch.no_grad()
-def main(source: str, output: str, manifest: str) -> None:
-    """Write the deeper model with the processor of the first."""
+def main(source: str, output: str, manifest: str, *blocks: str) -> None:
+    """Write the deeper model, deeper in all blocks or in some (numbers from 0), with the processor of the first."""
     model, processor = AutoModelForCTC.from_pretrained(source).eval(), AutoProcessor.from_pretrained(source)
     torch.manual_seed(0)
     seen = activations(model, processor, manifest)
+    if blocks:
+        seen = {index: seen[index] for index in map(int, blocks)}
     config = model.config
-    config.num_repeats = [repeats + (repeats > 1) for repeats in config.num_repeats]
+    config.num_repeats = [repeats + (index in seen) for index, repeats in enumerate(config.num_repeats)]
     deeper = type(model)(config)
-    weights = {moved(name): value for name, value in model.state_dict().items()}
+    weights = {moved(name, set(seen)): value for name, value in model.state_dict().items()}
     deeper.load_state_dict(weights, strict=False)
     for index, (mean, std) in seen.items():
         become_identity(deeper.base_model.blocks[index].convs[1], mean, std)
@@ -44,18 +46,16 @@ def activations(model: nn.Module, processor, manifest: str) -> dict[int, tuple[t
     for index, block in enumerate(model.base_model.blocks):
         if len(block.convs) > 1:
             keep = frames.setdefault(index, [])
-            block.convs[0].register_forward_hook(
-                lambda _, __, out, keep=keep, act=block.act: keep.append(act(out[0][0]))
-            )
+            block.convs[0].register_forward_hook(lambda _, __, out, keep=keep: keep.append(out[0][0]))
     for entry in islice(read_manifest(manifest), 200):
         model(**processor(load_audio(entry.audio), sampling_rate=16000))
     return {index: (torch.cat(kept).mean(0), torch.cat(kept).std(0)) for index, kept in frames.items()}
 
 
-def moved(name: str) -> str:
-    """Where a weight goes: convolutions after the first move up by one."""
+def moved(name: str, deeper: set[int]) -> str:
+    """Where a weight goes: in the blocks that become deeper, convolutions after the first move up by one."""
     parts = name.split(".")
-    if "convs" in parts:
+    if "convs" in parts and int(parts[parts.index("blocks") + 1]) in deeper:
         place = parts.index("convs") + 1
         parts[place] = str(int(parts[place]) + (parts[place] != "0"))
     return ".".join(parts)

@@ -109,11 +109,14 @@ def main() -> None:
     parser.add_argument("--transcripts", type=Path, required=True, help="manifest whose texts are varied")
     parser.add_argument("--not", dest="held_out", type=Path, nargs="*", default=[], help="manifests not to say again")
     parser.add_argument("--babble", type=float, default=0.33, help="share of random runs (default 0.33)")
+    parser.add_argument("--templates", type=float, default=0.5, help="share of sentences with entities (default 0.5)")
+    parser.add_argument("--catalogue", type=float, default=0.6, help="share of names of the catalogue (default 0.6)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     voices = listen(options.model, options.manifests)
     rng = random.Random(options.seed)
-    maker = SentenceMaker(rng, [text for text in _texts([options.transcripts]) if HAN.fullmatch(text)])
+    transcripts = [text for text in _texts([options.transcripts]) if HAN.fullmatch(text)]
+    maker = SentenceMaker(rng, transcripts, options.catalogue)
     held_out = set(_texts(options.held_out))
     weights = [len(voice.recordings) for voice in voices]
     (options.output / "audio").mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,8 @@ def main() -> None:
         for number in tqdm(range(options.count), unit="utterance", disable=None):
             voice = rng.choices(voices, weights)[0]
             random_runs = rng.random() < options.babble
-            pieces, sentence = voice.babble(rng) if random_runs else new_sentence(voice, maker, held_out)
+            new = (voice, maker, options.templates, held_out)
+            pieces, sentence = voice.babble(rng) if random_runs else new_sentence(*new)
             samples, name = join(pieces), f"audio/{number:05d}.flac"
             soundfile.write(options.output / name, samples, RATE)
             entry = {"audio_filepath": name, "duration": round(len(samples) / RATE, 3), "text": sentence.text}
@@ -145,10 +149,12 @@ def listen(model_name: str, manifests: list[Path]) -> list[Voice]:
     return [voice for voice in voices.values() if len(voice.recordings) >= 20]
 
 
-def new_sentence(voice: Voice, maker: SentenceMaker, held_out: set[str]) -> tuple[list[np.ndarray], Sentence]:
-    """Draw sentences until the voice can say one."""
+def new_sentence(
+    voice: Voice, maker: SentenceMaker, templates: float, held_out: set[str]
+) -> tuple[list[np.ndarray], Sentence]:
+    """Draw sentences, a share of them from templates, until the voice can say one."""
     while True:
-        sentence = maker.template() if maker.rng.random() < 0.5 else maker.varied()
+        sentence = maker.template() if maker.rng.random() < templates else maker.varied()
         if sentence.spoken not in held_out and (pieces := voice.say(sentence.spoken, maker.rng)) is not None:
             return pieces, sentence
 

@@ -129,14 +129,15 @@ class CitrinetDepthwiseConv(nn.Conv1d):
 
 
 class CitrinetSeparableConv(nn.Module):
-    """Depthwise convolution over time, pointwise product over channels, batch normalisation."""
+    """Depthwise convolution over time, pointwise product over channels, batch normalisation, activation."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, act: nn.Module):
         super().__init__()
         self.stride = stride
         self.depthwise = CitrinetDepthwiseConv(in_channels, kernel_size, stride)
         self.pointwise = nn.Linear(in_channels, out_channels, bias=False)
         self.norm = CitrinetBatchNorm(out_channels)
+        self.act = act
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
         """(B, T, C_in), (B, T) -> (B, T / stride, C_out), (B, T / stride)."""
@@ -144,11 +145,11 @@ class CitrinetSeparableConv(nn.Module):
             # The depthwise convolution is the one step that looks at other frames: what it reads of padding must be 0.
             hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
             mask = mask[:, :: self.stride]
-        return self.norm(self.pointwise(self.depthwise(hidden_states))), mask
+        return self.act(self.norm(self.pointwise(self.depthwise(hidden_states)))), mask
 
 
 class CitrinetSqueezeExcitation(nn.Module):
-    """Scale each channel by a gate computed from the channel means of the utterance."""
+    """A gate for each channel, computed from the channel means of the utterance."""
 
     def __init__(self, config: CitrinetConfig, channels: int):
         super().__init__()
@@ -157,11 +158,11 @@ class CitrinetSqueezeExcitation(nn.Module):
         self.up = nn.Linear(channels // config.se_reduction_ratio, channels, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """(B, T, C), (B, T) -> (B, T, C)."""
+        """(B, T, C), (B, T) -> (B, 1, C)."""
         context, context_mask = self._context(hidden_states, mask)
         mean = masked_mean(context, context_mask).to(hidden_states.dtype)
         gate = torch.sigmoid(self.up(F.relu(self.down(with_spare_rows(mean)))))
-        return hidden_states * gate[: mean.shape[0], None]
+        return gate[: mean.shape[0], None]
 
     def _context(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
         """The frames to average: in training a random window if the model has one, else all."""
@@ -182,12 +183,14 @@ class CitrinetBlock(GradientCheckpointingLayer):
         channels = config.hidden_sizes[layer_idx]
         repeats = config.num_repeats[layer_idx]
         self.stride = config.strides[layer_idx]
+        self.act = nn.Sequential(ACT2FN[config.hidden_act], nn.Dropout(config.dropouts[layer_idx]))
         self.convs = nn.ModuleList(
             CitrinetSeparableConv(
                 in_channels if repeat == 0 else channels,
                 channels,
                 config.kernel_sizes[layer_idx],
                 self.stride if repeat == repeats - 1 else 1,
+                nn.Identity() if repeat == repeats - 1 else self.act,
             )
             for repeat in range(repeats)
         )
@@ -196,24 +199,22 @@ class CitrinetBlock(GradientCheckpointingLayer):
         if config.residuals[layer_idx]:
             self.residual = nn.Linear(in_channels, channels, bias=False)
             self.residual_norm = CitrinetBatchNorm(channels)
-        self.act = ACT2FN[config.hidden_act]
-        self.dropout = nn.Dropout(config.dropouts[layer_idx])
         self.adapters = nn.ModuleDict({a["name"]: CitrinetAdapter(channels, a) for a in config.adapters})
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None = None):
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
         hidden_states = inputs
-        for repeat, conv in enumerate(self.convs):
-            if repeat:
-                hidden_states = self.dropout(self.act(hidden_states))
+        for conv in self.convs:
             hidden_states, mask = conv(hidden_states, mask)
-        hidden_states = self.squeeze_excitation(hidden_states, mask)
-        if self.residual is not None:
+        gate = self.squeeze_excitation(hidden_states, mask)
+        if self.residual is None:
+            hidden_states = hidden_states * gate
+        else:
             # Contiguous: a product reads every other frame by one route if their number is even and by another if it is
             # odd, and an exported program would know only the route it was made with.
             residual = self.residual(inputs[:, :: self.stride].contiguous())
-            hidden_states = hidden_states + self.residual_norm(residual)
-        hidden_states = self.dropout(self.act(hidden_states))
+            hidden_states = torch.addcmul(self.residual_norm(residual), hidden_states, gate)
+        hidden_states = self.act(hidden_states)
         for adapter in self.adapters.values():
             hidden_states = adapter(hidden_states)
         return hidden_states, mask

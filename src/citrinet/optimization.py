@@ -7,7 +7,9 @@ A checkpoint stays what it is; the faster network is made of it while it is load
 """
 
 import copy
+import ctypes
 import inspect
+import sys
 import warnings
 from typing import Any
 
@@ -113,18 +115,20 @@ def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrai
     product, head = PRODUCTS[precision], getattr(model, "ctc_head", None)
     encoder: Any = getattr(model, model.base_model_prefix, model)
     for block in encoder.blocks:
-        for conv in block.convs:
-            conv.pointwise, conv.norm = _absorb_batch_norm(conv.pointwise, conv.norm, product)
-        if block.residual is not None:
-            block.residual, block.residual_norm = _absorb_batch_norm(block.residual, block.residual_norm, product)
-        for adapter in block.adapters.values():
-            _optimize_adapter(adapter, product)
+        _optimize_block(block, product)
+        _return_free_memory()
     if isinstance(head, nn.Linear):
         model.ctc_head = product(head.weight, head.bias)
     for parameter in model.parameters():  # what is left lets go of the file, which is in memory as long as one uses it
         parameter.data = parameter.data.clone()
     encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
     return model.bfloat16() if precision == "bfloat16" else model
+
+
+def _return_free_memory() -> None:
+    """Have glibc return what lies free between matrices; else as much stays taken again as the packed ones need."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _without_padding(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -140,25 +144,40 @@ def _without_padding(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
 
 
 class PackedProduct(nn.Module):
-    """Matrix product (.., C_in) -> (.., C_out) in float32, with the matrix as oneDNN wants it in memory."""
+    """
+    Matrix product (.., C_in) -> (.., C_out) in float32, with the matrix as oneDNN wants it in memory.
 
+    Args:
+        weight: (C_out, C_in).
+        bias: (C_out,).
+        activation: what comes after it, `"none"` or `"relu"`; a `"relu"` costs nothing here.
+    """
+
+    dtype = torch.float32
     saves_bias = True  # unless a normalisation saves it
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None):
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None, activation: str = "none"):
         super().__init__()
+        self.activation, self.in_features = activation, weight.shape[1]
         self._pack(weight.detach().contiguous(), None if bias is None else bias.detach().clone())
 
     def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self.bias = bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.bias = None if bias is None else bias.to(self.dtype)
+        self.packed = weight.to(self.dtype)
+        if _packs(self.dtype):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.packed)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(.., C_in) -> (.., C_out)."""
-        return torch.ops.mkldnn._linear_pointwise(hidden_states, self.packed, self.bias, "none", [], "")
+        if self.packed.is_mkldnn:
+            return torch.ops.mkldnn._linear_pointwise(hidden_states, self.packed, self.bias, self.activation, [], "")
+        product = F.linear(hidden_states, self.packed, self.bias)
+        return product.relu_() if self.activation == "relu" else product
 
     def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weight (C_out, C_in) and bias (C_out,), in float32."""
-        return self.packed.to_dense(), self.bias
+        weight = self.packed.to_dense() if self.packed.is_mkldnn else self.packed
+        return weight.float(), None if self.bias is None else self.bias.float()
 
     def __getstate__(self):
         return {**self.__dict__, "packed": None, "bias": None, "unpacked_matrix": self.unpacked()}
@@ -182,40 +201,55 @@ class PackedProduct(nn.Module):
 
 
 class HalfProduct(PackedProduct):
-    """Matrix product in bfloat16; its matrix needs no other form."""
+    """Matrix product in bfloat16."""
 
-    def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self.packed = weight.bfloat16()
-        self.bias = None if bias is None else bias.bfloat16()
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(.., C_in) -> (.., C_out)."""
-        return F.linear(hidden_states, self.packed, self.bias)
-
-    def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weight (C_out, C_in) and bias (C_out,), in float32."""
-        return self.packed.float(), None if self.bias is None else self.bias.float()
+    dtype = torch.bfloat16
 
 
 class Int8Product(PackedProduct):
     """Matrix product in int8: the matrix quantised by output channel, the activations by tensor as they come."""
 
     def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        scale = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
-        zero = torch.zeros(len(weight), dtype=torch.long)
+        if not torch.backends.mkldnn.is_available():
+            raise ValueError("this build of PyTorch has no oneDNN, which int8 needs: choose float32.")
+        self.bias = bias
+        self.scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+        self.zero = torch.zeros(len(weight), dtype=torch.long)
         with warnings.catch_warnings():  # of the end of these tensors, in a later PyTorch than this package takes
             warnings.simplefilter("ignore", UserWarning)
-            quantized = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
-        self.packed, self.bias = torch.ops.quantized.linear_prepack(quantized, bias), None
+            quantized = torch.quantize_per_channel(weight, self.scale, self.zero, 0, torch.qint8).int_repr()
+        self.packed = torch.ops.onednn.qlinear_prepack(quantized, None)
+        # Without VNNI a CPU adds pairs of products in 16 bits: they have to fit.
+        self.levels = 255 if torch.cpu._is_vnni_supported() else 127
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(.., C_in) -> (.., C_out)."""
-        return torch.ops.quantized.linear_dynamic(hidden_states, self.packed)
+        hidden_states = hidden_states.contiguous()
+        low, high = (bound.item() for bound in torch.aminmax(hidden_states))
+        low, high = min(low, 0.0), max(high, 0.0)  # zero is exact: silence and padding stay what they are
+        scale = max((high - low) / self.levels, 1e-12)
+        zero = round(-low / scale)
+        quantized = torch.quantize_per_tensor(hidden_states, scale, zero, torch.quint8)
+        # The numbers in it as they lie in memory: `int_repr` would copy them, slowly.
+        numbers = torch.empty(0, dtype=torch.uint8).set_(quantized.untyped_storage(), 0, quantized.shape)
+        return self._multiply(numbers, scale, zero, self.bias, self.activation)
+
+    def _multiply(
+        self, quantized: torch.Tensor, scale: float, zero: int, bias: torch.Tensor | None, activation: str
+    ) -> torch.Tensor:
+        matrix, output = (self.packed, self.scale, self.zero), (1.0, 0, torch.float32)
+        return torch.ops.onednn.qlinear_pointwise(quantized, scale, zero, *matrix, bias, *output, activation, [], "")
 
     def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weight (C_out, C_in) and bias (C_out,), in float32."""
-        weight, bias = torch.ops.quantized.linear_unpack(self.packed)
-        return weight.dequantize(), bias
+        return self._multiply(torch.eye(self.in_features, dtype=torch.uint8), 1.0, 0, None, "none").T, self.bias
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there, and has this type on this CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 PRODUCTS: dict[str, type[PackedProduct]] = {
@@ -264,13 +298,29 @@ class AbsorbedLayerNorm(nn.Module):
         destination.update({f"{prefix}weight": torch.ones_like(self.shift), f"{prefix}bias": self.shift})
 
 
+def _optimize_block(block: Any, product: type[PackedProduct]) -> None:
+    relu = isinstance(block.act[0], nn.ReLU)
+    for conv in block.convs:
+        inner = relu and conv.act is block.act
+        conv.pointwise, conv.norm = _absorb_batch_norm(conv.pointwise, conv.norm, product, "relu" if inner else "none")
+        conv.act = nn.Identity() if inner else conv.act
+    if relu:
+        block.act = nn.ReLU(inplace=True)  # of a sum that nothing else reads
+    if block.residual is not None:
+        block.residual, block.residual_norm = _absorb_batch_norm(block.residual, block.residual_norm, product)
+    gate, small = block.squeeze_excitation, PackedProduct if product is Int8Product else product
+    gate.down, gate.up = small(gate.down.weight), small(gate.up.weight)
+    for adapter in block.adapters.values():
+        _optimize_adapter(adapter, product)
+
+
 def _absorb_batch_norm(
-    linear: nn.Linear, norm: nn.BatchNorm1d, product: type[PackedProduct]
+    linear: nn.Linear, norm: nn.BatchNorm1d, product: type[PackedProduct], activation: str = "none"
 ) -> tuple[PackedProduct, AbsorbedBatchNorm]:
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = (norm.bias.double() - norm.running_mean.double() * scale).float()
-    folded = product(linear.weight * scale.float()[:, None], bias)
+    folded = product(linear.weight * scale.float()[:, None], bias, activation)
     folded.saves_bias = False
     return folded, AbsorbedBatchNorm(bias)
 

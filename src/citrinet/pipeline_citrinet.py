@@ -47,6 +47,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         """Yield the features of one audio, whole or in windows of `chunk_length_s` with overlap on both sides."""
         samples, stride, extra = self._read(inputs)
         features = self.feature_extractor.extract(samples)
+        del samples  # hours of them are not needed any more while the windows are transcribed
         ratio = self._frame_ratio
         windows = cut_windows(len(features), self._seconds(1), ratio, chunk_length_s, stride_length_s)
         for index, (start, stop, left, right) in enumerate(windows):
