@@ -46,3 +46,11 @@ def test_a_contestant_that_does_not_start_says_why(short_case):
 def test_unknown_opponent():
     with pytest.raises(ValueError, match="eager, nemo or onnxruntime"):
         bench.bench(citrinet.default_model(), ["whisper"])
+
+
+def test_on_another_device(short_case):
+    contestants = bench._contestants(citrinet.default_model(), [], "", "", "cpu:0")
+    assert list(contestants) == ["eager", "float16", "bfloat16", "bfloat16, compiled"]
+    with bench._worker(*contestants["bfloat16"]) as ask:
+        seconds, _ = ask(2, 1)
+    assert seconds > 0

@@ -55,14 +55,15 @@ from transformers import AutoModelForCTC, AutoProcessor
 import citrinet
 from citrinet.optimization import CitrinetInferenceConfig
 
-precision = {precision!r}
-config = {{"quantization_config": CitrinetInferenceConfig(precision)}} if precision else {{"dtype": torch.float32}}
-model = AutoModelForCTC.from_pretrained({model!r}, **config).eval()
+device = torch.device({device!r})
+model = AutoModelForCTC.from_pretrained({model!r}, {argument}).eval().to(device)
+network = torch.compile(model, mode="reduce-overhead") if {compiled} else model  # with CUDA graphs
 processor = AutoProcessor.from_pretrained({model!r})
 
 @torch.inference_mode()
 def transcribe(audio):
-    return processor.batch_decode(model(**processor(audio, sampling_rate=16000)).logits.argmax(-1))
+    inputs = processor(audio, sampling_rate=16000).to(device)
+    return processor.batch_decode(network(**inputs).logits.argmax(-1).cpu())
 """
 _NEMO = """
 import torch
@@ -117,7 +118,7 @@ class Benchmark:
         threads: that PyTorch uses.
         figures: contestant -> case -> [`Figures`].
         memory: contestant -> peak GB of its process.
-        ceiling: precision -> GFLOP/s of a large matrix product on this machine, measured in the same rounds.
+        ceiling: precision -> GFLOP/s of a large matrix product on this CPU, measured in the same rounds.
     """
 
     model: str
@@ -139,15 +140,17 @@ def bench(
     against: list[str] | None = None,
     rounds: int = 5,
     nemo_python: str = sys.executable,
+    device: str = "cpu",
 ) -> Benchmark:
     """
-    Measure a model in every precision.
+    Measure a model in every precision; on a GPU in float32, float16, bfloat16, and compiled into CUDA graphs.
 
     Args:
         model: a folder or Hub repository.
         against: what else to measure: `nemo` (of an export of the model), `onnxruntime` (of another).
         rounds: how often each is asked; it answers twice, and the second time counts.
         nemo_python: the interpreter of an environment that has NeMo.
+        device: where the model runs; opponents run on the CPU.
 
     Raises:
         ValueError: for another opponent, or a contestant that does not start; the message ends with its last words.
@@ -157,11 +160,11 @@ def bench(
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         ask = {
             name: stack.enter_context(_worker(*code))
-            for name, code in _contestants(model, against or [], folder, nemo_python).items()
+            for name, code in _contestants(model, against or [], folder, nemo_python, device).items()
         }
         figures = {name: {case: Figures() for case in CASES} for name in ask}
         memory = dict.fromkeys(ask, 0.0)
-        ceiling: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+        ceiling: dict[str, list[float]] = {precision: [] for precision in PRECISIONS if device == "cpu"}
         for _ in tqdm(range(rounds), unit="round", disable=None):
             for precision, speeds in ceiling.items():
                 speeds.append(_ceiling(precision))
@@ -174,10 +177,20 @@ def bench(
     return Benchmark(str(model), torch.get_num_threads(), figures, memory, best)
 
 
-def _contestants(model: str, against: list[str], folder: str, nemo_python: str) -> dict[str, tuple[str, str]]:
+def _contestants(
+    model: str, against: list[str], folder: str, nemo_python: str, device: str
+) -> dict[str, tuple[str, str]]:
     """Name -> interpreter and code."""
-    contestants = {"eager": (sys.executable, _OURS.format(model=model, precision=""))}
-    contestants |= {p: (sys.executable, _OURS.format(model=model, precision=p)) for p in PRECISIONS}
+
+    def ours(argument: str, compiled: bool = False) -> tuple[str, str]:
+        return sys.executable, _OURS.format(model=model, argument=argument, device=device, compiled=compiled)
+
+    contestants = {"eager": ours("dtype=torch.float32")}
+    if device == "cpu":
+        contestants |= {p: ours(f"quantization_config=CitrinetInferenceConfig({p!r})") for p in PRECISIONS}
+    else:
+        contestants |= {name: ours(f"dtype=torch.{name}") for name in ("float16", "bfloat16")}
+        contestants["bfloat16, compiled"] = ours("dtype=torch.bfloat16", compiled=True)
     for opponent in against:
         if opponent == "nemo":
             from .convert import export_nemo
@@ -249,8 +262,9 @@ def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
 
 def _table(benchmark: Benchmark) -> Iterator[str]:
     yield f"{benchmark.model}, {benchmark.threads} threads"
-    ceiling = ", ".join(f"{name} {speed:.0f}" for name, speed in benchmark.ceiling.items())
-    yield f"ceiling of matrix products in GFLOP/s: {ceiling}"
+    if benchmark.ceiling:
+        ceiling = ", ".join(f"{name} {speed:.0f}" for name, speed in benchmark.ceiling.items())
+        yield f"ceiling of matrix products in GFLOP/s: {ceiling}"
     yield "| | " + " | ".join(CASES) + " | peak memory |"
     yield "|---" * (len(CASES) + 2) + "|"
     eager = benchmark.figures["eager"]

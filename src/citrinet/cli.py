@@ -251,7 +251,8 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         "--nemo-python", default=sys.executable, metavar="PATH", help="interpreter of an environment with NeMo"
     )
-    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="default 5, after one to warm up")
+    parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, ...")
+    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="default 5")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw a picture (.png, .svg)")
     parser.set_defaults(run=_bench)
@@ -429,7 +430,8 @@ def _bench(options: argparse.Namespace) -> int:
     from .default import default_model
 
     logging.disable_progress_bar()
-    benchmark = bench(options.model or default_model(), options.against, options.rounds, options.nemo_python)
+    model = options.model or default_model()
+    benchmark = bench(model, options.against, options.rounds, options.nemo_python, options.device)
     print(json.dumps(benchmark.to_dict()) if options.json else benchmark)
     if options.plot:
         plot(benchmark, options.plot)

@@ -83,10 +83,9 @@ class CitrinetGenerateOutput(ModelOutput):
 
 def masked_mean(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Mean over valid frames in float32: (B, T, C), (B, T) -> (B, C). No valid frame gives zero."""
-    hidden_states = hidden_states.float()
     if mask is None:
-        return hidden_states.mean(dim=1)
-    total = hidden_states.masked_fill(~mask[..., None], 0.0).sum(dim=1)
+        return hidden_states.mean(dim=1, dtype=torch.float32)
+    total = hidden_states.masked_fill(~mask[..., None], 0.0).sum(dim=1, dtype=torch.float32)
     return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 

@@ -22,7 +22,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .configuration_citrinet import CitrinetConfig
-from .modeling_citrinet import BATCH_NORM_EPS, CitrinetPreTrainedModel
+from .modeling_citrinet import BATCH_NORM_EPS, CitrinetDepthwiseConv, CitrinetPreTrainedModel
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 METHOD = "citrinet"
@@ -119,6 +119,7 @@ def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrai
         _return_free_memory()
     if isinstance(head, nn.Linear):
         model.ctc_head = product(head.weight, head.bias)
+    _keep_free_memory()
     for parameter in model.parameters():  # what is left lets go of the file, which is in memory as long as one uses it
         parameter.data = parameter.data.clone()
     encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
@@ -127,8 +128,27 @@ def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrai
 
 def _return_free_memory() -> None:
     """Have glibc return what lies free between matrices; else as much stays taken again as the packed ones need."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+    if libc := _glibc():
         libc.malloc_trim(0)
+
+
+def _keep_free_memory() -> None:
+    """
+    Have glibc keep what a network of this process frees, up to 256 MB, for its next activations.
+
+    Those of long or many recordings are so large that it returns them at once, and has them back as fresh pages.
+    """
+    if libc := _glibc():
+        libc.mallopt(_M_MMAP_THRESHOLD, 256 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "malloc_trim") else None
 
 
 def _without_padding(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -252,6 +272,34 @@ def _packs(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+class PackedDepthwiseConv(nn.Module):
+    """Convolution over time, each channel for itself, with weights as oneDNN wants them: (B, T, C) -> (B, T', C)."""
+
+    def __init__(self, conv: CitrinetDepthwiseConv, dtype: torch.dtype):
+        super().__init__()
+        self.weight = conv.weight
+        self.groups, self.dtype = conv.groups, dtype
+        self.shape = ([0, conv.kernel_size[0] // 2], [1, conv.stride[0]], [1, 1], conv.groups)
+        self._pack()
+
+    def _pack(self) -> None:
+        image, weight = [1, self.groups, 1, 500], self.weight.detach().to(self.dtype)[:, :, None]
+        self.packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, image)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) -> (B, T', C)."""
+        image = hidden_states.transpose(1, 2)[:, :, None]  # see CitrinetDepthwiseConv
+        image = torch.ops.mkldnn._convolution_pointwise(image, self.packed, None, *self.shape, "none", [], "")
+        return image[:, :, 0].transpose(1, 2)
+
+    def __getstate__(self):
+        return {**self.__dict__, "packed": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._pack()
+
+
 PRODUCTS: dict[str, type[PackedProduct]] = {
     "float32": PackedProduct,
     "bfloat16": HalfProduct,
@@ -304,6 +352,8 @@ def _optimize_block(block: Any, product: type[PackedProduct]) -> None:
         inner = relu and conv.act is block.act
         conv.pointwise, conv.norm = _absorb_batch_norm(conv.pointwise, conv.norm, product, "relu" if inner else "none")
         conv.act = nn.Identity() if inner else conv.act
+        if _packs(product.dtype):
+            conv.depthwise = PackedDepthwiseConv(conv.depthwise, product.dtype)
     if relu:
         block.act = nn.ReLU(inplace=True)  # of a sum that nothing else reads
     if block.residual is not None:
