@@ -251,7 +251,8 @@ class Int8Product(PackedProduct):
         zero = round(-low / scale)
         quantized = torch.quantize_per_tensor(hidden_states, scale, zero, torch.quint8)
         # The numbers in it as they lie in memory: `int_repr` would copy them, slowly.
-        numbers = torch.empty(0, dtype=torch.uint8).set_(quantized.untyped_storage(), 0, quantized.shape)
+        storage, shape, stride = quantized.untyped_storage(), quantized.shape, quantized.stride()
+        numbers = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape, stride)
         return self._multiply(numbers, scale, zero, self.bias, self.activation)
 
     def _multiply(
