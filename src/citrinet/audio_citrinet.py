@@ -175,7 +175,7 @@ def _decode(source, sampling_rate: int) -> tuple[np.ndarray, int]:
     if soundfile is not None:
         try:
             samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-            return samples.mean(axis=1), rate
+            return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1), rate
         except soundfile.LibsndfileError:
             pass
     return _decode_with_ffmpeg(content, name, sampling_rate), sampling_rate

@@ -153,8 +153,10 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         """(n,) -> (feature_size, T), block by block, so that the memory for hours of audio is that for the result."""
         frames = len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
         bounds = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
-        blocks = [self._log_mel_block(self._emphasized(samples, *block)) for block in itertools.pairwise(bounds)]
-        return torch.cat(blocks, dim=1)
+        log_mel = torch.empty(self.feature_size, frames)
+        for first, last in itertools.pairwise(bounds):
+            log_mel[:, first:last] = self._log_mel_block(self._emphasized(samples, first, last))
+        return log_mel
 
     def _emphasized(self, samples: torch.Tensor, first: int, last: int) -> torch.Tensor:
         """The pre-emphasised samples that the frames from `first` to `last` read, padded beyond both ends."""
@@ -182,11 +184,11 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _normalize(log_mel: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and (unbiased) deviation 1 over time; a single frame, which has no deviation, becomes zero."""
+    """Mean 0 and (unbiased) deviation 1 over time, in place; a single frame, which has no deviation, becomes 0."""
     frames = log_mel.shape[1]
-    centered = log_mel - log_mel.sum(dim=1, keepdim=True) / frames
+    centered = log_mel.sub_(log_mel.sum(dim=1, keepdim=True) / frames)
     deviation = (centered.square().sum(dim=1, keepdim=True) / max(frames - 1, 1)).sqrt()
-    return centered / (deviation + STD_GUARD)
+    return centered.div_(deviation + STD_GUARD)
 
 
 def _as_list(raw_speech) -> list:
