@@ -5,8 +5,8 @@ Every exported form of a model on the recordings of a manifest: size, speed, and
 
 Recordings are read one by one, from waveform to text, by all forms in turn, round by round. Agreement is the share of
 frames whose most probable token is PyTorch's, on PyTorch's features; changed characters are edits of PyTorch's text for
-each character of it; the error rate is that of the manifest's texts. onnx-asr and sherpa-onnx read the float32 folder
-with their own front ends.
+each character of it, markers aside; the error rate is that of the manifest's texts. onnx-asr and sherpa-onnx read the
+float32 folder with their own front ends.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
         forms, sizes = exported(options.model, folder)
         texts, seconds = measure(forms, audio, options.rounds)
         agreement = frame_agreement(options.model, folder, audio)
-    said = [plain(entry.text or "") for entry in entries]
+    said, pytorch_text = [plain(entry.text or "") for entry in entries], [plain(text) for text in texts["PyTorch"]]
     pytorch, fp32 = statistics.median(seconds["PyTorch"]), statistics.median(seconds["onnxruntime float32"])
     print(f"{len(audio)} recordings, {sum(map(len, audio)) / RATE:.0f} s, {torch.get_num_threads()} threads\n")
     print("| form | MB | against PyTorch | against onnxruntime float32 | agreement | changed characters | CER |")
@@ -58,8 +58,8 @@ def main() -> None:
     for form in forms:
         median = statistics.median(seconds[form])
         share = f"{agreement[form]:.2%}" if form in agreement else ""
-        changed = jiwer.cer(texts["PyTorch"], texts[form])
-        error = jiwer.cer(said, [plain(text) for text in texts[form]])
+        written = [plain(text) for text in texts[form]]
+        changed, error = jiwer.cer(pytorch_text, written), jiwer.cer(said, written)
         speed = f"{pytorch / median:.2f}x | {fp32 / median:.2f}x"
         print(f"| {form} | {sizes.get(form, 0):.1f} | {speed} | {share} | {changed:.2%} | {error:.2%} |")
     print(f"\nmodel.nemo: {sizes['nemo']:.1f} MB")
