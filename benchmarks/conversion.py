@@ -22,7 +22,7 @@ import json, resource, sys, tempfile, time
 start = time.perf_counter()
 {work}
 seconds = time.perf_counter() - start
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9]))
 """
 OURS = MEASURE.format(
     imports="from citrinet.convert import convert_nemo",

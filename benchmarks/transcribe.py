@@ -67,7 +67,7 @@ import json, resource, sys, time
 from citrinet.cli import main
 start = time.perf_counter()
 code = main(["transcribe", "--json", "--model", sys.argv[1], "--precision", sys.argv[2], sys.argv[3]])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 print(json.dumps({"code": code, "elapsed": time.perf_counter() - start, "peak": peak}))
 """
 

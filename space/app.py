@@ -123,7 +123,8 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
             for step in run(path, choice):
                 if isinstance(step, Recognition):
                     done.append((name, step.duration, step.result))
-                    rows.append([name, round(step.duration, 1), step.result["transcript"]])
+                    said = step.result["transcript"] if step.is_speech else f"⚠ {view.NO_SPEECH}"
+                    rows.append([name, round(step.duration, 1), said])
                 else:
                     progress((index + step) / len(paths), desc=name)
                     yield rows, None

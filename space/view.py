@@ -15,20 +15,23 @@ from recognition import RATE, Recognition
 PICTURE_S = 60  # seconds that the picture shows at most
 PIXELS_A_SECOND = 96
 LETTER_S = 0.4
+NO_SPEECH = "No speech was recognised: too much noise, or another language? · 没有识别到语音。"
 HUES = (210, 30, 140, 280, 350, 180, 55, 250)
 
 
 def page(recognition: Recognition) -> str:
     """All there is to see of one recording."""
-    result = recognition.result
-    said = transcript(result) or note("Nothing was recognised: was there speech? · 没有识别到语音。")
+    result, chunks = recognition.result, recognition.result.get("chunks", [])
+    said, labels = transcript(result), tags(result["tags"])
+    if not recognition.is_speech:
+        said, labels, chunks = note(NO_SPEECH), "", []
     speed = recognition.seconds / recognition.duration
     facts = (
         f"{recognition.duration:.1f} s · {recognition.seconds * 1000:.0f} ms · "
         f"real-time factor 实时率 {speed:.3f} ({1 / speed:.0f}×)"
     )
     return (
-        f'<div class="ct"><div class="ct-said">{said}</div>{tags(result["tags"])}{picture(recognition)}'
+        f'<div class="ct"><div class="ct-said">{said}</div>{labels}{picture(recognition.samples, chunks)}'
         f'<div class="ct-facts">{facts}</div><details class="ct-raw"><summary>CTC</summary>{escape(result["text"])}'
         "</details></div>"
     )
@@ -71,12 +74,12 @@ def tags(found: dict[str, dict[str, Any]]) -> str:
     return f'<div class="ct-tags">{"".join(cards)}</div>' if cards else ""
 
 
-def picture(recognition: Recognition) -> str:
-    """The spectrogram with the characters where they were heard; a click plays one."""
-    samples = recognition.samples[: PICTURE_S * RATE]
+def picture(samples: np.ndarray, chunks: list[dict[str, Any]]) -> str:
+    """The spectrogram of samples (n,) with the characters where they were heard; a click plays one."""
+    samples = samples[: PICTURE_S * RATE]
     seconds = len(samples) / RATE
     letters = []
-    for start, end, text in pieces(recognition.result.get("chunks", []), seconds):
+    for start, end, text in pieces(chunks, seconds):
         letters.append(
             f'<button data-start="{start:.2f}" data-end="{end:.2f}" title="{start:.2f}–{end:.2f} s" '
             f'style="left:{start / seconds:.2%};width:{(end - start) / seconds:.2%}">{escape(text)}</button>'

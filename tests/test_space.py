@@ -60,7 +60,7 @@ def test_files_for_other_programs(tmp_path):
 
 def test_page_marks_entities_and_escapes():
     samples = np.random.default_rng(0).standard_normal(64000).astype(np.float32)
-    page = view.page(recognition.Recognition(RESULT, samples, 0.1))
+    page = view.page(recognition.Recognition(RESULT, samples, 0.1, is_speech=True))
     assert 'data-type="SONG_NAME">&lt;吻<small>' in page and "<吻" not in page
     assert "75%" in page and "&lt;14" in page
     starts = [float(start) for start in re.findall(r'data-start="([\d.]+)"', page)]
@@ -109,6 +109,17 @@ def test_windows_report_progress_and_give_the_pipelines_result():
     assert parts == pytest.approx([(i + 1) / len(parts) for i in range(len(parts))]) and len(parts) > 4
     expected = pipeline("automatic-speech-recognition", citrinet.default_model())(samples, return_timestamps="char")
     assert heard.result == expected
+
+
+@pytest.mark.parametrize("colour", [0, 1])
+def test_noise_is_not_taken_for_speech(colour):
+    noise = np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32)
+    noise = np.cumsum(noise) if colour else noise
+    noise /= 2 * np.abs(noise).max()
+    *_, heard = recognition.recognise(noise, "citrinet", "float32")
+    page = view.page(heard)
+    assert heard.result["transcript"] and view.NO_SPEECH in page and "ct-tag" not in page and "data-start" not in page
+    assert not recognition.Listener("citrinet", "float32").hear(noise, 16000)
 
 
 def test_a_listener_keeps_what_it_heard_and_lets_go_of_the_sound():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .feature_extraction_citrinet import CitrinetFeatureExtractor
     from .modeling_citrinet import CitrinetForCTC, CitrinetModel
     from .onnx_runner import CitrinetOnnx
+    from .optimization import CitrinetInferenceConfig, optimize_for_inference
     from .pipeline_citrinet import CitrinetPipeline
     from .processing_citrinet import CitrinetProcessor
     from .tokenization_citrinet import CitrinetTokenizer
@@ -32,6 +33,7 @@ _MODULES = {
     "CitrinetConfig": "configuration_citrinet",
     "CitrinetFeatureExtractor": "feature_extraction_citrinet",
     "CitrinetForCTC": "modeling_citrinet",
+    "CitrinetInferenceConfig": "optimization",
     "CitrinetModel": "modeling_citrinet",
     "CitrinetOnnx": "onnx_runner",
     "CitrinetPipeline": "pipeline_citrinet",
@@ -39,6 +41,7 @@ _MODULES = {
     "CitrinetTokenizer": "tokenization_citrinet",
     "Transcript": "transcript_citrinet",
     "load_audio": "audio_citrinet",
+    "optimize_for_inference": "optimization",
     "parse_transcript": "transcript_citrinet",
 }
 
@@ -81,6 +84,7 @@ __all__ = [
     "CitrinetConfig",
     "CitrinetFeatureExtractor",
     "CitrinetForCTC",
+    "CitrinetInferenceConfig",
     "CitrinetModel",
     "CitrinetOnnx",
     "CitrinetPipeline",
@@ -89,5 +93,6 @@ __all__ = [
     "Transcript",
     "default_model",
     "load_audio",
+    "optimize_for_inference",
     "parse_transcript",
 ]

@@ -2,14 +2,26 @@
 
 from collections import defaultdict
 from functools import cached_property
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 from transformers import AutomaticSpeechRecognitionPipeline, BatchFeature
 
 from .audio_citrinet import load_audio
 from .result_citrinet import ResultReader, cut_windows
+
+
+class _Stream(IterableDataset):
+    """What a generator gives, once."""
+
+    def __init__(self, generator: GeneratorType):
+        self.generator = generator
+
+    def __iter__(self) -> GeneratorType:
+        return self.generator
 
 
 class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
@@ -43,11 +55,15 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     feature_extractor: Any  # the base class allows for none
     tokenizer: Any
 
+    def __call__(self, inputs, **kwargs):
+        """As the stock pipeline, one audio or many; but of a generator's, which it may hold to the end, keep none."""
+        return super().__call__(_Stream(inputs) if isinstance(inputs, GeneratorType) else inputs, **kwargs)
+
     def preprocess(self, inputs, chunk_length_s=None, stride_length_s=None):
         """Yield the features of one audio, whole or in windows of `chunk_length_s` with overlap on both sides."""
         samples, stride, extra = self._read(inputs)
         features = self.feature_extractor.extract(samples)
-        del samples  # hours of them are not needed any more while the windows are transcribed
+        del samples, inputs  # hours of them are not needed any more while the windows are transcribed
         ratio = self._frame_ratio
         windows = cut_windows(len(features), self._seconds(1), ratio, chunk_length_s, stride_length_s)
         for index, (start, stop, left, right) in enumerate(windows):

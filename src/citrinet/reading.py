@@ -43,9 +43,11 @@ class FileReader:
             while ahead:
                 read = [ahead.popleft().result() for _ in range(min(window, len(ahead)))]
                 ahead.extend(pool.submit(self._read, source) for source in islice(sources, window))
-                for source, samples in self._by_length(read):
-                    self._sent.append(source)
-                    yield samples
+                good = deque(self._by_length(read))
+                read.clear()
+                while good:
+                    self._sent.append(good[0][0])
+                    yield good.popleft()[1]  # which nothing here holds while it is transcribed
 
     def in_order(self, result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Take the pipeline's next result; give the files, with their results, whose turn has come."""
