@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zlib
 from html import escape
 from typing import Any
 
@@ -16,7 +17,6 @@ PICTURE_S = 60  # seconds that the picture shows at most
 PIXELS_A_SECOND = 96
 LETTER_S = 0.4
 NO_SPEECH = "No speech was recognised: too much noise, or another language? · 没有识别到语音。"
-HUES = (210, 30, 140, 280, 350, 180, 55, 250)
 
 
 def page(recognition: Recognition) -> str:
@@ -57,8 +57,8 @@ def transcript(result: dict[str, Any]) -> str:
 
 
 def hue(kind: str) -> int:
-    """A colour that a type of entity always has."""
-    return HUES[sum(kind.encode()) % len(HUES)]
+    """A colour that a type of entity always has, one of nine."""
+    return zlib.crc32(kind.encode()) % 9 * 40
 
 
 def tags(found: dict[str, dict[str, Any]]) -> str:
