@@ -1,11 +1,12 @@
 """
 Other ways to run the network on a CPU, beside those that `CitrinetInferenceConfig` takes.
 
-    python benchmarks/backends.py MODEL
+    python benchmarks/backends.py MODEL [--without compiled]
 
 The network alone, on noise, in turn and round by round: as it is; compiled by `torch.compile` with frozen weights, in
 float32 and bfloat16 (needs a C++ compiler); torch's dynamic quantization of linear layers; torchao's (needs torchao),
-as it is and compiled; and the three precisions of this package. Medians, and seconds to the first output.
+as it is and compiled; and the three precisions of this package. Medians, and seconds to the first output, which are
+many minutes for a compiled network of full size.
 """
 
 import argparse
@@ -30,13 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without", default="\n", metavar="TEXT", help="leave out backends whose name holds it")
     options = parser.parse_args()
     torch._inductor.config.freezing = True
     torch._inductor.config.cpp.weight_prepack = False  # with it, inductor 2.13 mistakes the layout of a convolution
     first: dict[str, float] = {}
     seconds: dict[tuple[str, str], list[float]] = {}
     with torch.inference_mode(False), torch.no_grad():
-        networks = backends(options.model)
+        networks = {name: net for name, net in backends(options.model).items() if options.without not in name}
         for case, shape in CASES.items():
             features = torch.randn(*shape, 80)
             for turn in range(options.rounds + 1):

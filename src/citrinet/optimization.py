@@ -134,13 +134,13 @@ def _return_free_memory() -> None:
 
 def _keep_free_memory() -> None:
     """
-    Have glibc keep what a network of this process frees, up to 128 MB, for its next activations.
+    Have glibc keep what a network of this process frees, up to 256 MB, for its next activations.
 
     Those of long or many recordings are so large that it returns them at once, and has them back as fresh pages.
     """
     if libc := _glibc():
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
