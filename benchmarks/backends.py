@@ -31,14 +31,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--without", default="\n", metavar="TEXT", help="leave out backends whose name holds it")
+    parser.add_argument("--without", metavar="TEXT", help="leave out backends whose name holds it")
     options = parser.parse_args()
     torch._inductor.config.freezing = True
-    torch._inductor.config.cpp.weight_prepack = False  # with it, inductor 2.13 mistakes the layout of a convolution
+    torch._inductor.config.cpp.weight_prepack = False  # with it, inductor mistakes the layout of a convolution
     first: dict[str, float] = {}
     seconds: dict[tuple[str, str], list[float]] = {}
     with torch.inference_mode(False), torch.no_grad():
-        networks = {name: net for name, net in backends(options.model).items() if options.without not in name}
+        networks = backends(options.model)
+        if options.without:
+            networks = {name: network for name, network in networks.items() if options.without not in name}
         for case, shape in CASES.items():
             features = torch.randn(*shape, 80)
             for turn in range(options.rounds + 1):

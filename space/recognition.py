@@ -158,7 +158,7 @@ class Listener:
             return self.settled
         *_, heard = recognise(self.samples, self.model, self.precision)
         assert isinstance(heard, Recognition)
-        text = self.settled + heard.result["transcript"] * heard.is_speech
+        text = self.settled + (heard.result["transcript"] if heard.is_speech else "")
         if heard.duration > self.WINDOW:
             self._settle(heard)
         return text
