@@ -1,8 +1,9 @@
 """
 Speed of a model on this machine, in every precision and beside others, from waveform to text.
 
-Each contestant lives in a process of its own, so that peak memory is its own too; they are asked in turn, round by
-round, and only one works at a time.
+For every case each contestant lives in a process of its own: peak memory is its own, and what an earlier case left
+behind (an allocator keeps more of what it frees after it has seen large blocks) changes no later one. They are asked in
+turn, round by round, and only one works at a time.
 """
 
 import json
@@ -117,7 +118,7 @@ class Benchmark:
         model: its name.
         threads: that PyTorch uses.
         figures: contestant -> case -> [`Figures`].
-        memory: contestant -> peak GB of its process.
+        memory: contestant -> peak GB of its largest process.
         ceiling: precision -> GFLOP/s of a large matrix product on this CPU, measured in the same rounds.
     """
 
@@ -158,21 +159,24 @@ def bench(
     flops = _flops(model)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        ask = {
-            name: stack.enter_context(_worker(*code))
-            for name, code in _contestants(model, against or [], folder, nemo_python, device).items()
-        }
-        figures = {name: {case: Figures() for case in CASES} for name in ask}
-        memory = dict.fromkeys(ask, 0.0)
+        contestants = _contestants(model, against or [], folder, nemo_python, device)
+        figures: dict[str, dict[str, Figures]] = {name: {} for name in contestants}
+        memory = dict.fromkeys(contestants, 0.0)
         ceiling: dict[str, list[float]] = {precision: [] for precision in PRECISIONS if device == "cpu"}
-        for _ in tqdm(range(rounds), unit="round", disable=None):
-            for precision, speeds in ceiling.items():
-                speeds.append(_ceiling(precision))
-            for case, (count, seconds) in CASES.items():
-                for name, contestant in ask.items():
-                    elapsed, memory[name] = contestant(count, seconds)
-                    figures[name][case].seconds.append(elapsed)
-                    figures[name][case].speech, figures[name][case].gflop = count * seconds, count * seconds * flops
+        progress = stack.enter_context(tqdm(total=len(CASES) * rounds, unit="round", disable=None))
+        for case, (count, seconds) in CASES.items():
+            for name in contestants:
+                figures[name][case] = Figures(speech=count * seconds, gflop=count * seconds * flops)
+            with ExitStack() as processes:
+                ask = {name: processes.enter_context(_worker(*code)) for name, code in contestants.items()}
+                for _ in range(rounds):
+                    for precision, speeds in ceiling.items():
+                        speeds.append(_ceiling(precision))
+                    for name, contestant in ask.items():
+                        elapsed, peak = contestant(count, seconds)
+                        figures[name][case].seconds.append(elapsed)
+                        memory[name] = max(memory[name], peak)
+                    progress.update()
     best = {precision: max(speeds) for precision, speeds in ceiling.items()}
     return Benchmark(str(model), torch.get_num_threads(), figures, memory, best)
 
