@@ -179,8 +179,9 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             center=False,
             return_complex=True,
         )
-        magnitude = torch.view_as_real(spectrum).square().sum(dim=-1).sqrt()
-        return torch.log(torch.from_numpy(self.mel_filters).T @ magnitude.square() + LOG_GUARD)
+        real, imaginary = torch.view_as_real(spectrum).square_().unbind(dim=-1)
+        power = (real + imaginary).sqrt_().square_()
+        return torch.log_((torch.from_numpy(self.mel_filters).T @ power).add_(LOG_GUARD))
 
 
 def _normalize(log_mel: torch.Tensor) -> torch.Tensor:
