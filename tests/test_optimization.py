@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
 import citrinet
+from citrinet import optimization
 from citrinet.optimization import PRECISIONS, CitrinetInferenceConfig, PackedProduct, optimize_for_inference
 from tiny_models import tiny_config
 
@@ -121,6 +123,32 @@ def test_the_model_itself_stays_trainable_and_the_copy_is_not(model, inputs):
         fast.train()
     with pytest.raises(ValueError, match="optimised already"):
         optimize_for_inference(fast)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of a process")
+def test_folded_weights_leave_the_memory_and_no_other_model(tmp_path, monkeypatch):
+    tiny_model(hidden_sizes=[1024] * 4).save_pretrained(tmp_path)
+    file = str(tmp_path / "model.safetensors")
+    other = AutoModelForCTC.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        changed = [weight.add_(1).clone() for weight in other.parameters()]
+    assert in_memory(file)[0] > 0.9 * Path(file).stat().st_size
+    resident = []
+    monkeypatch.setattr(optimization, "_keep_free_memory", lambda: resident.extend(in_memory(file)))
+    AutoModelForCTC.from_pretrained(tmp_path, quantization_config=CitrinetInferenceConfig("float32"))
+    assert len(resident) == 2
+    assert min(resident) < 0.2 * Path(file).stat().st_size
+    assert all(torch.equal(weight, before) for weight, before in zip(other.parameters(), changed, strict=True))
+
+
+def in_memory(file):
+    """Bytes of a file that are in the memory of this process, for every time it is mapped."""
+    found, wanted = [], False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        wanted = line.endswith(file) or (wanted and not line.startswith("VmFlags"))
+        if wanted and line.startswith("Rss:"):
+            found.append(1024 * int(line.split()[1]))
+    return found
 
 
 def test_unknown_precision_is_refused():

@@ -9,8 +9,11 @@ A checkpoint stays what it is; the faster network is made of it while it is load
 import copy
 import ctypes
 import inspect
+import mmap
 import sys
 import warnings
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,8 +60,11 @@ class CitrinetInferenceQuantizer(HfQuantizer):
         """Weights are loaded as float32, so that folding rounds once."""
         return torch.float32
 
+    def _process_model_before_weight_loading(self, model, checkpoint_files=None, **kwargs):
+        self._files = checkpoint_files or []
+
     def _process_model_after_weight_loading(self, model, **kwargs):
-        _optimize(model, self.quantization_config.precision)
+        _optimize(model, self.quantization_config.precision, _mappings(self._files))
         self.remove_quantization_config(model)
         return model
 
@@ -108,14 +114,19 @@ def inference_arguments(model: str, precision: str, device: str = "cpu") -> dict
     return {"dtype": getattr(torch, precision)}
 
 
-def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrainedModel:
+def _optimize(
+    model: CitrinetPreTrainedModel, precision: str, mappings: Iterable[range] = ()
+) -> CitrinetPreTrainedModel:
     if any(isinstance(module, PackedProduct) for module in model.modules()):
         raise ValueError("the model was optimised already: load it again, or optimise the one that it was made of.")
     model.eval().requires_grad_(False)
     product, head = PRODUCTS[precision], getattr(model, "ctc_head", None)
     encoder: Any = getattr(model, model.base_model_prefix, model)
     for block in encoder.blocks:
+        weights = list(block.parameters())
         _optimize_block(block, product)
+        _drop_pages(weights, mappings)
+        weights.clear()
         _return_free_memory()
     if isinstance(head, nn.Linear):
         model.ctc_head = product(head.weight, head.bias)
@@ -126,10 +137,37 @@ def _optimize(model: CitrinetPreTrainedModel, precision: str) -> CitrinetPreTrai
     return model.bfloat16() if precision == "bfloat16" else model
 
 
+def _drop_pages(weights: list[nn.Parameter], mappings: Iterable[range]) -> None:
+    """
+    Have weights that were read for the last time leave the memory, where it only mirrors their file.
+
+    They would stay, beside the packed ones, as long as anything uses the file. Only whole pages of a weight go, so that
+    what is next to it stays.
+    """
+    libc = _glibc()
+    if libc is None:
+        return
+    for weight in weights:
+        start, stop = weight.data_ptr(), weight.data_ptr() + weight.nbytes
+        first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < end and any(start in mapping and stop - 1 in mapping for mapping in mappings):
+            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+
+
 def _return_free_memory() -> None:
     """Have glibc return what lies free between matrices; else as much stays taken again as the packed ones need."""
     if libc := _glibc():
         libc.malloc_trim(0)
+
+
+def _mappings(files: Iterable[str]) -> list[range]:
+    """Addresses at which Linux mirrors files of weights in the memory of this process."""
+    if sys.platform != "linux":
+        return []
+    paths = {str(Path(file).resolve()) for file in files}
+    lines = (line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines())
+    places = (line[0].split("-") for line in lines if len(line) == 6 and line[5] in paths)
+    return [range(int(start, 16), int(stop, 16)) for start, stop in places]
 
 
 def _keep_free_memory() -> None:
@@ -235,9 +273,10 @@ class Int8Product(PackedProduct):
         self.bias = bias
         self.scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         self.zero = torch.zeros(len(weight), dtype=torch.long)
-        with warnings.catch_warnings():  # of the end of these tensors, in a later PyTorch than this package takes
+        with warnings.catch_warnings():  # once: `forward` uses what ends in a later PyTorch than the package takes
             warnings.simplefilter("ignore", UserWarning)
-            quantized = torch.quantize_per_channel(weight, self.scale, self.zero, 0, torch.qint8).int_repr()
+            torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
+        quantized = (weight / self.scale[:, None]).round_().to(torch.int8)
         self.packed = torch.ops.onednn.qlinear_prepack(quantized, None)
         # Without VNNI a CPU adds pairs of products in 16 bits: they have to fit.
         self.levels = 255 if torch.cpu._is_vnni_supported() else 127
@@ -263,7 +302,8 @@ class Int8Product(PackedProduct):
 
     def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weight (C_out, C_in) and bias (C_out,), in float32."""
-        return self._multiply(torch.eye(self.in_features, dtype=torch.uint8), 1.0, 0, None, "none").T, self.bias
+        columns = self._multiply(torch.eye(self.in_features, dtype=torch.uint8), 1.0, 0, None, "none")
+        return columns.T.contiguous(), self.bias
 
 
 def _packs(dtype: torch.dtype) -> bool:
