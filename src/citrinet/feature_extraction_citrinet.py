@@ -131,8 +131,45 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: for audio shorter than one hop, or NaN or infinite samples.
         """
+        return self.normalize(self.log_mel(waveform))
+
+    def log_mel(self, waveform) -> torch.Tensor:
+        """
+        The first half of [`extract`], after which the waveform, if it is hours long, can be let go of.
+
+        Args:
+            waveform: as in [`extract`].
+
+        Returns:
+            `torch.Tensor`: (feature_size, T), computed block by block: the memory for hours is that for the result.
+
+        Raises:
+            ValueError: as [`extract`].
+        """
         samples = torch.from_numpy(self.check(waveform))
-        return _normalize(self._log_mel(samples)).T.contiguous().numpy()
+        frames = len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
+        bounds = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
+        log_mel = torch.empty(self.feature_size, frames)
+        for first, last in itertools.pairwise(bounds):
+            log_mel[:, first:last] = self._log_mel_block(self._emphasized(samples, first, last))
+        return log_mel
+
+    @staticmethod
+    def normalize(log_mel: torch.Tensor) -> np.ndarray:
+        """
+        The second half of [`extract`]; overwrites what it is given.
+
+        Args:
+            log_mel: (feature_size, T).
+
+        Returns:
+            `np.ndarray`: (T, feature_size) float32, mean 0 and (unbiased) deviation 1 over time; a single frame, which
+            has no deviation, becomes 0.
+        """
+        frames = log_mel.shape[1]
+        centered = log_mel.sub_(log_mel.sum(dim=1, keepdim=True) / frames)
+        deviation = (centered.square().sum(dim=1, keepdim=True) / max(frames - 1, 1)).sqrt()
+        return centered.div_(deviation + STD_GUARD).T.contiguous().numpy()
 
     def check(self, waveform) -> np.ndarray:
         """
@@ -148,15 +185,6 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             ValueError: for audio shorter than one hop, or NaN or infinite samples.
         """
         return check_samples(waveform, self.hop_length, self.sampling_rate)
-
-    def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
-        """(n,) -> (feature_size, T), block by block, so that the memory for hours of audio is that for the result."""
-        frames = len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
-        bounds = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
-        log_mel = torch.empty(self.feature_size, frames)
-        for first, last in itertools.pairwise(bounds):
-            log_mel[:, first:last] = self._log_mel_block(self._emphasized(samples, first, last))
-        return log_mel
 
     def _emphasized(self, samples: torch.Tensor, first: int, last: int) -> torch.Tensor:
         """The pre-emphasised samples that the frames from `first` to `last` read, padded beyond both ends."""
@@ -182,14 +210,6 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         real, imaginary = torch.view_as_real(spectrum).square_().unbind(dim=-1)
         power = (real + imaginary).sqrt_().square_()
         return torch.log_((torch.from_numpy(self.mel_filters).T @ power).add_(LOG_GUARD))
-
-
-def _normalize(log_mel: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and (unbiased) deviation 1 over time, in place; a single frame, which has no deviation, becomes 0."""
-    frames = log_mel.shape[1]
-    centered = log_mel.sub_(log_mel.sum(dim=1, keepdim=True) / frames)
-    deviation = (centered.square().sum(dim=1, keepdim=True) / max(frames - 1, 1)).sqrt()
-    return centered.div_(deviation + STD_GUARD)
 
 
 def _as_list(raw_speech) -> list:

@@ -62,8 +62,10 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def preprocess(self, inputs, chunk_length_s=None, stride_length_s=None):
         """Yield the features of one audio, whole or in windows of `chunk_length_s` with overlap on both sides."""
         samples, stride, extra = self._read(inputs)
-        features = self.feature_extractor.extract(samples)
-        del samples, inputs  # hours of them are not needed any more while the windows are transcribed
+        log_mel = self.feature_extractor.log_mel(samples)
+        del samples, inputs  # hours of them
+        features = self.feature_extractor.normalize(log_mel)
+        del log_mel
         ratio = self._frame_ratio
         windows = cut_windows(len(features), self._seconds(1), ratio, chunk_length_s, stride_length_s)
         for index, (start, stop, left, right) in enumerate(windows):
