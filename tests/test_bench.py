@@ -30,6 +30,13 @@ def test_command_prints_every_precision_and_draws(short_case, capsys, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_plot_without_matplotlib_is_refused_at_once(monkeypatch, capsys):
+    monkeypatch.setattr("citrinet.cli.find_spec", lambda name: None)
+    monkeypatch.setattr(bench, "bench", lambda *_: pytest.fail("measured for nothing"))
+    assert main(["bench", "--plot", "speed.png"]) == 1
+    assert 'pip install "citrinet[evaluate]"' in capsys.readouterr().err
+
+
 def test_operations_are_those_of_the_network(monkeypatch):
     # 4.48 G multiply-adds for a second of speech is what the full architecture takes, counted on paper.
     config = citrinet.CitrinetConfig(adapters=[{"name": "a", "dim": 256}])

@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, ...")
     parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="default 5")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
-    parser.add_argument("--plot", metavar="FILE", help="draw a picture (.png, .svg)")
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture (.png, .svg); needs matplotlib")
     parser.set_defaults(run=_bench)
 
 
@@ -429,6 +430,8 @@ def _bench(options: argparse.Namespace) -> int:
     from .bench import bench, plot
     from .default import default_model
 
+    if options.plot and find_spec("matplotlib") is None:  # before minutes of work
+        return _fail('a plot needs matplotlib: pip install "citrinet[evaluate]"')
     logging.disable_progress_bar()
     model = options.model or default_model()
     benchmark = bench(model, options.against, options.rounds, options.nemo_python, options.device)
