@@ -12,7 +12,7 @@ import inspect
 import mmap
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def inference_arguments(model: str, precision: str, device: str = "cpu") -> dict
 
 
 def _optimize(
-    model: CitrinetPreTrainedModel, precision: str, mappings: Iterable[range] = ()
+    model: CitrinetPreTrainedModel, precision: str, mappings: Sequence[range] = ()
 ) -> CitrinetPreTrainedModel:
     if any(isinstance(module, PackedProduct) for module in model.modules()):
         raise ValueError("the model was optimised already: load it again, or optimise the one that it was made of.")
@@ -137,7 +137,7 @@ def _optimize(
     return model.bfloat16() if precision == "bfloat16" else model
 
 
-def _drop_pages(weights: list[nn.Parameter], mappings: Iterable[range]) -> None:
+def _drop_pages(weights: list[nn.Parameter], mappings: Sequence[range]) -> None:
     """
     Have weights that were read for the last time leave the memory, where it only mirrors their file.
 
