@@ -12,7 +12,13 @@ from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
 import citrinet
 from citrinet import optimization
-from citrinet.optimization import PRECISIONS, CitrinetInferenceConfig, PackedProduct, optimize_for_inference
+from citrinet.optimization import (
+    PRECISIONS,
+    CitrinetInferenceConfig,
+    Int8Product,
+    PackedProduct,
+    optimize_for_inference,
+)
 from tiny_models import tiny_config
 
 CLIPS = sorted((Path(__file__).parent.parent / "examples").glob("*.flac"))
@@ -76,6 +82,39 @@ def test_every_kind_of_layer_is_folded(precision, base):
     assert all("tag_heads" in name for name in left)
     expected, found = (network(**features)[0][[0, 2]].float() for network in (model, fast))
     assert difference(found, expected) < {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[precision]
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "gelu"])
+@torch.no_grad()
+def test_sums_inside_int8_products_change_nothing(activation, monkeypatch):
+    places = {"first": "pre", "second": "post"}
+    adapters = [{"name": n, "dim": 4, "norm_position": p, "activation": activation} for n, p in places.items()]
+    model, features = tiny_model(hidden_act=activation, adapters=adapters), torch.randn(2, 48, 8)
+    fast = optimize_for_inference(model, "int8")
+    monkeypatch.setattr(optimization, "_move_sums_into_products", lambda block: None)
+    plain = optimize_for_inference(model, "int8")
+    for enabled in ("first", "second", None):
+        fast.enable_adapter(enabled)
+        plain.enable_adapter(enabled)
+        # Where the last bit of a sum differs, a number may be quantised to the next level.
+        assert difference(fast(features).logits, plain(features).logits) < 0.02
+
+
+@torch.no_grad()
+def test_int8_adds_and_activates_inside():
+    rows, weight, bias, plus = torch.randn(3, 7, 32), torch.randn(16, 32), torch.randn(16), torch.randn(3, 7, 16)
+    plain = Int8Product(weight, bias)(rows)
+    assert torch.allclose(Int8Product(weight, bias)(rows, plus), plain + plus, atol=1e-5)
+    assert torch.allclose(Int8Product(weight, bias, "relu")(rows, plus), (plain + plus).relu(), atol=1e-5)
+    assert torch.allclose(Int8Product(weight, bias, "swish")(rows), torch.nn.functional.silu(plain), atol=1e-5)
+
+
+def test_bfloat16_is_float32_where_the_cpu_has_none(model, inputs, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    fast = optimize_for_inference(model, "bfloat16")
+    assert fast.dtype == torch.float32
+    assert torch.equal(logits(fast, inputs), logits(optimize_for_inference(model), inputs))
 
 
 def test_a_scale_of_zero_is_not_folded():

@@ -6,7 +6,7 @@ Source: *Citrinet* (arXiv:2104.01721) and NeMo's `ConvASREncoder`, `JasperBlock`
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -194,7 +194,7 @@ class CitrinetBlock(GradientCheckpointingLayer):
             for repeat in range(repeats)
         )
         self.squeeze_excitation = CitrinetSqueezeExcitation(config, channels)
-        self.residual = None
+        self.residual: Any = None
         if config.residuals[layer_idx]:
             self.residual = nn.Linear(in_channels, channels, bias=False)
             self.residual_norm = CitrinetBatchNorm(channels)
@@ -211,12 +211,15 @@ class CitrinetBlock(GradientCheckpointingLayer):
         else:
             # Contiguous: a product reads every other frame by one route if their number is even and by another if it is
             # odd, and an exported program would know only the route it was made with.
-            residual = self.residual(inputs[:, :: self.stride].contiguous())
-            hidden_states = torch.addcmul(self.residual_norm(residual), hidden_states, gate)
+            hidden_states = self._with_residual(inputs[:, :: self.stride].contiguous(), hidden_states, gate)
         hidden_states = self.act(hidden_states)
         for adapter in self.adapters.values():
             hidden_states = adapter(hidden_states)
         return hidden_states, mask
+
+    def _with_residual(self, inputs: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """(B, T, C_in), (B, T, C), (B, 1, C) -> (B, T, C)."""
+        return torch.addcmul(self.residual_norm(self.residual(inputs)), hidden_states, gate)
 
 
 class CitrinetSpecAugment(nn.Module):

@@ -20,15 +20,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig
+from transformers.activations import SiLUActivation
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from .adapters_citrinet import CitrinetAdapter
 from .configuration_citrinet import CitrinetConfig
-from .modeling_citrinet import BATCH_NORM_EPS, CitrinetDepthwiseConv, CitrinetPreTrainedModel
+from .modeling_citrinet import BATCH_NORM_EPS, CitrinetBlock, CitrinetDepthwiseConv, CitrinetPreTrainedModel
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 METHOD = "citrinet"
+
+logger = logging.get_logger(__name__)
 
 
 @register_quantization_config(METHOD)
@@ -39,7 +44,8 @@ class CitrinetInferenceConfig(QuantizationConfigMixin):
     Args:
         precision: `"float32"` gives the numbers of the ordinary model up to rounding, `"bfloat16"` and `"int8"` are
             faster and less exact. In int8, matrices are quantised by output channel and activations by tensor, as they
-            come; everything between the matrix products stays float32.
+            come; everything between the matrix products stays float32. A CPU without instructions for bfloat16 uses
+            float32 in its place and says so.
 
     Raises:
         ValueError: for another precision.
@@ -120,7 +126,7 @@ def _optimize(
     if any(isinstance(module, PackedProduct) for module in model.modules()):
         raise ValueError("the model was optimised already: load it again, or optimise the one that it was made of.")
     model.eval().requires_grad_(False)
-    product, head = PRODUCTS[precision], getattr(model, "ctc_head", None)
+    product, head = product_in(precision), getattr(model, "ctc_head", None)
     encoder: Any = getattr(model, model.base_model_prefix, model)
     for block in encoder.blocks:
         weights = list(block.parameters())
@@ -134,7 +140,7 @@ def _optimize(
     for parameter in model.parameters():  # what is left lets go of the file, which is in memory as long as one uses it
         parameter.data = parameter.data.clone()
     encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
-    return model.bfloat16() if precision == "bfloat16" else model
+    return model.bfloat16() if product is HalfProduct else model
 
 
 def _drop_pages(weights: list[nn.Parameter], mappings: Sequence[range]) -> None:
@@ -208,7 +214,7 @@ class PackedProduct(nn.Module):
     Args:
         weight: (C_out, C_in).
         bias: (C_out,).
-        activation: what comes after it, `"none"` or `"relu"`; a `"relu"` costs nothing here.
+        activation: what comes after it, `"none"` or `"relu"`; a `"relu"` costs nothing here. Int8 has `"swish"`, too.
     """
 
     dtype = torch.float32
@@ -281,8 +287,8 @@ class Int8Product(PackedProduct):
         # Without VNNI a CPU adds pairs of products in 16 bits: they have to fit.
         self.levels = 255 if torch.cpu._is_vnni_supported() else 127
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(.., C_in) -> (.., C_out)."""
+    def forward(self, hidden_states: torch.Tensor, plus: torch.Tensor | None = None) -> torch.Tensor:
+        """(.., C_in) -> (.., C_out); `plus` (.., C_out) is added before the activation."""
         hidden_states = hidden_states.contiguous()
         low, high = (bound.item() for bound in torch.aminmax(hidden_states))
         low, high = min(low, 0.0), max(high, 0.0)  # zero is exact: silence and padding stay what they are
@@ -292,13 +298,23 @@ class Int8Product(PackedProduct):
         # The numbers in it as they lie in memory: `int_repr` would copy them, slowly.
         storage, shape, stride = quantized.untyped_storage(), quantized.shape, quantized.stride()
         numbers = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape, stride)
-        return self._multiply(numbers, scale, zero, self.bias, self.activation)
+        return self._multiply(numbers, scale, zero, self.bias, self.activation, plus)
 
     def _multiply(
-        self, quantized: torch.Tensor, scale: float, zero: int, bias: torch.Tensor | None, activation: str
+        self,
+        quantized: torch.Tensor,
+        scale: float,
+        zero: int,
+        bias: torch.Tensor | None,
+        activation: str,
+        plus: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        matrix, output = (self.packed, self.scale, self.zero), (1.0, 0, torch.float32)
-        return torch.ops.onednn.qlinear_pointwise(quantized, scale, zero, *matrix, bias, *output, activation, [], "")
+        multiply = torch.ops.onednn.qlinear_pointwise
+        factors = (quantized, scale, zero, self.packed, self.scale, self.zero)
+        output = (1.0, 0, torch.float32)
+        if plus is None:
+            return multiply(*factors, bias, *output, activation, [], "")
+        return multiply.binary(*factors, plus, bias, *output, 1.0, 0, "add", 1.0, activation, [], "")
 
     def unpacked(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weight (C_out, C_in) and bias (C_out,), in float32."""
@@ -307,10 +323,14 @@ class Int8Product(PackedProduct):
 
 
 def _packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there, and has this type on this CPU."""
+    """Whether oneDNN is there, and this CPU computes in this type."""
     if not torch.backends.mkldnn.is_available():
         return False
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float32:
+        return True
+    # Where AVX-512 lacks the instructions, oneDNN takes several others for each.
+    emulated = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and not emulated
 
 
 class PackedDepthwiseConv(nn.Module):
@@ -341,11 +361,22 @@ class PackedDepthwiseConv(nn.Module):
         self._pack()
 
 
-PRODUCTS: dict[str, type[PackedProduct]] = {
+_PRODUCTS: dict[str, type[PackedProduct]] = {
     "float32": PackedProduct,
     "bfloat16": HalfProduct,
     "int8": Int8Product,
 }
+
+
+def product_in(precision: str) -> type[PackedProduct]:
+    """What multiplies in a precision: for bfloat16 on a CPU that has no instructions for it, float32's product."""
+    if precision == "bfloat16" and not _packs(torch.bfloat16):
+        logger.warning_once(
+            "This CPU has no instructions for bfloat16 and would take several times as long as with float32, which is "
+            "used instead. int8 is faster."
+        )
+        return PackedProduct
+    return _PRODUCTS[precision]
 
 
 class AbsorbedBatchNorm(nn.Module):
@@ -403,6 +434,8 @@ def _optimize_block(block: Any, product: type[PackedProduct]) -> None:
     gate.down, gate.up = small(gate.down.weight), small(gate.up.weight)
     for adapter in block.adapters.values():
         _optimize_adapter(adapter, product)
+    if product is Int8Product:
+        _move_sums_into_products(block)
 
 
 def _absorb_batch_norm(
@@ -423,3 +456,33 @@ def _optimize_adapter(adapter: Any, product: type[PackedProduct]) -> None:
         adapter.norm = AbsorbedLayerNorm(adapter.norm)
     adapter.down, adapter.up = product(down, bias), product(adapter.up.weight)
     adapter.down.saves_bias = False
+
+
+def _move_sums_into_products(block: Any) -> None:
+    """Have int8 products add and activate, which costs them less than others; to those of float32 it costs more."""
+    if block.residual is not None:
+        block.__class__ = Int8Block
+        if isinstance(block.act, nn.ReLU):
+            block.residual.activation, block.act = "relu", nn.Identity()
+    for adapter in block.adapters.values():
+        if isinstance(adapter.act, (nn.SiLU, SiLUActivation)):
+            adapter.down.activation, adapter.act = "swish", nn.Identity()
+        if adapter.pre_norm:
+            adapter.__class__ = Int8Adapter
+
+
+class Int8Block(CitrinetBlock):
+    """A block whose residual product adds the other branch and activates the sum."""
+
+    def _with_residual(self, inputs: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return self.residual(inputs, plus=hidden_states.mul_(gate))
+
+
+class Int8Adapter(CitrinetAdapter):
+    """An adapter whose second product adds what the first was given."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        if not self.enabled:
+            return hidden_states
+        return self.up(self.act(self.down(self.norm(hidden_states))), plus=hidden_states)
