@@ -372,8 +372,8 @@ def product_in(precision: str) -> type[PackedProduct]:
     """What multiplies in a precision: for bfloat16 on a CPU that has no instructions for it, float32's product."""
     if precision == "bfloat16" and not _packs(torch.bfloat16):
         logger.warning_once(
-            "This CPU has no instructions for bfloat16 and would take several times as long as with float32, which is "
-            "used instead. int8 is faster."
+            "PyTorch has no fast bfloat16 for this CPU: it would take several times as long as float32, which is used "
+            "instead."
         )
         return PackedProduct
     return _PRODUCTS[precision]
@@ -459,7 +459,7 @@ def _optimize_adapter(adapter: Any, product: type[PackedProduct]) -> None:
 
 
 def _move_sums_into_products(block: Any) -> None:
-    """Have int8 products add and activate, which costs them less than others; to those of float32 it costs more."""
+    """Have int8 products add and activate what is else read and written again; those of float32 are slower for it."""
     if block.residual is not None:
         block.__class__ = Int8Block
         if isinstance(block.act, nn.ReLU):
