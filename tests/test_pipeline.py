@@ -11,7 +11,7 @@ from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 import citrinet
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetPipeline
 from citrinet.tokenizer_building import build_tokenizer
-from helpers import synthetic_speech
+from helpers import forgive_scores, synthetic_speech
 
 TASK = "automatic-speech-recognition"
 VOCABULARY = ["▁", "来", "首", "歌", "吻", "别", "。", "AGE_14_25", "GENDER_MALE", "ENTITY_SONG_NAME", "END", "W", "E"]
@@ -135,7 +135,7 @@ def test_without_tag_heads(base_small_dir):
 
 def test_any_batch_size_gives_the_same(recognizer):
     audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([0.02, 3.0, 0.5, 1.7, 0.1, 2.2, 1.0])]
-    expected = [recognizer(samples, return_timestamps="char") for samples in audio]
+    expected = forgive_scores([recognizer(samples, return_timestamps="char") for samples in audio])
     assert len({result["text"] for result in expected}) > 3
     for batch_size in (1, 2, 3, 7):
         assert recognizer(audio, batch_size=batch_size, return_timestamps="char") == expected
