@@ -121,10 +121,10 @@ class CitrinetDepthwiseConv(nn.Conv1d):
             return super().forward(hidden_states).transpose(1, 2)
         # (B, T, C) is in memory what a channels-last image of one row is, which oneDNN convolves as it lies, several
         # times faster than a transposed sequence.
-        image, weight = hidden_states[:, :, None], self.weight[:, :, None]
+        image, weight = hidden_states.unsqueeze(2), self.weight.unsqueeze(2)
         padding = (0, self.kernel_size[0] // 2)
         image = F.conv2d(image, weight, None, (1, self.stride[0]), padding, groups=self.groups)
-        return image[:, :, 0].transpose(1, 2)
+        return image.squeeze(2).transpose(1, 2)
 
 
 class CitrinetSeparableConv(nn.Module):
@@ -143,7 +143,7 @@ class CitrinetSeparableConv(nn.Module):
         if mask is not None:
             # The depthwise convolution is the one step that looks at other frames: what it reads of padding must be 0.
             hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
-            mask = mask[:, :: self.stride]
+            mask = mask if self.stride == 1 else mask[:, :: self.stride]
         return self.act(self.norm(self.pointwise(self.depthwise(hidden_states)))), mask
 
 

@@ -344,14 +344,14 @@ class PackedDepthwiseConv(nn.Module):
         self._pack()
 
     def _pack(self) -> None:
-        image, weight = [1, self.groups, 1, 500], self.weight.detach().to(self.dtype)[:, :, None]
+        image, weight = [1, self.groups, 1, 500], self.weight.detach().to(self.dtype).unsqueeze(2)
         self.packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, image)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, T, C) -> (B, T', C)."""
-        image = hidden_states.transpose(1, 2)[:, :, None]  # see CitrinetDepthwiseConv
+        image = hidden_states.transpose(1, 2).unsqueeze(2)  # see CitrinetDepthwiseConv
         image = torch.ops.mkldnn._convolution_pointwise(image, self.packed, None, *self.shape, "none", [], "")
-        return image[:, :, 0].transpose(1, 2)
+        return image.squeeze(2).transpose(1, 2)
 
     def __getstate__(self):
         return {**self.__dict__, "packed": None}
