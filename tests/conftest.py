@@ -1,8 +1,12 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch is imported: each worker has a core of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from citrinet.convert import convert_nemo
 
