@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCTC
 
 import citrinet  # noqa: F401  # which tells Transformers what a Citrinet is
-from citrinet.optimization import PRECISIONS, optimize_for_inference
+from citrinet.optimized import PRECISIONS, optimize_for_inference
 
 CASES = {"1 x 10 s": (1, 1008), "8 x 10 s": (8, 1008)}
 Network = Callable[[torch.Tensor], torch.Tensor]

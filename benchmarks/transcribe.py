@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from citrinet.optimization import PRECISIONS
+from citrinet.optimized import PRECISIONS
 
 START = """
 import json, sys, time
@@ -24,7 +24,7 @@ times = [time.perf_counter()]
 import citrinet
 times.append(time.perf_counter())
 from transformers import pipeline
-from citrinet.optimization import inference_arguments
+from citrinet.optimized import inference_arguments
 arguments = inference_arguments(model, precision)
 pipeline("automatic-speech-recognition", model, device="cpu", **arguments)
 times.append(time.perf_counter())
@@ -42,8 +42,8 @@ import json, sys, time
 import torch
 from transformers import pipeline
 from citrinet import load_audio
-from citrinet.optimization import inference_arguments
-from citrinet.reading import FileReader
+from citrinet.optimized import inference_arguments
+from citrinet.recognition.read_ahead import FileReader
 model, precision, *files = sys.argv[1:]
 recognizer = pipeline("automatic-speech-recognition", model, device="cpu", **inference_arguments(model, precision))
 recognizer(files[0])

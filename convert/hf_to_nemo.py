@@ -18,8 +18,8 @@ from transformers.utils import cached_file
 
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor
 from citrinet.decoding_citrinet import WORD_BOUNDARY
-from citrinet.information import entity_types
-from citrinet.tokenizer_building import sentencepiece_model
+from citrinet.tokenizer.building import sentencepiece_model
+from citrinet.transcript_citrinet import entity_types
 
 from .nemo_archive import CONFIG, WEIGHTS, ConversionError
 from .nemo_config import (

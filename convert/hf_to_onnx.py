@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetTokenizer
 from citrinet.decoding_citrinet import WORD_BOUNDARY
 from citrinet.feature_extraction_citrinet import LOG_GUARD
-from citrinet.information import entity_types
-from citrinet.tokenizer_building import sentencepiece_model
+from citrinet.tokenizer.building import sentencepiece_model
+from citrinet.transcript_citrinet import entity_types
 
 from .hf_to_nemo import load_model, stored_sentencepiece_model
 from .nemo_archive import ConversionError

@@ -9,8 +9,8 @@ from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, CitrinetTokenizer
-from citrinet.information import entity_types
-from citrinet.tokenizer_building import build_tokenizer
+from citrinet.tokenizer.building import build_tokenizer
+from citrinet.transcript_citrinet import entity_types
 
 from .model_card import write_model_card
 from .nemo_archive import ConversionError, NemoArchive, parsing

@@ -15,7 +15,7 @@ from transformers import pipeline
 
 import citrinet
 from citrinet import CitrinetPipeline, load_audio
-from citrinet.optimization import inference_arguments
+from citrinet.optimized import inference_arguments
 
 EMBEDDED = "citrinet"
 MODELS = [name.strip() for name in os.environ.get("MODEL_ID", EMBEDDED).split(",")]

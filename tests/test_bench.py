@@ -31,7 +31,7 @@ def test_command_prints_every_precision_and_draws(short_case, capsys, tmp_path):
 
 
 def test_a_plot_without_matplotlib_is_refused_at_once(monkeypatch, capsys):
-    monkeypatch.setattr("citrinet.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("citrinet.cli.bench.find_spec", lambda name: None)
     monkeypatch.setattr(bench, "bench", lambda *_: pytest.fail("measured for nothing"))
     assert main(["bench", "--plot", "speed.png"]) == 1
     assert 'pip install "citrinet[evaluate]"' in capsys.readouterr().err

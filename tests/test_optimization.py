@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
 import citrinet
-from citrinet import optimization
-from citrinet.optimization import (
+from citrinet import optimized as optimization
+from citrinet.optimized import (
     PRECISIONS,
     CitrinetInferenceConfig,
     Int8Product,

@@ -50,7 +50,7 @@ def test_wheel(wheel, tmp_path):
 
 
 def test_checkout(tmp_path):
-    assert imported_from(ROOT / "src", tmp_path) == ROOT / "convert" / "__init__.py"
+    assert imported_from(ROOT / "src", tmp_path).resolve() == ROOT / "convert" / "__init__.py"
 
 
 def test_the_installed_package(tmp_path):

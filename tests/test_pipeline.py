@@ -10,7 +10,7 @@ from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
 import citrinet
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetPipeline
-from citrinet.tokenizer_building import build_tokenizer
+from citrinet.tokenizer.building import build_tokenizer
 from helpers import forgive_scores, synthetic_speech
 
 TASK = "automatic-speech-recognition"

@@ -7,7 +7,7 @@ import re
 import pytest
 import sentencepiece
 
-from citrinet.tokenizer_building import build_tokenizer, sentencepiece_model
+from citrinet.tokenizer.building import build_tokenizer, sentencepiece_model
 
 TAGS = ["AGE_14_25", "AGE_<14", "GENDER_MALE", "ENTITY_SONG_NAME", "ENTITY_SONG", "END"]
 SENTENCES = [

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from citrinet import CitrinetTokenizer
 from citrinet.cli import main
-from citrinet.tokenizer_training import save_tokenizer, tokenizer_of, train_sentencepiece, train_tokenizer
+from citrinet.tokenizer.training import save_tokenizer, tokenizer_of, train_sentencepiece, train_tokenizer
 
 GLUED = "来首歌ENTITY_SONG_NAME吻别END"
 SPACED = "她以 ENTITY_PRODUCT 滴鸡精 END 调养身体。 AGE_14_25 GENDER_FEMALE"

@@ -16,10 +16,11 @@ from transformers import pipeline
 
 from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.cli import main
-from citrinet.manifest import ManifestEntry, read_manifest, target_text
+from citrinet.manifest import ManifestEntry, read_manifest
 from citrinet.training import Augmentation, read_recipe, train
 from citrinet.training.data import UNKNOWN, read_source, select, tag_labels
 from citrinet.training.train import _best_classes
+from citrinet.transcript_citrinet import target_text
 from helpers import synthetic_speech, write_wav
 from tiny_models import TWO_BLOCKS
 

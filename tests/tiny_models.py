@@ -6,7 +6,7 @@ from functools import cache
 import sentencepiece
 
 from citrinet import CitrinetConfig, CitrinetTokenizer
-from citrinet.tokenizer_building import build_tokenizer
+from citrinet.tokenizer.building import build_tokenizer
 
 _SENTENCES = [
     "今天北京的天气怎么样",

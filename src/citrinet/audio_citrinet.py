@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +16,38 @@ try:
     import soundfile
 except (ImportError, OSError):  # OSError: the package is there, the library it wraps is not
     soundfile = None
+try:
+    import soxr
+except ImportError:
+    soxr = None
 
 MAX_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class AudioSegment:
+    """
+    A part of a recording, as a NeMo manifest names it.
+
+    Args:
+        source: what [`load_audio`] takes.
+        offset: seconds from its start.
+        duration: seconds from there; to the end if not given.
+        channel: which of its channels, counted from 0; the mean of all if not given.
+    """
+
+    source: Any
+    offset: float = 0.0
+    duration: float | None = None
+    channel: int | None = None
+
+    def __str__(self) -> str:
+        """The name of the recording, with the part of it."""
+        name = "the given bytes" if isinstance(self.source, (bytes, bytearray)) else str(self.source)
+        if not self.offset and self.duration is None:
+            return name
+        end = "" if self.duration is None else f"{self.offset + self.duration:g}"
+        return f"{name} ({self.offset:g}-{end} s)"
 
 
 def load_audio(source, sampling_rate: int = 16000) -> np.ndarray:
@@ -24,7 +56,8 @@ def load_audio(source, sampling_rate: int = 16000) -> np.ndarray:
 
     Args:
         source: A path, an http(s) URL, the bytes of a file, an array or tensor at `sampling_rate`, a torchcodec
-            decoder, or a dict with `"array"` or `"raw"` and its own `"sampling_rate"`.
+            decoder, a dict with `"array"` or `"raw"` and its own `"sampling_rate"`, or an [`AudioSegment`] of any of
+            these.
         sampling_rate (`int`, defaults to 16000): Samples a second to return.
 
     Returns:
@@ -34,6 +67,11 @@ def load_audio(source, sampling_rate: int = 16000) -> np.ndarray:
         ValueError: when the source is not audio, is empty, or needs ffmpeg and there is none.
         OSError: when a file cannot be opened or a URL not fetched.
     """
+    if isinstance(source, AudioSegment):
+        samples, rate = read_audio(source.source, sampling_rate)
+        samples = to_mono_float32(samples)[int(source.offset * rate) :]
+        samples = samples if source.duration is None else samples[: int(source.duration * rate)]
+        return resample(samples, rate, sampling_rate)
     samples, rate = read_audio(source, sampling_rate)
     return resample(to_mono_float32(samples), rate, sampling_rate)
 
@@ -120,26 +158,26 @@ def to_mono_float32(samples) -> np.ndarray:
 
 def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     """
-    Change the sampling rate with `torchaudio.functional.resample`.
+    Change the sampling rate with the SoX resampler (soxr, high quality), as NeMo's loader does through librosa.
 
     Args:
         samples (`np.ndarray`): (n,) float32.
         rate, target_rate (`int`): Samples a second before and after.
 
     Returns:
-        `np.ndarray`: (ceil(n * target_rate / rate),) float32.
+        `np.ndarray`: (n * target_rate / rate,) float32, rounded to whole samples.
 
     Raises:
+        ImportError: if soxr is missing and the rates differ.
         ValueError: if `rate` is not a positive number.
     """
     if not rate > 0 or rate != int(rate):
         raise ValueError(f"the sampling rate must be a positive whole number of Hz, got {rate!r}.")
     if rate == target_rate:
         return samples
-    import torch
-    from torchaudio.functional import resample as torchaudio_resample
-
-    return torchaudio_resample(torch.from_numpy(samples), int(rate), target_rate).numpy()
+    if soxr is None:
+        raise ImportError(f"audio of {rate} Hz has to be resampled to {target_rate} Hz: pip install soxr")
+    return soxr.resample(samples, rate, target_rate)
 
 
 def _is_float_tensor(samples) -> bool:
@@ -224,4 +262,4 @@ def _fetch(url: str) -> bytes:
     return response.content
 
 
-__all__ = ["check_samples", "load_audio", "read_audio", "resample", "to_mono_float32"]
+__all__ = ["AudioSegment", "check_samples", "load_audio", "read_audio", "resample", "to_mono_float32"]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .transcript_citrinet import find_markers, is_entity_marker, parse_transcript
+from .audio_citrinet import AudioSegment
+from .transcript_citrinet import parse_transcript
 
 SUFFIXES = {".json", ".jsonl"}
 
@@ -20,13 +21,22 @@ class ManifestEntry:
         audio: the file.
         text: what is spoken, with markers if the manifest writes them; none if it does not say.
         duration: seconds, if the manifest says.
+        offset: seconds from the start of the file at which the recording begins.
+        channel: which channel of the file it is; the mean of all if not given.
         columns: everything else in the line.
     """
 
     audio: Path
     text: str | None = None
     duration: float | None = None
+    offset: float = 0.0
+    channel: int | None = None
     columns: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def segment(self) -> AudioSegment:
+        """The recording, for [`load_audio`]."""
+        return AudioSegment(self.audio, self.offset, self.duration, self.channel)
 
     def tags(self, categories: list[str]) -> dict[str, str]:
         """
@@ -59,13 +69,6 @@ def read_manifest(path: str | Path) -> list[ManifestEntry]:
     return [_entry(manifest, number, line) for number, line in _lines(manifest)]
 
 
-def target_text(text: str, keep_tags: bool, keep_entities: bool) -> str:
-    """What the CTC head shall write: a text without the markers that are not to be kept."""
-    markers = find_markers(text)
-    unwanted = [m for m in markers if not (keep_entities if is_entity_marker(m.name) else keep_tags)]
-    return parse_transcript(text, unwanted).transcript.strip()
-
-
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
@@ -78,7 +81,12 @@ def _entry(manifest: Path, number: int, line: str) -> ManifestEntry:
         audio = manifest.parent / columns.pop("audio_filepath")
         text, duration = columns.pop("text", None), columns.pop("duration", None)
         return ManifestEntry(
-            audio, None if text is None else str(text), None if duration is None else float(duration), columns
+            audio,
+            None if text is None else str(text),
+            None if duration is None else float(duration),
+            float(columns.pop("offset", None) or 0.0),
+            columns.pop("channel_selector", None),
+            columns,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{manifest}, line {number}: expected JSON with "audio_filepath" ({error!r}).') from error

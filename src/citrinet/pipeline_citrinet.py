@@ -11,7 +11,8 @@ from torch.utils.data import IterableDataset
 from transformers import AutomaticSpeechRecognitionPipeline, BatchFeature
 
 from .audio_citrinet import load_audio
-from .result_citrinet import ResultReader, cut_windows
+from .result_citrinet import ResultBuilder
+from .windows_citrinet import cut_windows
 
 
 class _Stream(IterableDataset):
@@ -108,7 +109,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         ctc_tokens = self.tokenizer.ctc_tokens(tokens)
         text, spans = self.tokenizer.text_with_spans(ctc_tokens)
         head = self.model.config.tag_labels, self._head_logits(model_outputs, bounds)
-        result = self._reader.read(text, spans, ctc_tokens, scores.numpy(), *head, return_timestamps)
+        result = self._results.build(text, spans, ctc_tokens, scores.numpy(), *head, return_timestamps)
         extra = defaultdict(list)
         for output in model_outputs:
             output.pop("tag_logits", None)
@@ -117,8 +118,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return {**result, **extra}
 
     @cached_property
-    def _reader(self) -> ResultReader:
-        return ResultReader(self.tokenizer.get_vocab(), self._seconds(self._frame_ratio))
+    def _results(self) -> ResultBuilder:
+        return ResultBuilder(self.tokenizer.get_vocab(), self._seconds(self._frame_ratio))
 
     @property
     def _frame_ratio(self) -> int:

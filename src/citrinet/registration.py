@@ -1,4 +1,9 @@
-"""Importing it makes Transformers' Auto classes and `pipeline` know Citrinet."""
+"""
+What Transformers is told of Citrinet: importing this module, as `import citrinet` does, is all that is needed.
+
+There is no other place. Transformers finds its own models by tables of names; for a model outside it each Auto class
+has `register`, and `pipeline` a registry of tasks.
+"""
 
 from transformers import (
     AutoConfig,
@@ -14,6 +19,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .configuration_citrinet import CitrinetConfig
 from .feature_extraction_citrinet import CitrinetFeatureExtractor
 from .modeling_citrinet import CitrinetForCTC, CitrinetModel
+from .optimized import CitrinetInferenceConfig, optimize_for_inference
 from .pipeline_citrinet import CitrinetPipeline
 from .processing_citrinet import CitrinetProcessor
 from .tokenization_citrinet import CitrinetTokenizer
@@ -41,3 +47,15 @@ CitrinetFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
 CitrinetTokenizer.register_for_auto_class("AutoTokenizer")
 CitrinetProcessor.register_for_auto_class("AutoProcessor")
 PIPELINE_REGISTRY.supported_tasks["automatic-speech-recognition"]["impl"] = _SpeechRecognitionPipeline
+
+__all__ = [
+    "CitrinetConfig",
+    "CitrinetFeatureExtractor",
+    "CitrinetForCTC",
+    "CitrinetInferenceConfig",
+    "CitrinetModel",
+    "CitrinetPipeline",
+    "CitrinetProcessor",
+    "CitrinetTokenizer",
+    "optimize_for_inference",
+]

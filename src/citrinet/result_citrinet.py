@@ -1,6 +1,7 @@
 """What a recogniser returns: text, transcript, entities, tags and times, from tokens and logits; plain NumPy."""
 
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,60 +19,75 @@ from .transcript_citrinet import (
     split_words,
 )
 
-# Longer audio is read in overlapping windows unless the caller says otherwise: the memory for one pass grows with it.
-LONG_AUDIO_S = 120.0
-DEFAULT_CHUNK_S = 30.0
 
-
-def cut_windows(
-    frames: int, frame_s: float, ratio: int, chunk_length_s: float | None = None, stride_length_s=None
-) -> list[tuple[int, int, int, int]]:
+class EntityResult(TypedDict):
     """
-    Overlapping windows over the features of one recording.
+    An entity.
 
     Args:
-        frames: how many frames of features there are.
-        frame_s: seconds from one to the next.
-        ratio: frames of features for each frame of logits.
-        chunk_length_s: seconds of a window, 0 for a single one; windows of 30 s above 120 s if not given.
-        stride_length_s: seconds of overlap, one number or (left, right); a sixth of the window if not given.
-
-    Returns:
-        (start, stop, logit frames to drop on the left, on the right) for each window.
-
-    Raises:
-        ValueError: if the overlaps leave nothing of a window.
+        type: such as `SONG_NAME`.
+        text: what is spoken of it.
+        start, end: its characters [start, end) in the transcript.
+        timestamp: start and end in seconds.
     """
-    if chunk_length_s is None:
-        chunk_length_s = DEFAULT_CHUNK_S if frames * frame_s > LONG_AUDIO_S else 0
-    chunk = _whole_ratios(chunk_length_s, frame_s, ratio)
-    if not chunk or frames <= chunk:
-        return [(0, frames, 0, 0)]
-    if stride_length_s is None:
-        stride_length_s = chunk_length_s / 6
-    strides = stride_length_s if isinstance(stride_length_s, (list, tuple)) else (stride_length_s, stride_length_s)
-    left, right = (_whole_ratios(stride, frame_s, ratio) for stride in strides)
-    if left + right >= chunk:
-        raise ValueError(
-            f"`chunk_length_s` ({chunk_length_s}) must be longer than the strides on both sides ({strides})."
-        )
-    windows = []
-    for start in range(0, frames, chunk - left - right):
-        stop = min(start + chunk, frames)
-        windows.append((start, stop, left // ratio if start else 0, right // ratio if stop < frames else 0))
-        if stop == frames:
-            break
-    return windows
+
+    type: str
+    text: str
+    start: int
+    end: int
+    timestamp: tuple[float, float]
 
 
-def _whole_ratios(seconds: float, frame_s: float, ratio: int) -> int:
-    """Feature frames nearest to a duration that make whole frames of logits."""
-    return round(seconds / (frame_s * ratio)) * ratio
-
-
-class ResultReader:
+class TagResult(TypedDict):
     """
-    Reads results from what a network wrote.
+    What a model says of the speaker in one category.
+
+    Args:
+        label: the tag head's, unless that says NONE and the text has another.
+        score: probability that the source gave to the label, from 0 to 1.
+        source: `"head"` or `"text"`, where the label is from.
+        head, text: what each of the two said; none if it said nothing.
+    """
+
+    label: str
+    score: float
+    source: str
+    head: str | None
+    text: str | None
+
+
+class ChunkResult(TypedDict):
+    """A character or word of the transcript, with its start and end in seconds."""
+
+    text: str
+    timestamp: tuple[float, float]
+
+
+class _Result(TypedDict):
+    text: str
+    transcript: str
+    entities: list[EntityResult]
+    tags: dict[str, TagResult]
+
+
+class RecognitionResult(_Result, total=False):
+    """
+    What every recogniser returns, in PyTorch and in ONNX.
+
+    Args:
+        text: what the CTC head wrote, markers included.
+        transcript: the text without markers.
+        entities: entities in the order of their start.
+        tags: category -> what is known of the speaker.
+        chunks: characters or words with their times; there if they were asked for.
+    """
+
+    chunks: list[ChunkResult]
+
+
+class ResultBuilder:
+    """
+    Builds results of what a network wrote.
 
     Args:
         vocabulary: token -> id.
@@ -82,7 +98,7 @@ class ResultReader:
         self.vocabulary = vocabulary
         self.frame_s = frame_s
 
-    def read(
+    def build(
         self,
         text: str,
         spans: list[Span],
@@ -91,9 +107,9 @@ class ResultReader:
         tag_labels: dict[str, list[str]],
         tag_logits: np.ndarray,
         return_timestamps: str | bool | None = None,
-    ) -> dict:
+    ) -> RecognitionResult:
         """
-        Read text, entities, tags and times.
+        Build a result: text, entities, tags and times.
 
         Args:
             text: what the CTC head wrote.
@@ -105,7 +121,7 @@ class ResultReader:
             return_timestamps: `"char"` or `"word"` for `chunks`.
 
         Returns:
-            The dictionary that [`CitrinetPipeline`] describes.
+            [`RecognitionResult`].
         """
         parsed = parse_transcript(text, self._markers(text, spans, tokens, tag_labels), sorted(tag_labels))
         times = [(self._time(spans[i].start), self._time(spans[i].end)) for i in parsed.sources]
@@ -195,4 +211,4 @@ def _chunks(parsed: Transcript, times: list[tuple[float, float]], unit: str | bo
     ]
 
 
-__all__ = ["ResultReader", "cut_windows"]
+__all__ = ["RecognitionResult", "ResultBuilder"]

@@ -6,6 +6,7 @@ Which types and categories exist is open; only their form is known.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -129,6 +130,19 @@ def parse_transcript(text: str, markers: list[Marker] | None = None, categories:
         _add_entity(result, marker, min((m.start for m in markers if m.start >= marker.end), default=len(text)))
     result.entities.sort(key=lambda entity: (entity.start, -entity.end))
     return result
+
+
+def entity_types(vocabulary: Iterable[str]) -> list[str]:
+    """Types of the entity markers in a vocabulary, sorted."""
+    pieces = (token.lstrip("▁") for token in vocabulary)
+    return sorted({piece.removeprefix(ENTITY_PREFIX) for piece in pieces if piece.startswith(ENTITY_PREFIX)})
+
+
+def target_text(text: str, keep_tags: bool, keep_entities: bool) -> str:
+    """The target of the CTC head: a text without the markers that are not to be kept."""
+    markers = find_markers(text)
+    unwanted = [m for m in markers if not (keep_entities if is_entity_marker(m.name) else keep_tags)]
+    return parse_transcript(text, unwanted).transcript.strip()
 
 
 def split_words(text: str) -> list[tuple[int, int]]:

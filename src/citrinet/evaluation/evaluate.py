@@ -1,25 +1,17 @@
 """Run models over a manifest and score what they write."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
-from transformers import AutoConfig, pipeline
 
-from ..audio_citrinet import load_audio
 from ..manifest import ManifestEntry, read_manifest
-from ..optimization import inference_arguments
+from ..recognition import ReadAhead, load_recognizer
 from . import scoring
 from .scoring import CONVENTIONS, Edits, EntityScore, ErrorRate, Reading, TagScore
-
-# Wav2Vec2's first layers see 25 ms at once and raise on less; the same recordings must be scored for every model.
-MIN_SECONDS = 0.025
-# Whisper's encoder sees 30 s; the pipeline cuts longer audio only if told so.
-WHISPER_WINDOW_S = 30.0
 
 
 @dataclass
@@ -134,8 +126,9 @@ def evaluate(
             model is none that recognises speech.
     """
     entries = _read(manifest)
-    for model in models:  # before the first has run for an hour
-        AutoConfig.from_pretrained(model)
+    if len(models) > 1:  # before the first has run for an hour
+        for model in models:
+            load_recognizer(model, device=device, optimized=False, citrinet_only=False)
     settings: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
     runs = [transcribe(model, entries, **settings) for model in models]
     return build_report(manifest, entries, runs, settings, resamples, seed)
@@ -158,47 +151,18 @@ def transcribe(
         device: `cpu`, `cuda`, ...
         precision: see [`CitrinetInferenceConfig`].
     """
-    arguments = inference_arguments(model, precision, device)
-    recognizer: Any = pipeline("automatic-speech-recognition", model=model, device=device, **arguments)
-    run = Run(model, dict(getattr(recognizer.model.config, "tag_labels", None) or {}))
-    call: dict[str, Any] = {"batch_size": batch_size}
-    if recognizer.type == "seq2seq_whisper":
-        call |= {"chunk_length_s": WHISPER_WINDOW_S, "ignore_warning": True}
+    recognizer = load_recognizer(model, precision=precision, device=device, citrinet_only=False)
+    run = Run(model, recognizer.tag_labels)
+    ahead = ReadAhead([entry.segment for entry in entries], recognizer.load, recognizer.sampling_rate, batch_size)
     with tqdm(total=len(entries), unit="file", desc=model, disable=None) as progress:
-        reader = _Reader(entries, recognizer.feature_extractor.sampling_rate, run)
         start = time.perf_counter()
-        for output in recognizer(iter(reader), **call):
-            run.outputs[reader.pending.pop(0)] = output
-            progress.update(len(run.outputs) + len(run.failed) - progress.n)
-        progress.update(len(entries) - progress.n)
+        for result in recognizer.stream(iter(ahead), batch_size=batch_size):
+            run.outputs.update(ahead.in_order(result))
+            progress.update()
         run.processing_seconds = time.perf_counter() - start
+    run.failed = {index: str(error).removeprefix(f"{entries[index].audio}: ") for index, error in ahead.failed}
+    run.audio_seconds = ahead.seconds
     return run
-
-
-class _Reader:
-    """Reads recordings one by one as a pipeline asks for them, and notes those that it cannot."""
-
-    def __init__(self, entries: Sequence[ManifestEntry], sampling_rate: int, run: Run):
-        self.pending: list[int] = []
-        self._entries, self._rate, self._run = entries, sampling_rate, run
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for index, entry in enumerate(self._entries):
-            try:
-                samples = self._checked(load_audio(entry.audio, self._rate))
-            except (OSError, ValueError) as error:
-                self._run.failed[index] = str(error).removeprefix(f"{entry.audio}: ")
-                continue
-            self._run.audio_seconds += len(samples) / self._rate
-            self.pending.append(index)
-            yield {"array": samples, "sampling_rate": self._rate}
-
-    def _checked(self, samples: np.ndarray) -> np.ndarray:
-        if len(samples) < MIN_SECONDS * self._rate:
-            raise ValueError(f"audio has {len(samples)} samples: at least {1000 * MIN_SECONDS:g} ms are needed.")
-        if not np.isfinite(samples).all():
-            raise ValueError("audio holds NaN or infinite samples: repair the recording or drop it.")
-        return samples
 
 
 def build_report(

@@ -175,15 +175,15 @@ def read_outputs(outputs: Sequence[dict[str, Any]], labels: list[str], categorie
     Take what a speech recognition pipeline returned apart.
 
     Args:
-        outputs: dictionaries with `text`; [`CitrinetPipeline`]'s `transcript`, `entities` and `tags` are taken as they
-            are, and read from the text where a pipeline has none.
+        outputs: the results of a recogniser. Entities and tags of a model that is no Citrinet, whose results hold none,
+            are read from the text.
         labels: known tag labels.
         categories: tag categories.
     """
     readings = []
     for output, markers in zip(outputs, _find_all([output["text"] for output in outputs], labels), strict=True):
         parsed = parse_transcript(output["text"], markers, categories)
-        if "transcript" not in output:
+        if output.get("transcript", output["text"]) == output["text"] and not output.get("tags"):
             entities = [_entity(entity.type, entity.text) for entity in parsed.entities]
             tags = {"text": parsed.tags, "merged": parsed.tags}
             readings.append(Reading(parsed.text, parsed.transcript, markers, entities, tags))

@@ -18,9 +18,9 @@ from transformers import BatchFeature
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..audio_citrinet import load_audio
-from ..manifest import ManifestEntry, read_manifest, target_text
+from ..manifest import ManifestEntry, read_manifest
 from ..processing_citrinet import CitrinetProcessor
-from ..transcript_citrinet import NONE
+from ..transcript_citrinet import NONE, target_text
 from .augmentation import Augmentation
 
 UNKNOWN = -100  # the index that PyTorch's losses leave out
@@ -89,7 +89,9 @@ def _hub_entries(options: dict[str, Any]) -> Iterator[ManifestEntry]:
         )
     for row in dataset.cast_column(audio, Audio(decode=False)):
         recording = row.pop(audio)
-        yield ManifestEntry(recording["bytes"] or Path(recording["path"]), row.pop(text), row.get("duration"), row)
+        yield ManifestEntry(
+            recording["bytes"] or Path(recording["path"]), row.pop(text), row.get("duration"), columns=row
+        )
 
 
 def select(

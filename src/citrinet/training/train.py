@@ -15,7 +15,7 @@ from ..configuration_citrinet import CitrinetConfig
 from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
-from ..tokenizer_training import train_tokenizer
+from ..tokenizer.training import train_tokenizer
 from ..transcript_citrinet import parse_transcript
 from .augmentation import Augmentation
 from .data import UNKNOWN, Collator, EpochSampler, Selection, SpeechDataset, feasible, read_source, select, tag_labels

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from .tokenization_citrinet import CitrinetTokenizer
-from .tokenizer_building import build_tokenizer
-from .transcript_citrinet import find_markers
+from ..tokenization_citrinet import CitrinetTokenizer
+from ..transcript_citrinet import find_markers
+from .building import build_tokenizer
 
 MODEL_TYPES = ("bpe", "unigram", "char")
 

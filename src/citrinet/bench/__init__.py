@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCTC
 
-from .optimization import PRECISIONS, product_in
+from ..optimized import PRECISIONS, product_in
 
 CASES = {"1 x 10 s": (1, 10), "8 x 10 s": (8, 10), "1 x 60 s": (1, 60)}
 RATE = 16_000
@@ -54,7 +54,7 @@ _OURS = """
 import torch
 from transformers import AutoModelForCTC, AutoProcessor
 import citrinet
-from citrinet.optimization import CitrinetInferenceConfig
+from citrinet.optimized import CitrinetInferenceConfig
 
 device = torch.device({device!r})
 model = AutoModelForCTC.from_pretrained({model!r}, {argument}).eval().to(device)
@@ -197,12 +197,12 @@ def _contestants(
         contestants["bfloat16, compiled"] = ours("dtype=torch.bfloat16", compiled=True)
     for opponent in against:
         if opponent == "nemo":
-            from .convert import export_nemo
+            from ..convert import export_nemo
 
             file = export_nemo(model, f"{folder}/model.nemo", tag_heads=False).output
             contestants["NeMo"] = (nemo_python, _NEMO.format(file=str(file)))
         elif opponent == "onnxruntime":
-            from .convert.hf_to_onnx import export_onnx
+            from ..convert.hf_to_onnx import export_onnx
 
             export_onnx(model, f"{folder}/onnx")
             contestants["onnxruntime"] = (sys.executable, _ONNX.format(folder=f"{folder}/onnx"))

@@ -26,9 +26,9 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .adapters_citrinet import CitrinetAdapter
-from .configuration_citrinet import CitrinetConfig
-from .modeling_citrinet import BATCH_NORM_EPS, CitrinetBlock, CitrinetDepthwiseConv, CitrinetPreTrainedModel
+from ..adapters_citrinet import CitrinetAdapter
+from ..configuration_citrinet import CitrinetConfig
+from ..modeling_citrinet import BATCH_NORM_EPS, CitrinetBlock, CitrinetDepthwiseConv, CitrinetPreTrainedModel
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 METHOD = "citrinet"

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .audio_citrinet import check_samples, read_audio, to_mono_float32
-from .decoding_citrinet import PieceJoiner, collapse, punctuation_marks
-from .result_citrinet import ResultReader, cut_windows
+from ..audio_citrinet import check_samples, load_audio
+from ..decoding_citrinet import PieceJoiner, collapse, punctuation_marks
+from ..result_citrinet import RecognitionResult, ResultBuilder
+from ..transcript_citrinet import entity_types
+from ..windows_citrinet import cut_windows
+from .protocol import Progress, Recognizer, Timestamps
 
 FRONT_END, NETWORK, TAG_HEADS = "frontend.onnx", "model.onnx", "tag_classifier.onnx"
 
@@ -20,7 +23,7 @@ def is_onnx_folder(path: str | Path) -> bool:
     return all((Path(path) / name).is_file() for name in (FRONT_END, NETWORK, "vocabulary.json"))
 
 
-class CitrinetOnnx:
+class CitrinetOnnx(Recognizer):
     """
     Recognise speech with a folder that `citrinet export onnx` wrote.
 
@@ -43,11 +46,12 @@ class CitrinetOnnx:
     def __init__(
         self, folder: str | Path, threads: int | None = None, providers: Iterable[str] = ("CPUExecutionProvider",)
     ):
-        self._folder = Path(folder)
+        self._folder, self.model = Path(folder), str(folder)
         vocabulary = self._json("vocabulary.json")
         config = self._json("config.json")
         self._blank = vocabulary["blank_id"]
-        pieces = vocabulary["vocabulary"]
+        self._pieces: list[str] = vocabulary["vocabulary"]
+        pieces = self._pieces
         self._joiner = PieceJoiner(
             lambda token: pieces[token] if token < len(pieces) else None,
             vocabulary["unknown_id"],
@@ -60,7 +64,8 @@ class CitrinetOnnx:
         self._multiple = preprocessor["pad_to"]
         self._ratio = config["subsampling_factor"]
         self._frame_s = self._hop / self.sampling_rate
-        self._reader = ResultReader({piece: index for index, piece in enumerate(pieces)}, self._frame_s * self._ratio)
+        frame_s = self._frame_s * self._ratio
+        self._results = ResultBuilder({piece: index for index, piece in enumerate(pieces)}, frame_s)
         self._start_sessions(threads, list(providers))
 
     def _start_sessions(self, threads: int | None, providers: list[str]) -> None:
@@ -82,7 +87,7 @@ class CitrinetOnnx:
         self._front_end, self._network = sessions[FRONT_END], sessions[NETWORK]
         self._tag_heads = sessions.get(TAG_HEADS)
         categories = self._json("tag_classifier.json")["categories"] if self._tag_heads else {}
-        self._tag_labels = {category: facts["labels"] for category, facts in categories.items()}
+        self.tag_labels = {category: facts["labels"] for category, facts in categories.items()}
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self._folder / name
@@ -91,69 +96,56 @@ class CitrinetOnnx:
         except ValueError as error:
             raise ValueError(f"{path} is damaged: export the model again ({error}).") from error
 
-    def __call__(
-        self,
-        audio: Any,
-        return_timestamps: str | None = None,
-        chunk_length_s: float | None = None,
-        batch_size: int = 1,
-    ) -> dict[str, Any] | list[dict[str, Any]]:
-        """
-        Transcribe one recording, or a list of them.
-
-        Args:
-            audio: a path, an address, the bytes of a file, an array at `sampling_rate`, a dictionary with `"array"` and
-                `"sampling_rate"`; or a list of such.
-            return_timestamps: `"char"` or `"word"` for `chunks`.
-            chunk_length_s: seconds of a window, 0 for never; windows of 30 s above 120 s if not given.
-            batch_size: windows at a time.
-
-        Returns:
-            The dictionary of [`CitrinetPipeline`], or a list of them.
-
-        Raises:
-            OSError: if a file cannot be read.
-            ValueError: if it is not audio, too short, or holds NaN.
-        """
-        alone = not isinstance(audio, list)
-        waveforms = [self.load(one) for one in ([audio] if alone else audio)]
-        results = list(self.stream(waveforms, return_timestamps, chunk_length_s, batch_size))
-        return results[0] if alone else results
-
     def load(self, source: Any) -> np.ndarray:
-        """Any audio to (n,) float32 at `sampling_rate`; the errors are those of a call."""
-        samples, rate = read_audio(source, self.sampling_rate)
-        samples = to_mono_float32(samples)
-        if rate != self.sampling_rate:
-            import soxr
-
-            samples = soxr.resample(samples, rate, self.sampling_rate)
-        return check_samples(samples, self._hop, self.sampling_rate)
+        """Read audio and check it, see [`Recognizer.load`]."""
+        return check_samples(load_audio(source, self.sampling_rate), self._hop, self.sampling_rate)
 
     def stream(
         self,
         waveforms: Iterable[np.ndarray],
-        return_timestamps: str | None = None,
-        chunk_length_s: float | None = None,
+        *,
         batch_size: int = 1,
-    ) -> Iterator[dict[str, Any]]:
-        """Results of waveforms (n,), one after the other; the arguments are those of a call."""
-        heard = self._hear(self._windows(waveforms, chunk_length_s), batch_size)
-        parts: list[dict[str, np.ndarray]] = []
-        for is_last, part in heard:
-            parts.append(part)
+        return_timestamps: Timestamps | None = None,
+        chunk_length_s: float | None = None,
+    ) -> Iterator[RecognitionResult]:
+        """Recognise waveforms as they come, see [`Recognizer.stream`]."""
+        windows = (window for samples in waveforms for window in self._windows(samples, chunk_length_s))
+        outputs: list[dict[str, np.ndarray]] = []
+        for is_last, output in self._hear(windows, batch_size):
+            outputs.append(output)
             if is_last:
-                yield self._result(parts, return_timestamps)
-                parts = []
+                yield self._result(outputs, return_timestamps)
+                outputs = []
 
-    def _windows(self, waveforms: Iterable[np.ndarray], chunk_length_s: float | None) -> Iterator[tuple]:
+    def follow(
+        self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
+    ) -> Iterator[Progress]:
+        """Recognise one waveform window by window, see [`Recognizer.follow`]."""
+        windows = list(self._windows(waveform, chunk_length_s))
+        outputs: list[dict[str, np.ndarray]] = []
+        for _, output in self._hear(iter(windows), batch_size=1):
+            outputs.append(output)
+            if len(outputs) < len(windows):
+                yield Progress(len(outputs) / len(windows))
+        tokens, scores = (np.concatenate([output[key] for output in outputs]) for key in ("tokens", "scores"))
+        written = scores[tokens != self._blank]
+        confidence = float(written.mean()) if len(written) else 0.0
+        yield Progress(1.0, self._result(outputs, return_timestamps), confidence)
+
+    def describe(self) -> str:
+        """Say what the graphs are, see [`Recognizer.describe`]."""
+        lines = [f"Citrinet in ONNX: {len(self._pieces) + 1} outputs, one each {self._hop * self._ratio} samples"]
+        lines += [f"  {category}: {', '.join(labels)}" for category, labels in sorted(self.tag_labels.items())]
+        entities = entity_types(self._pieces)
+        return "\n".join(lines + ([f"  entities: {', '.join(entities)}"] if entities else []))
+
+    def _windows(self, samples: np.ndarray, chunk_length_s: float | None) -> Iterator[tuple]:
         """Features (80, T) of each window, the frames of logits to keep of it, and whether it is the last."""
-        for samples in waveforms:
-            features = self.features(samples)
-            windows = cut_windows(features.shape[1], self._frame_s, self._ratio, chunk_length_s)
-            for index, (start, stop, left, right) in enumerate(windows):
-                end = -(-(stop - start) // self._ratio) - right
-                yield features[:, start:stop], (left, end), index == len(windows) - 1
+        features = self.features(samples)
+        windows = cut_windows(features.shape[1], self._frame_s, self._ratio, chunk_length_s)
+        for index, (start, stop, left, right) in enumerate(windows):
+            end = -(-(stop - start) // self._ratio) - right
+            yield features[:, start:stop], (left, end), index == len(windows) - 1
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(n,) samples to (80, T) features."""
@@ -175,7 +167,7 @@ class CitrinetOnnx:
                 pooled = encoded[:, start:end].sum(axis=-1)
                 yield is_last, {"tokens": tokens, "scores": scores, "pooled": pooled}
 
-    def _result(self, parts: list[dict[str, np.ndarray]], return_timestamps: str | None) -> dict[str, Any]:
+    def _result(self, parts: list[dict[str, np.ndarray]], return_timestamps: str | None) -> RecognitionResult:
         tokens, scores = (np.concatenate([part[key] for part in parts]) for key in ("tokens", "scores"))
         tag_logits = np.zeros(0)
         if self._tag_heads is not None:
@@ -184,7 +176,7 @@ class CitrinetOnnx:
             tag_logits = np.concatenate([category[0] for category in logits])
         ctc_tokens = collapse(tokens.tolist(), self._blank)
         text, spans = self._joiner.text_with_spans(ctc_tokens)
-        return self._reader.read(text, spans, ctc_tokens, scores, self._tag_labels, tag_logits, return_timestamps)
+        return self._results.build(text, spans, ctc_tokens, scores, self.tag_labels, tag_logits, return_timestamps)
 
 
 __all__ = ["CitrinetOnnx", "is_onnx_folder"]

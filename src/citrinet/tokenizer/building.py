@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from .decoding_citrinet import WORD_BOUNDARY
-from .tokenization_citrinet import CitrinetTokenizer
+from ..decoding_citrinet import WORD_BOUNDARY
+from ..tokenization_citrinet import CitrinetTokenizer
 
 BLANK = "<blank>"
 _EDGE_SPACES = "^ +| +$"

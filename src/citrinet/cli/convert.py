@@ -1,0 +1,55 @@
+"""`citrinet convert`."""
+
+import argparse
+from typing import Any
+
+from .options import quiet
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "convert",
+        help="make a Transformers repository of a .nemo file",
+        description="Convert a NeMo Citrinet CTC checkpoint. Nothing in the file is executed, and OUT_DIR appears only "
+        "when it is complete.",
+    )
+    parser.add_argument("nemo_file", metavar="MODEL.nemo", help="the checkpoint")
+    parser.add_argument("output", metavar="OUT_DIR", help="the folder to write")
+    parser.add_argument(
+        "--frontend",
+        choices=["nemo-2.5", "nemo-2.4"],
+        help="whose arithmetic made the features in training: NeMo 2.5 and later (default), or 2.4 and earlier; "
+        "NeMo's files do not say, those of `citrinet export nemo` do",
+    )
+    parser.add_argument(
+        "--tag-labels",
+        metavar="FILE",
+        help='labels of the tag heads, if the vocabulary does not hold them: JSON like {"AGE": {"0": "NONE", ...}}',
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "float16", "bfloat16"], help="type of the weights"
+    )
+    parser.add_argument("--language", metavar="CODE", help="ISO code for the model card, such as zh")
+    parser.add_argument("--force", action="store_true", help="replace OUT_DIR if it exists")
+    parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result to this Hub repository (owner/name)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..convert import convert_nemo
+
+    quiet(unless_terminal=True)
+    report = convert_nemo(
+        options.nemo_file,
+        options.output,
+        frontend=options.frontend,
+        tag_labels=options.tag_labels,
+        dtype=options.dtype,
+        language=options.language,
+        force=options.force,
+        push_to_hub=options.push_to_hub,
+    )
+    print(report)
+    return 0

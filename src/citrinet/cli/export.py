@@ -1,0 +1,61 @@
+"""`citrinet export`."""
+
+import argparse
+from typing import Any
+
+from .options import fail, positive, quiet
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "export", help="write a model in another form", description="Write a model for others."
+    )
+    forms = parser.add_subparsers(title="forms", metavar="FORM", required=True)
+    nemo = forms.add_parser(
+        "nemo",
+        help="a .nemo file",
+        description="Write a model as a NeMo checkpoint, the inverse of `citrinet convert`. What NeMo cannot express "
+        "is refused, and OUT.nemo appears only when it is complete.",
+    )
+    nemo.add_argument("model", metavar="DIR|REPO", help="a folder or a Hub repository")
+    nemo.add_argument("output", metavar="OUT.nemo", help="the file to write")
+    nemo.add_argument(
+        "--without-tag-heads", action="store_true", help="leave the tag heads out: NeMo refuses them with strict=True"
+    )
+    nemo.add_argument("--force", action="store_true", help="replace OUT.nemo if it exists")
+    nemo.set_defaults(run=_export_nemo)
+    onnx = forms.add_parser(
+        "onnx",
+        help="ONNX graphs",
+        description="Write a model as ONNX graphs (front end, network, tag heads) with the files that programs without "
+        "PyTorch read beside them. OUT_DIR appears only when it is complete, and is a model for `citrinet transcribe`. "
+        'Needs `pip install "citrinet[onnx]"`.',
+    )
+    onnx.add_argument("model", metavar="DIR|REPO", help="a folder or a Hub repository")
+    onnx.add_argument("output", metavar="OUT_DIR", help="the folder to write")
+    onnx.add_argument(
+        "--dtype", default="float32", choices=["float32", "float16", "int8"],
+        help="type of the weights; int8 quantizes the matrix products (default float32)",
+    )  # fmt: skip
+    onnx.add_argument("--opset", type=positive, default=18, metavar="N", help="version of ONNX's operators, from 18")
+    onnx.add_argument("--force", action="store_true", help="replace OUT_DIR if it exists")
+    onnx.set_defaults(run=_export_onnx)
+
+
+def _export_nemo(options: argparse.Namespace) -> int:
+    from ..convert import export_nemo
+
+    quiet(unless_terminal=True)
+    print(export_nemo(options.model, options.output, tag_heads=not options.without_tag_heads, force=options.force))
+    return 0
+
+
+def _export_onnx(options: argparse.Namespace) -> int:
+    try:
+        from ..convert.hf_to_onnx import export_onnx
+    except ImportError as error:
+        return fail(f'{error}. ONNX needs more packages: pip install "citrinet[onnx]"')
+    quiet(unless_terminal=True)
+    print(export_onnx(options.model, options.output, dtype=options.dtype, opset=options.opset, force=options.force))
+    return 0

@@ -1,0 +1,28 @@
+"""`citrinet train`."""
+
+import argparse
+import json
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "train",
+        help="train or fine-tune a model",
+        description="Train as a recipe says, with Transformers' Trainer. Runs under `accelerate launch` too.",
+    )
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="data, model, tokenizer and training arguments")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="changes, such as training.learning_rate=1e-3")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..training import is_main_process, read_recipe, train
+
+    metrics = train(read_recipe(options.recipe, options.changes), resume=options.resume)
+    if is_main_process():
+        print(json.dumps(metrics, indent=2))
+    return 0

@@ -1,0 +1,8 @@
+"""Recognisers: one way to make one, one protocol for all of them, and files read ahead for them."""
+
+from .onnx_recognizer import CitrinetOnnx, is_onnx_folder
+from .protocol import Progress, Recognizer
+from .read_ahead import ReadAhead
+from .recognizer import load_recognizer
+
+__all__ = ["CitrinetOnnx", "Progress", "ReadAhead", "Recognizer", "is_onnx_folder", "load_recognizer"]

@@ -1,0 +1,1 @@
+"""Tokenizers: from a vocabulary and a SentencePiece model and back, and trained on texts."""

@@ -1,0 +1,54 @@
+"""Overlapping windows over long recordings."""
+
+# Longer audio is read in overlapping windows unless the caller says otherwise: the memory for one pass grows with it.
+LONG_AUDIO_S = 120.0
+DEFAULT_CHUNK_S = 30.0
+
+
+def cut_windows(
+    frames: int, frame_s: float, ratio: int, chunk_length_s: float | None = None, stride_length_s=None
+) -> list[tuple[int, int, int, int]]:
+    """
+    Overlapping windows over the features of one recording.
+
+    Args:
+        frames: how many frames of features there are.
+        frame_s: seconds from one to the next.
+        ratio: frames of features for each frame of logits.
+        chunk_length_s: seconds of a window, 0 for a single one; windows of 30 s above 120 s if not given.
+        stride_length_s: seconds of overlap, one number or (left, right); a sixth of the window if not given.
+
+    Returns:
+        (start, stop, logit frames to drop on the left, on the right) for each window.
+
+    Raises:
+        ValueError: if the overlaps leave nothing of a window.
+    """
+    if chunk_length_s is None:
+        chunk_length_s = DEFAULT_CHUNK_S if frames * frame_s > LONG_AUDIO_S else 0
+    chunk = _whole_ratios(chunk_length_s, frame_s, ratio)
+    if not chunk or frames <= chunk:
+        return [(0, frames, 0, 0)]
+    if stride_length_s is None:
+        stride_length_s = chunk_length_s / 6
+    strides = stride_length_s if isinstance(stride_length_s, (list, tuple)) else (stride_length_s, stride_length_s)
+    left, right = (_whole_ratios(stride, frame_s, ratio) for stride in strides)
+    if left + right >= chunk:
+        raise ValueError(
+            f"`chunk_length_s` ({chunk_length_s}) must be longer than the strides on both sides ({strides})."
+        )
+    windows = []
+    for start in range(0, frames, chunk - left - right):
+        stop = min(start + chunk, frames)
+        windows.append((start, stop, left // ratio if start else 0, right // ratio if stop < frames else 0))
+        if stop == frames:
+            break
+    return windows
+
+
+def _whole_ratios(seconds: float, frame_s: float, ratio: int) -> int:
+    """Feature frames nearest to a duration that make whole frames of logits."""
+    return round(seconds / (frame_s * ratio)) * ratio
+
+
+__all__ = ["cut_windows"]
