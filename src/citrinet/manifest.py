@@ -114,7 +114,7 @@ def _entry(manifest: Path, number: int, line: str) -> ManifestEntry:
             columns,
         )
     except json.JSONDecodeError as error:
-        raise ValueError(f"{manifest}, line {number}: not a JSON object ({error.msg}, column {error.colno}).") from error
+        raise ValueError(f"{manifest}, line {number}: no JSON ({error.msg}, column {error.colno}).") from error
     except RecursionError as error:
         raise ValueError(f"{manifest}, line {number}: brackets inside brackets without an end.") from error
     except ValueError as error:

@@ -71,11 +71,10 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    """Print a warning in one line, for `warnings.showwarning`."""
-    tqdm.write(f"citrinet: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
 def show_warnings_in_one_line() -> None:
-    """Until the caller's `warnings.catch_warnings` ends."""
-    warnings.showwarning = show_warning
+    """Print warnings without the place in the program, until the caller's `warnings.catch_warnings` ends."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        tqdm.write(f"citrinet: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    warnings.showwarning = show

@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from typing import Any
 
 from ..default import default_model
 from .console import fail
@@ -71,8 +72,9 @@ def model_name(text: str) -> str:
 
 def quiet(unless_terminal: bool = False) -> None:
     """Switch off the progress bars of Transformers: always, or where nobody sees them."""
-    from transformers.utils import logging
+    import transformers.utils.logging
 
+    logging: Any = transformers.utils.logging
     if not (unless_terminal and sys.stderr.isatty()):
         logging.disable_progress_bar()
 

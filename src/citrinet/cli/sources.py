@@ -12,10 +12,11 @@ from ..audio_citrinet import AudioSegment, count_channels
 
 STANDARD_INPUT = "-"
 # What soundfile or ffmpeg reads.
-AUDIO_SUFFIXES = set(
-    ".3gp .aac .aif .aifc .aiff .amr .au .avi .caf .flac .m4a .m4b .mka .mkv .mov .mp3 .mp4 .oga .ogg .opus .ts .w64 "
-    ".wav .webm .wma".split()
-)
+AUDIO_SUFFIXES = {
+    *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2"),
+    *(".mp3", ".oga", ".ogg", ".opus", ".snd", ".spx", ".w64", ".wav", ".wma", ".wv"),
+    *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
+}
 
 
 @dataclass(frozen=True)

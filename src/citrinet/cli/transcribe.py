@@ -3,6 +3,7 @@
 import argparse
 import sys
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,8 +85,8 @@ def _load(recognizer: Recognizer, source: Source) -> np.ndarray:
 def _reason(source: Source, error: OSError | ValueError) -> str:
     """Why a recording failed, without its name, with which most messages begin."""
     reason = one_line(error)
-    for name in (str(source.audio), str(source.audio.source), source.name):
-        reason = reason.removeprefix(f"{name}: ")
+    for audio in (source.audio, replace(source.audio, offset=0.0, duration=None)):
+        reason = reason.removeprefix(f"{audio}: ")
     return reason
 
 
