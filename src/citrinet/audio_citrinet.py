@@ -24,10 +24,6 @@ except ImportError:
 MAX_CHANNELS = 8
 
 
-class TruncatedAudioWarning(UserWarning):
-    """A file that is shorter than its header says."""
-
-
 @dataclass(frozen=True)
 class AudioSegment:
     """
@@ -102,13 +98,6 @@ def read_audio(source, sampling_rate: int = 16000) -> tuple:
         decoded = source.get_all_samples()
         return decoded.data, decoded.sample_rate
     return source, sampling_rate
-
-
-def count_channels(source) -> int:
-    """Channels of a file, as [`load_audio`] takes it."""
-    if isinstance(source, bytes):
-        source = io.BytesIO(source)
-    return soundfile.info(source).channels
 
 
 def check_samples(waveform, at_least: int, rate: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def _one_line(model: str) -> Iterator[None]:
 def _without_reports() -> Iterator[None]:
     """Without Transformers' table of weights that are missing or left over, which become an error here."""
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(ERROR)
     try:
         yield
     finally:

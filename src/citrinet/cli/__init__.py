@@ -42,13 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
         nobody reads what is printed.
     """
     console.use_utf8()
-    options = _parser().parse_args(arguments)
-    with warnings.catch_warnings(), _unwinding_when_terminated():
-        if not options.traceback:
-            console.show_warnings_in_one_line()
-        status = _run(options)
-    console.drop_output()
-    return status
+    try:
+        options = _parser().parse_args(arguments)
+        with warnings.catch_warnings(), _unwinding_when_terminated():
+            if not options.traceback:
+                console.show_warnings_in_one_line()
+            return _run(options)
+    finally:
+        console.drop_output()
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -63,7 +64,8 @@ def _run(options: argparse.Namespace) -> int:
         return _PIPE_CLOSED
     except Exception as error:
         line = console.one_line(error)
-        if not isinstance(error, (OSError, ValueError, ImportError, MemoryError)):  # a mistake of ours
+        expected = isinstance(error, (OSError, ValueError, ImportError, MemoryError)) or console.is_disk_full(error)
+        if not expected:  # a mistake of ours
             line = f"unexpected {type(error).__name__}: {line} (run with --traceback for details)"
         return console.fail(line, error if options.traceback else None)
 

@@ -60,14 +60,21 @@ def fail(message: str, error: BaseException | None = None) -> int:
     return 1
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says so; those of libraries in Rust and C++ say it in their text alone."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line."""
     if isinstance(error, MemoryError):
         return "out of memory: a smaller --batch-size or --chunk-length needs less."
     if isinstance(error, OSError) and error.strerror:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+        reason = "the disk is full" if is_disk_full(error) else error.strerror
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         return f"{' -> '.join(names)}: {reason}" if names else reason
+    if is_disk_full(error):
+        return "the disk is full"
     return " ".join(str(error).split()) or type(error).__name__
 
 
