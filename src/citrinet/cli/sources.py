@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import manifest
-from ..audio_citrinet import AudioSegment, count_channels
+from ..audio_file_citrinet import count_channels
+from ..audio_segment_citrinet import AudioSegment
+from ..audio_source_citrinet import as_file
 
 STANDARD_INPUT = "-"
 # What soundfile or ffmpeg reads.
@@ -65,12 +67,16 @@ def find_sources(path: str, channel: int | None = None) -> list[Source]:
 
 
 def split_channels(source: Source) -> list[Source]:
-    """Each channel of a recording; the recording itself if it cannot be read, which is found out later."""
+    """Each channel of a recording; the recording as it is if it cannot be read, which is found out later."""
+    audio = source.audio
     try:
-        channels = range(count_channels(source.audio.source))
+        with as_file(audio.source) as file:
+            if not isinstance(audio.source, bytes) and file != Path(audio.source):  # what came over a network or a pipe
+                audio = replace(audio, source=file.read_bytes())
+            channels = range(count_channels(file))
     except (OSError, ValueError):
-        return [source]
-    return [Source(source.name, replace(source.audio, channel=channel)) for channel in channels]
+        return [Source(source.name, audio)]
+    return [Source(source.name, replace(audio, channel=channel)) for channel in channels]
 
 
 def _audio_files(folder: str) -> list[str]:

@@ -3,13 +3,12 @@
 import argparse
 import sys
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..audio_citrinet import TruncatedAudioWarning
+from ..audio_segment_citrinet import TruncatedAudioWarning
 from ..recognition import ReadAhead, Recognizer, load_recognizer
 from ..result_citrinet import RecognitionResult
 from .console import fail, one_line, to_json
@@ -85,8 +84,8 @@ def _load(recognizer: Recognizer, source: Source) -> np.ndarray:
 def _reason(source: Source, error: OSError | ValueError) -> str:
     """Why a recording failed, without its name, with which most messages begin."""
     reason = one_line(error)
-    for audio in (source.audio, replace(source.audio, offset=0.0, duration=None)):
-        reason = reason.removeprefix(f"{audio}: ")
+    for name in (str(source.audio), source.audio.name):
+        reason = reason.removeprefix(f"{name}: ")
     return reason
 
 
