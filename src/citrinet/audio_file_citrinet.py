@@ -130,6 +130,22 @@ def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds
     return reading.samples()
 
 
+def count_channels(path: Path) -> int:
+    """
+    Channels of a file, by its header.
+
+    Raises:
+        ValueError: if it is not audio.
+    """
+    nothing = AudioSegment(path, duration=0.0)
+
+    def new_reading(rate: int, channels: int) -> Reading:
+        return Reading(nothing, rate, None, rate, channels)
+
+    reading = None if soundfile is None else _read_with_soundfile(path, new_reading)
+    return (reading or _read_with_ffmpeg(path, nothing, new_reading, None)).channels
+
+
 def _read_with_soundfile(path: Path, new_reading: NewReading, can_seek: bool = True) -> Reading | None:
     """Read with soundfile; None if it cannot open the file."""
     try:
@@ -367,4 +383,4 @@ def _announced(log: str, rate: int) -> int | None:
     return round((3600 * hours + 60 * minutes + seconds) * rate)
 
 
-__all__ = ["read_file"]
+__all__ = ["count_channels", "read_file"]

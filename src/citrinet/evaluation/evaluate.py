@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..manifest import ManifestEntry, read_manifest
-from ..recognition import ReadAhead, load_recognizer
+from ..recognition import ReadAhead, check_model, load_recognizer
 from . import scoring
 from .scoring import CONVENTIONS, Edits, EntityScore, ErrorRate, Reading, TagScore
 
@@ -126,9 +126,8 @@ def evaluate(
             model is none that recognises speech.
     """
     entries = _read(manifest)
-    if len(models) > 1:  # before the first has run for an hour
-        for model in models:
-            load_recognizer(model, device=device, optimized=False, citrinet_only=False)
+    for model in models:  # before the first has run for an hour
+        check_model(model, precision=precision, device=device, citrinet_only=False)
     settings: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
     runs = [transcribe(model, entries, **settings) for model in models]
     return build_report(manifest, entries, runs, settings, resamples, seed)
@@ -216,8 +215,6 @@ def build_report(
 
 def _read(manifest: str | Path) -> list[ManifestEntry]:
     entries = read_manifest(manifest)
-    if not entries:
-        raise ValueError(f"{manifest}: the manifest is empty.")
     without = sum(entry.text is None for entry in entries)
     if without:
         raise ValueError(f"{manifest}: {without} of {len(entries)} lines have no `text` to compare with.")

@@ -3,6 +3,14 @@
 from .onnx_recognizer import CitrinetOnnx, is_onnx_folder
 from .protocol import Progress, Recognizer
 from .read_ahead import ReadAhead
-from .recognizer import load_recognizer
+from .recognizer import check_model, load_recognizer
 
-__all__ = ["CitrinetOnnx", "Progress", "ReadAhead", "Recognizer", "is_onnx_folder", "load_recognizer"]
+__all__ = [
+    "CitrinetOnnx",
+    "Progress",
+    "ReadAhead",
+    "Recognizer",
+    "check_model",
+    "is_onnx_folder",
+    "load_recognizer",
+]
