@@ -24,6 +24,7 @@ from .layers import (
 from .memory import drop_pages, keep_free_memory, return_free_memory
 
 
+@torch.no_grad()
 def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Weight and bias of the linear layer that does what a linear layer and its batch normalisation do in evaluation.
