@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from .onnx_recognizer import CitrinetOnnx, is_onnx_folder
+from .onnx_folder import is_onnx_folder
+from .onnx_recognizer import CitrinetOnnx
 from .protocol import Recognizer
 
 
