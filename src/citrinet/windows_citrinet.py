@@ -1,12 +1,19 @@
 """Overlapping windows over long recordings."""
 
+import math
+from collections.abc import Sequence
+
 # Longer audio is read in overlapping windows unless the caller says otherwise: the memory for one pass grows with it.
 LONG_AUDIO_S = 120.0
 DEFAULT_CHUNK_S = 30.0
 
 
 def cut_windows(
-    frames: int, frame_s: float, ratio: int, chunk_length_s: float | None = None, stride_length_s=None
+    frames: int,
+    frame_s: float,
+    ratio: int,
+    chunk_length_s: float | None = None,
+    stride_length_s: float | Sequence[float] | None = None,
 ) -> list[tuple[int, int, int, int]]:
     """
     Overlapping windows over the features of one recording.
@@ -22,16 +29,25 @@ def cut_windows(
         (start, stop, logit frames to drop on the left, on the right) for each window.
 
     Raises:
-        ValueError: if the overlaps leave nothing of a window.
+        ValueError: for lengths that cannot be, a window shorter than a frame of logits, or overlaps that leave nothing
+            of it.
     """
     if chunk_length_s is None:
         chunk_length_s = DEFAULT_CHUNK_S if frames * frame_s > LONG_AUDIO_S else 0
-    chunk = _whole_ratios(chunk_length_s, frame_s, ratio)
-    if not chunk or frames <= chunk:
-        return [(0, frames, 0, 0)]
     if stride_length_s is None:
         stride_length_s = chunk_length_s / 6
-    strides = stride_length_s if isinstance(stride_length_s, (list, tuple)) else (stride_length_s, stride_length_s)
+    strides = tuple(stride_length_s) if isinstance(stride_length_s, Sequence) else (stride_length_s, stride_length_s)
+    for name, lengths in (("chunk_length_s", (chunk_length_s,)), ("stride_length_s", strides)):
+        if not all(math.isfinite(length) and length >= 0 for length in lengths):
+            raise ValueError(f"`{name}` must be seconds, 0 or more, got {', '.join(map(str, lengths))}.")
+    chunk = _whole_ratios(chunk_length_s, frame_s, ratio)
+    if chunk_length_s and not chunk:
+        raise ValueError(
+            f"`chunk_length_s` ({chunk_length_s}) is less than one frame of logits, {frame_s * ratio:g} s; 0 is for no "
+            "windows."
+        )
+    if not chunk or frames <= chunk:
+        return [(0, frames, 0, 0)]
     left, right = (_whole_ratios(stride, frame_s, ratio) for stride in strides)
     if left + right >= chunk:
         raise ValueError(
