@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import sentencepiece
 import soundfile
+import soxr
 import torch
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
@@ -198,6 +199,20 @@ def test_runner_takes_what_the_pipeline_takes(exported, recognizer):
         runner(samples[:10])
     with pytest.raises(ValueError, match="NaN"):
         runner(np.full(16000, np.nan, np.float32))
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_runner_resamples_as_the_pipeline_does(rate, exported, recognizer, tmp_path):
+    speech = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS[:2]])
+    samples = soxr.resample(speech, 16000, rate)
+    path = tmp_path / "speech.flac"
+    soundfile.write(path, samples, rate)
+    runner = CitrinetOnnx(exported / "float32")
+    assert np.array_equal(runner.load(str(path)), citrinet.load_audio(path))
+    for audio in (str(path), {"array": samples, "sampling_rate": rate}, {"bytes": path.read_bytes(), "path": None}):
+        expected = recognizer(audio, return_timestamps="char")
+        assert expected["chunks"], "the test would compare nothing"
+        assert forgive_scores([runner(audio, return_timestamps="char")], 1e-3) == [expected]
 
 
 def test_runner_reads_long_audio_in_the_pipelines_windows(exported, recognizer):
