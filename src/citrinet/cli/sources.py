@@ -97,7 +97,7 @@ def _files(folder: str) -> Iterator[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(place) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith("."):  # such as the `._*` in which macOS keeps what is no audio
                     continue
                 if entry.is_dir():
