@@ -49,7 +49,7 @@ def load_audio(source: Any, sampling_rate: int = 16000, *, max_seconds: float | 
         with as_file(recording) as path:
             return read_file(path, segment, sampling_rate, max_seconds)
     samples, rate = _samples_and_rate(recording, sampling_rate)
-    return resample(_cut(samples, check_rate(rate), segment, max_seconds), rate, sampling_rate)
+    return resample(_cut(samples, check_rate(rate, segment.name), segment, max_seconds), rate, sampling_rate)
 
 
 def check_samples(waveform: Any, at_least: int, rate: int) -> np.ndarray:

@@ -9,20 +9,21 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from .audio_segment_citrinet import AudioSegment
-from .resampling_citrinet import Resampler
+from .resampling_citrinet import Resampler, check_rate
 
 try:
     import soundfile
 except (ImportError, OSError):  # OSError: the package is there, the library it wraps is not
     soundfile = None
 
-BLOCK = 2**20  # samples of all channels that are decoded at once, whatever a header says: 4 MB
+BLOCK = 2**18  # samples of all channels that are decoded at once, whatever a header says: 1 MB
 UNKNOWN_LENGTH = 2**62  # frames; libsndfile says 2^63 - 1
 # What soundfile raises for damaged files; some headers make it ask for terabytes.
 FAILURES = (RuntimeError, MemoryError, SystemError, OverflowError, TypeError)
@@ -52,6 +53,7 @@ class Reading:
     """
 
     def __init__(self, segment: AudioSegment, sampling_rate: int, max_seconds: float | None, rate: int, channels: int):
+        check_rate(rate, segment.name)
         segment.check_channel(channels)
         self.segment, self.rate, self.channels = segment, rate, channels
         self.start, self.wanted = segment.frames(rate)
@@ -123,7 +125,7 @@ def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds
     if not reading.frames:
         if segment.offset:
             raise segment.beyond(None if reading.length is None else reading.length / reading.rate)
-        raise ValueError(f"{segment.name}: the audio is empty.")
+        raise ValueError(f"{segment.name}: the audio is {'damaged' if reading.is_broken else 'empty'}.")
     segment.warn_if_short(reading.frames, reading.rate, reading.length, reading.is_broken)
     return reading.samples()
 
@@ -241,8 +243,9 @@ def _length(file: Any) -> int | None:
 def _find_repair(path: Path, file: Any) -> Callable[[Path], None] | None:
     if file.format in ("WAV", "WAVEX", "RF64") and not file.frames:
         return _say_no_size
-    if file.format == "MP3" and not _mp3_says_frames(path):
-        return _pad_mp3
+    if file.format == "MP3" and (found := _find_mp3_frame(path)) is not None:
+        start, header, says_frames = found
+        return None if says_frames else partial(_say_many_frames, start=start, header=header)
     return None
 
 
@@ -261,27 +264,44 @@ def _say_no_size(wav: Path) -> None:
             position += 8 + size + size % 2
 
 
-def _mp3_says_frames(path: Path) -> bool:
-    """Whether the first frame of an MP3 holds their number, in a header of Xing or Fraunhofer's."""
-    with path.open("rb") as file:
+def _find_mp3_frame(mp3: Path) -> tuple[int, bytes, bool] | None:
+    """Place and header of the first frame of layer III, and whether it holds the number of all, as far as true."""
+    with mp3.open("rb") as file:
         tag = file.read(10)
         size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
-        first = _read_at(file, 10 + size if tag.startswith(b"ID3") else 0, 2048)
-    return re.search(rb"VBRI|(?:Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f](?!\0\0\0\0)", first) is not None
+        after_tag = 10 + size if tag.startswith(b"ID3") else 0
+        content = _read_at(file, after_tag, 2**14)
+    frame = re.search(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xeb].", content, re.DOTALL)
+    if frame is None:
+        return None
+    start = after_tag + frame.start()
+    # Xing's header: flags that say which fields follow, the number of frames, the number of bytes.
+    xing = re.compile(rb"(?:Xing|Info)\0\0\0(.)(.{4})(.{4})", re.DOTALL).search(content, frame.start())
+    if xing is None:
+        return start, frame[0], b"VBRI" in content[frame.start() :]
+    flags, frames, size = xing[1][0], *(int.from_bytes(field) for field in xing.groups()[1:])
+    is_longer = flags & 2 and mp3.stat().st_size - start > 1.1 * size + 2**12  # two files in one, for instance
+    return start, frame[0], bool(flags & 1 and frames and not is_longer)
 
 
-def _pad_mp3(mp3: Path) -> None:
+def _say_many_frames(mp3: Path, start: int, header: bytes) -> None:
     """
-    Make an MP3 larger, by an ID3 tag of zeros at its end, which players skip.
+    Put a frame before the first of an MP3 that says that there are more frames than there can be.
 
     Without a number of frames, libsndfile reads no more than it estimates by the sizes of the file and of its first
     frame: too few where that is larger than the mean.
     """
-    size = mp3.stat().st_size
-    zeros = min(39 * size, 2**28 - 1)  # the bit rates of MP3 lie between 8 and 320 kbit/s
-    with mp3.open("ab") as file:
-        file.write(b"ID3\x04\0\0" + bytes(zeros >> shift & 127 for shift in (21, 14, 7, 0)))
-        file.truncate(size + 10 + zeros)
+    is_version_1, is_mono = header[1] & 0x08, header[3] >> 6 == 3
+    rate = (44100, 48000, 32000)[header[2] >> 2 & 3] >> (0 if is_version_1 else 1 if header[1] & 0x10 else 2)
+    size = 144 * 128_000 // rate if is_version_1 else 72 * 80_000 // rate  # at the bit rate with index 9
+    side_information = (17 if is_mono else 32) if is_version_1 else (9 if is_mono else 17)
+    frame = bytes([0xFF, header[1] | 1, 0x90 | header[2] & 0x0C, header[3]]) + bytes(side_information)
+    with mp3.open("rb") as old, (mp3.parent / "longer").open("wb") as new:
+        frame += b"Xing" + struct.pack(">II", 1, mp3.stat().st_size // 24)  # the smallest frame has 24 bytes
+        new.write(frame.ljust(size, b"\0"))
+        old.seek(start)
+        shutil.copyfileobj(old, new)
+    (mp3.parent / "longer").replace(mp3)
 
 
 def _read_at(file: IO[bytes], position: int, count: int) -> bytes:
@@ -293,29 +313,32 @@ def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_reading: NewReading
     """Read with ffmpeg, where it is installed; it may get further in a damaged file than soundfile in `first`."""
     ffmpeg = shutil.which("ffmpeg")
     reading = None if ffmpeg is None else _run_ffmpeg(ffmpeg, path, segment, new_reading)
-    if first is not None and first.frames >= (reading.frames if reading else 1):
+    if first is not None and (reading is None or reading.frames <= first.frames):
         return first
-    if reading is None and ffmpeg is None and first is None:
+    if reading is not None:
+        if first is not None and first.rate == reading.rate:
+            reading.length = first.length
+        return reading
+    if ffmpeg is None:
         raise ValueError(
             f"{segment.name}: not an audio format that soundfile reads (wav, flac, mp3, ogg). If it is another format, "
             "such as m4a, install ffmpeg; otherwise the file is damaged or not audio."
         )
-    if reading is None:
-        raise ValueError(
-            f"{segment.name}: neither soundfile nor ffmpeg can read this as audio; it is damaged, not audio, or a list "
-            "of other files."
-        )
-    if first is not None and first.length is not None and first.rate == reading.rate:
-        reading.length = first.length
-    return reading
+    raise ValueError(
+        f"{segment.name}: neither soundfile nor ffmpeg can read this as audio; it is damaged, not audio, or a list of "
+        "other files."
+    )
 
 
 def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_reading: NewReading) -> Reading | None:
     """Decode with ffmpeg; None if it cannot open the file."""
-    part = ["-ss", f"{segment.offset:.6f}"] if segment.offset else []
+    # It jumps to a second before the segment and decodes from there: decoders lose some milliseconds at a jump.
+    lead = min(segment.offset, 1.0)
+    jump = ["-ss", f"{segment.offset - lead:.6f}"] if segment.offset > lead else []
+    part = ["-ss", f"{lead:.6f}"] if lead else []
     part += ["-t", f"{segment.duration:.6f}"] if segment.duration else []
     command = [ffmpeg, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
-    command += ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, *part, "-i", f"file:{path}"]
+    command += ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, *jump, "-i", f"file:{path}", *part]
     # AU is the simplest of the containers that say rate and channels and can be written to a pipe.
     command += ["-vn", "-sn", "-dn", "-c:a", "pcm_f32be", "-f", "au", "-"]
     with tempfile.TemporaryFile() as log:
@@ -327,7 +350,7 @@ def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_reading: New
                 process.kill()
                 raise
         log.seek(0)
-        lines = log.read(BLOCK).decode(errors="replace")
+        lines = log.read(2**20).decode(errors="replace")
     if reading is not None:
         reading.length = _announced(lines, reading.rate)
         reading.is_broken = process.returncode != 0 and reading.next_frames > 0

@@ -62,9 +62,13 @@ class Resampler:
         return piece if self._stream is None else self._stream.resample_chunk(piece, last=last)
 
 
-def check_rate(rate: Any) -> int:
+def check_rate(rate: Any, name: str = "audio") -> int:
     """
     Check a sampling rate that a file or a caller names.
+
+    Args:
+        rate: anything.
+        name (`str`, defaults to `"audio"`): Of the recording, for messages.
 
     Raises:
         ValueError: if it is not a whole number of Hz from 1 kHz to 768 kHz.
@@ -74,10 +78,10 @@ def check_rate(rate: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         whole = 0
     if whole <= 0 or whole != rate:
-        raise ValueError(f"the sampling rate must be a positive whole number of Hz, got {rate!r}.")
+        raise ValueError(f"{name}: the sampling rate must be a positive whole number of Hz, got {rate!r}.")
     if not MIN_RATE <= whole <= MAX_RATE:
         raise ValueError(
-            f"a sampling rate of {whole} Hz: expected {MIN_RATE} to {MAX_RATE} Hz. The header of the file is damaged, "
+            f"{name}: a sampling rate of {whole} Hz, expected {MIN_RATE} to {MAX_RATE} Hz. The header of the file is damaged, "
             "or the number is not in Hz."
         )
     return whole

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
     quiet()
     if options.output:  # before hours of work
+        from ..evaluation import page  # noqa: F401 - says what is missing
+
         Path(options.output).mkdir(parents=True, exist_ok=True)
     models = options.model or [default_model()]
     report = evaluation.evaluate(

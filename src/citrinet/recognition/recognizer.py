@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .onnx_recognizer import CitrinetOnnx, is_onnx_folder
+from .onnx_folder import is_onnx_folder
+from .onnx_recognizer import CitrinetOnnx
 from .protocol import Recognizer
 
 if TYPE_CHECKING:
