@@ -96,6 +96,22 @@ def test_standard_input_is_read_whole(monkeypatch):
     assert (source.audio.source, source.audio.channel) == (b"content", 1)
 
 
+def test_standard_input_without_an_end(monkeypatch):
+    class Endless:
+        given = 0
+
+        def read(self, count):
+            self.given += count
+            return bytes(count)
+
+    endless = Endless()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=endless))
+    monkeypatch.setattr("citrinet.cli.sources.MAX_BYTES", 5 * 2**20)
+    with pytest.raises(OSError, match="it may have no end"):
+        find_sources("-")
+    assert endless.given == 6 * 2**20
+
+
 def test_parts_and_channels_of_a_manifest(tmp_path):
     manifest = tmp_path / "m.jsonl"
     rows = [{"offset": 1.5, "duration": 2}, {"channel_selector": 1}, {"offset": 3}]

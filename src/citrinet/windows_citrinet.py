@@ -44,7 +44,7 @@ def cut_windows(
     if not chunk or frames <= chunk:
         return [(0, frames, 0, 0)]
     left, right = (_whole_ratios(stride, frame_s, ratio) for stride in strides)
-    if left + right >= chunk:
+    if left + right >= chunk or sum(strides) >= chunk_length_s:
         raise ValueError(
             f"`chunk_length_s` ({chunk_length_s}) must be longer than the strides on both sides ({strides})."
         )
