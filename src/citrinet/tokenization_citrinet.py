@@ -10,7 +10,6 @@ from transformers.utils import ModelOutput, to_py_obj
 from .decoding_citrinet import CTCToken, PieceJoiner, collapse, punctuation_marks
 from .transcript_citrinet import Span, split_words
 
-
 # What `pipeline` hands on to the tokenizer though it says how to load the model; some of it cannot be saved.
 _MODEL_ARGUMENTS = {
     "attn_implementation",
