@@ -58,12 +58,13 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
 
     feature_extractor: Any  # the base class allows for none
     tokenizer: Any
+    model: Any
+
+    @overload  # type: ignore[override]  # the base class promises a list of dictionaries, whatever it is given
+    def __call__(self, inputs: list[Any], **kwargs: Any) -> list[RecognitionResult]: ...
 
     @overload
-    def __call__(self, inputs: list[Any], **kwargs: Any) -> list[RecognitionResult]: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def __call__(self, inputs: Iterator[Any], **kwargs: Any) -> Iterator[RecognitionResult]: ...  # type: ignore[overload-overlap]
+    def __call__(self, inputs: Iterator[Any], **kwargs: Any) -> Iterator[RecognitionResult]: ...
 
     @overload
     def __call__(self, inputs: Any, **kwargs: Any) -> RecognitionResult: ...
@@ -85,17 +86,19 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             TypeError: for an unknown argument.
             ValueError: if it is not audio, too short, or holds NaN.
         """
-        return super().__call__(_Stream(inputs) if isinstance(inputs, Iterator) else inputs, **kwargs)
+        audio: Any = _Stream(inputs) if isinstance(inputs, Iterator) else inputs
+        return super().__call__(audio, **kwargs)
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(  # type: ignore[override]  # the base class takes any argument
         self, generate_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         stock = super()._sanitize_parameters
         own = {name: value for name, value in kwargs.items() if name in inspect.signature(stock).parameters}
         refuse_unknown_arguments("the pipeline", [*(kwargs.keys() - own.keys()), *(generate_kwargs or {})])
-        return stock(**own)
+        preprocess, forward, postprocess = stock(**own)  # type: ignore[no-untyped-call]
+        return preprocess, forward, postprocess
 
-    def preprocess(
+    def preprocess(  # type: ignore[override]  # as in all of Transformers' pipelines that cut windows
         self,
         inputs: Any,
         chunk_length_s: float | None = None,
@@ -123,7 +126,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             kept = torch.tensor([[left, -(-(stop - start) // ratio) - right]])
             yield {"is_last": is_last, **window, "kept": kept, "extra": extra}
 
-    def _forward(self, model_inputs: dict[str, Any], return_timestamps: str | bool = False) -> dict[str, Any]:
+    def _forward(  # type: ignore[override]
+        self, model_inputs: dict[str, Any], return_timestamps: str | bool = False
+    ) -> dict[str, Any]:
         is_last, kept = model_inputs.pop("is_last"), model_inputs.pop("kept")
         features, mask = model_inputs.pop("input_features"), model_inputs.pop("attention_mask")
         outputs = self.model(input_features=features, attention_mask=mask)
@@ -137,7 +142,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             result["tag_logits"] = torch.cat([tag_logits[name] for name in sorted(tag_logits)], dim=1).float()
         return result
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self,
         model_outputs: list[dict[str, Any]],
         decoder_kwargs: dict[str, Any] | None = None,
@@ -164,10 +169,12 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     @property
     def _frame_ratio(self) -> int:
         """Feature frames for each frame of logits."""
-        return self.model.config.inputs_to_logits_ratio // self.model.config.hop_length
+        ratio: int = self.model.config.inputs_to_logits_ratio // self.model.config.hop_length
+        return ratio
 
     def _seconds(self, frames: float) -> float:
-        return frames * self.feature_extractor.hop_length / self.feature_extractor.sampling_rate
+        seconds: float = frames * self.feature_extractor.hop_length / self.feature_extractor.sampling_rate
+        return seconds
 
     def _read(self, inputs: Any) -> tuple[np.ndarray, tuple[int, int], dict[str, Any]]:
         """Samples, the frames of features to drop at both ends, and what else a dictionary held, to be handed back."""
@@ -185,8 +192,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         """Logits of all categories; the heads are linear, so windows add up weighted by their frames."""
         if "tag_logits" not in model_outputs[0]:
             return np.zeros(0)
-        logits = sum(output["tag_logits"][0] * (b - a) for output, (a, b) in zip(model_outputs, bounds, strict=True))
-        return (logits / max(sum(b - a for a, b in bounds), 1)).numpy()
+        total = sum(output["tag_logits"][0] * (b - a) for output, (a, b) in zip(model_outputs, bounds, strict=True))
+        mean: np.ndarray = (total / max(sum(b - a for a, b in bounds), 1)).numpy()
+        return mean
 
 
 __all__ = ["CitrinetPipeline"]
