@@ -12,7 +12,7 @@ from ..decoding_citrinet import PieceJoiner, collapse, punctuation_marks
 from ..result_citrinet import RecognitionResult, ResultBuilder
 from ..transcript_citrinet import entity_types
 from ..windows_citrinet import cut_windows
-from .onnx_folder import FRONT_END, NETWORK, TAG_HEADS, read_description
+from .onnx_folder import FRONT_END, NETWORK, TAG_HEADS, is_onnx_folder, read_description
 from .protocol import Progress, Recognizer, Timestamps
 
 # A window: features (80, T), the first and last frames of logits to keep of it, whether it is the recording's last.
@@ -184,4 +184,4 @@ def _fit(found: list[Any], sizes: list[int | None]) -> bool:
     return len(found) == len(sizes) and all(size in (None, end) or isinstance(end, str) for end, size in pairs)
 
 
-__all__ = ["CitrinetOnnx"]
+__all__ = ["CitrinetOnnx", "is_onnx_folder"]
