@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,16 @@ def zh_small_dir(nemo_dir, tmp_path_factory) -> Path:
 def base_small_dir(nemo_dir, tmp_path_factory) -> Path:
     """`base_small.nemo` converted: neither markers nor adapters nor tag heads. Not to be written to."""
     return _converted(nemo_dir / "base_small.nemo", tmp_path_factory)
+
+
+@pytest.fixture
+def ffmpeg(monkeypatch, tmp_path) -> str:
+    """A folder on the path with an `ffmpeg` in it, the machine's own or the one that imageio-ffmpeg brings."""
+    binary = shutil.which("ffmpeg") or pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ffmpeg").symlink_to(binary)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return binary
 
 
 def _converted(nemo_file: Path, tmp_path_factory) -> Path:
