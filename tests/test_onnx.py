@@ -21,6 +21,7 @@ from citrinet import CitrinetOnnx
 from citrinet.cli import main
 from citrinet.convert import ConversionError
 from citrinet.convert.hf_to_onnx import export_onnx
+from citrinet.recognition import is_onnx_folder
 from helpers import forgive_scores, synthetic_speech
 
 ROOT = Path(__file__).parents[1]
@@ -390,19 +391,27 @@ def test_a_damaged_or_incomplete_export_is_one_line(copy, case):
     assert str(copy) in str(caught.value) and "\n" not in str(caught.value).strip()
 
 
-def test_another_programs_graphs_are_one_line(copy, tmp_path):
+def test_other_folders_with_graphs_in_them(copy, base_small_dir, tmp_path):
     (tmp_path / "theirs").mkdir()
     shutil.copy(copy / "model.onnx", tmp_path / "theirs")
     (tmp_path / "theirs" / "config.json").write_text('{"model_type": "wav2vec2"}')
     with pytest.raises(FileNotFoundError, match=r"no frontend\.onnx, vocabulary\.json"):
         citrinet.load_recognizer(tmp_path / "theirs")
+    for graph in copy.glob("*.onnx"):
+        graph.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no frontend\.onnx, model\.onnx, tag_classifier\.onnx"):
+        citrinet.load_recognizer(copy)
+    shutil.copytree(base_small_dir, tmp_path / "both")  # as on the Hub: the weights count, a stray graph does not
+    shutil.copy(tmp_path / "theirs" / "model.onnx", tmp_path / "both")
+    assert not is_onnx_folder(tmp_path / "both") and not is_onnx_folder(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_a_recognizer_says_of_what_type_its_graph_is(exported, dtype):
     description = citrinet.load_recognizer(exported / dtype).describe()
-    assert description.startswith(f"Citrinet in ONNX: 5001 outputs, one each 1280 samples, weights of {dtype}\n") or (
-        f"weights of {dtype}" in description
+    outputs = len(json.loads((exported / dtype / "vocabulary.json").read_text())["vocabulary"]) + 1
+    assert description.splitlines()[0] == (
+        f"Citrinet in ONNX: {outputs} outputs, one each 1280 samples, weights of {dtype}"
     )
     assert "GENDER: " in description and "entities: " in description
 
