@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from transformers import AutomaticSpeechRecognitionPipeline, pipeline
+from transformers import pipeline
 
 from ..audio_citrinet import check_samples, load_audio
 from ..checkpoint import load_network, load_processor
@@ -111,9 +111,8 @@ class OtherRecognizer(Recognizer):
         if precision == "int8":
             raise ValueError(f"int8 is for Citrinets, not for {model}: choose float32 or bfloat16.")
         self.model = model
-        self.pipeline: AutomaticSpeechRecognitionPipeline = pipeline(
-            TASK, model=model, device=device, dtype=getattr(torch, precision)
-        )
+        # Transformers' annotation knows no iterators of recordings.
+        self.pipeline: Any = pipeline(TASK, model=model, device=device, dtype=getattr(torch, precision))
         self.sampling_rate: int = self.pipeline.feature_extractor.sampling_rate
         self.tag_labels: dict[str, list[str]] = {}
 
