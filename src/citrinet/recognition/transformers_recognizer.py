@@ -1,7 +1,7 @@
 """Recognisers that compute in PyTorch, through Transformers' pipeline."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ class OtherRecognizer(Recognizer):
             raise ValueError(f"int8 is for Citrinets, not for {model}: choose float32 or bfloat16.")
         self.model = model
         # Transformers' annotation knows no iterators of recordings.
-        self.pipeline: Any = pipeline(TASK, model=model, device=device, dtype=getattr(torch, precision))
+        self.pipeline = cast(Any, pipeline(TASK, model=model, device=device, dtype=getattr(torch, precision)))
         self.sampling_rate: int = self.pipeline.feature_extractor.sampling_rate
         self.tag_labels: dict[str, list[str]] = {}
 
