@@ -1,11 +1,11 @@
 """Recognisers that compute in PyTorch, through Transformers' pipeline."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, cast
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import pipeline
+from transformers import Pipeline, pipeline
 
 from ..audio_citrinet import check_samples, load_audio
 from ..checkpoint import load_network, load_processor
@@ -16,7 +16,7 @@ from ..result_citrinet import RecognitionResult
 from ..transcript_citrinet import entity_types
 from .protocol import Progress, Recognizer, Timestamps
 
-TASK: Final = "automatic-speech-recognition"
+TASK = "automatic-speech-recognition"
 # The first layers of Wav2Vec2 see 25 ms at once and raise on less.
 OTHERS_MIN_S = 0.025
 # Whisper's encoder sees 30 s; the pipeline cuts longer audio only if told so.
@@ -44,12 +44,11 @@ class CitrinetRecognizer(Recognizer):
             arguments = {"dtype": getattr(torch, precision)}
         network, processor = load_network(model, **arguments), load_processor(model)
         self.model = model
-        self._config = network.config
         self.pipeline = CitrinetPipeline(
-            model=network.to(torch.device(device)),  # type: ignore[arg-type]  # as of Transformers' annotation
+            model=network.to(torch.device(device)),
             tokenizer=processor.tokenizer,
             feature_extractor=processor.feature_extractor,
-            device=torch.device(device),
+            device=device,
             task=TASK,
         )
         self.sampling_rate: int = processor.feature_extractor.sampling_rate
@@ -57,8 +56,7 @@ class CitrinetRecognizer(Recognizer):
 
     def load(self, source: Any) -> np.ndarray:
         """Read audio and check it, see [`Recognizer.load`]."""
-        samples: np.ndarray = self.pipeline.feature_extractor.check(load_audio(source, self.sampling_rate))
-        return samples
+        return self.pipeline.feature_extractor.check(load_audio(source, self.sampling_rate))
 
     def stream(
         self,
@@ -80,7 +78,7 @@ class CitrinetRecognizer(Recognizer):
         windows = list(self.pipeline.preprocess(waveform, chunk_length_s=chunk_length_s))
         outputs: list[Any] = []
         for window in windows:
-            outputs.append(self.pipeline.forward(window))  # type: ignore[no-untyped-call]
+            outputs.append(self.pipeline.forward(window))
             outputs[-1].pop("is_last")
             if len(outputs) < len(windows):
                 yield Progress(len(outputs) / len(windows))
@@ -89,7 +87,8 @@ class CitrinetRecognizer(Recognizer):
 
     def describe(self) -> str:
         """Say what the network is, see [`Recognizer.describe`]."""
-        config = self._config
+        network = self.pipeline.model
+        config = network.config
         lines = describe_network(config, entity_types(self.pipeline.tokenizer.get_vocab()))
         rate = f"one output each {config.inputs_to_logits_ratio} samples, weights of {config.dtype or 'float32'}"
         return "\n".join([lines[0], f"  {rate}", *lines[1:]])
@@ -111,8 +110,7 @@ class OtherRecognizer(Recognizer):
         if precision == "int8":
             raise ValueError(f"int8 is for Citrinets, not for {model}: choose float32 or bfloat16.")
         self.model = model
-        # Transformers' annotation knows no iterators of recordings.
-        self.pipeline = cast(Any, pipeline(TASK, model=model, device=device, dtype=getattr(torch, precision)))
+        self.pipeline: Pipeline = pipeline(TASK, model=model, device=device, dtype=getattr(torch, precision))
         self.sampling_rate: int = self.pipeline.feature_extractor.sampling_rate
         self.tag_labels: dict[str, list[str]] = {}
 
