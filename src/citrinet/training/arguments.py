@@ -76,6 +76,6 @@ def _check_averaging(recipe: Recipe, arguments: TrainingArguments) -> None:
         raise ValueError("`average_checkpoints` needs checkpoints, and `training.save_strategy` is no.")
     if wanted and limit is not None and limit < wanted:
         raise ValueError(
-            f"`average_checkpoints` is {wanted}, and `training.save_total_limit` keeps {limit}: make the limit as large, or "
-            "larger."
+            f"`average_checkpoints` is {wanted}, and `training.save_total_limit` keeps {limit}: make the limit as "
+            "large."
         )
