@@ -37,13 +37,16 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
 def _schedule(recipe: Recipe) -> dict[str, Any]:
     """When to evaluate and when to save, where the recipe does not say; refuse what cannot keep the best checkpoint."""
     given = recipe.training
-    by_steps = "steps" if {"eval_steps", "save_steps"} & given.keys() else "epoch"
     if not recipe.data.validation:
         if given.get("eval_strategy", "no") != "no":
             raise ValueError("`training.eval_strategy` needs `data.validation`, which names nothing.")
         return {"save_strategy": "steps" if "save_steps" in given else "epoch"}
     saves = given.get("save_strategy")
-    evaluates = given.get("eval_strategy", saves if saves in ("steps", "epoch") else by_steps)
+    evaluates = given.get("eval_strategy")
+    if evaluates is None and saves in ("steps", "epoch") and "eval_steps" not in given:
+        evaluates = saves
+    elif evaluates is None:
+        evaluates = "steps" if {"eval_steps", "save_steps"} & given.keys() else "epoch"
     keeps_best = evaluates != "no" and saves != "no" and not recipe.average_checkpoints
     schedule: dict[str, Any] = {
         "eval_strategy": evaluates,
