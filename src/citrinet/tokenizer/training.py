@@ -49,7 +49,8 @@ def train_sentencepiece(
     Train a SentencePiece model that knows every character of the texts.
 
     The markers in the texts (`ENTITY_<TYPE>`, `END`, `AGE_14_25`, ...) become user-defined symbols, which are found
-    even where they are glued to other characters.
+    even where they are glued to other characters. Texts are normalised as in NeMo, by SentencePiece's own rule
+    (`nmt_nfkc`): full-width punctuation, letters and digits become those of ASCII, so that `，` is learned as `,`.
 
     Args:
         texts: transcripts.

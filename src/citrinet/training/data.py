@@ -60,7 +60,8 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         self.augmentation = augmentation
         self.seed = seed
         self.variants = variants
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that persist see it too
+        self._epoch = torch.zeros((), dtype=torch.long)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that persist see it too
         self._tag_ids = {
             name: {label: i for i, label in enumerate(labels)} for name, labels in (tag_labels or {}).items()
         }
