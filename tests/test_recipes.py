@@ -63,6 +63,8 @@ def recipe(tmp_path):
         ("model.pretrained=1", "`model.pretrained`", "a text"),
         ("model.adapter={name: a, dim: large}", "`model.adapter.dim`", "a whole number"),
         ("model.adapter={name: a, dim: 8, norm_position: after}", "`model.adapter.norm_position`", "'pre' or 'post'"),
+        ("model.adapter={name: a, dim: 8, activation: tanhh}", "`model.adapter.activation`", "no activation 'tanhh'"),
+        ("model.adapter={name: a, dim: 0}", "`model.adapter.dim`", "greater than 0"),
         ("model.adapter=mandarin", "`model.adapter`", "keys with values"),
         ("model.config={kernel_sizes: [3, x]}", "`model.config.kernel_sizes.1`", "a whole number"),
         ("model.config={ctc_loss_reduction: none}", "`model.config.ctc_loss_reduction`", "'mean'"),

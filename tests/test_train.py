@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.cli import main
@@ -427,6 +428,33 @@ def test_an_adapter_is_trained_and_the_encoder_stays_as_it_is(tmp_path, corpus, 
     assert torch.equal(base(features).logits, expected)
     tuned.load_adapter("base", str(tmp_path))
     assert torch.equal(tuned(features).logits, CitrinetForCTC.from_pretrained(pretrained)(features).logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.config={kernel_sizes: [7, 7]}", "the weights are not those of its configuration"),
+        ("model.config={kernel_sizes: [4, 4]}", "must be odd"),
+        ("model.config={hidden_act: nosuch}", "there is no activation 'nosuch'"),
+        ("model.adapter={name: a b, dim: 4}", "cannot name an adapter"),
+        ("tokenizer.train.vocab_size=3", "3 pieces cannot hold"),
+        ("tokenizer={pretrained: OTHER}", "not a tokenizer of a Citrinet"),
+        ("model.pretrained=OTHER", "is a wav2vec2 model, not a Citrinet"),
+        ("model.pretrained=/nowhere/at/all", "/nowhere/at/all"),
+        ("data.train=[/nowhere/m.jsonl]", "/nowhere/m.jsonl"),
+    ],
+)
+def test_parts_that_do_not_fit_are_one_line(tmp_path, corpus, pretrained, capsys, change, message):
+    other = tmp_path / "other"
+    Wav2Vec2Config().save_pretrained(other)
+    (other / "model.safetensors").touch()
+    (other / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}))
+    Wav2Vec2CTCTokenizer(other / "vocab.json", bos_token=None, eos_token=None).save_pretrained(other)
+    recipe = write_recipe(tmp_path, corpus, model={"pretrained": str(pretrained), "config": {}})
+    assert main(["train", str(recipe), change.replace("OTHER", str(other))]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("citrinet: ")]
+    assert len(lines) == 1 and message in lines[0]
+    assert not (tmp_path / "recipe").exists()
 
 
 def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_path, corpus, pretrained):

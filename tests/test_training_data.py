@@ -125,6 +125,18 @@ def test_a_folder_of_audio_without_torchcodec(tmp_path, monkeypatch, form):
         list(read_source({**source, "split": "test"}))
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"split": "train"}, "needs the key `path`"),
+        ({"path": "corpus", "streaming": True}, "leave `streaming` out"),
+    ],
+)
+def test_a_dataset_that_is_named_wrongly(source, message):
+    with pytest.raises(ValueError, match=message):
+        list(read_source(source))
+
+
 # What the tokenizer does not know
 
 

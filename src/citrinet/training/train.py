@@ -12,14 +12,13 @@ import torch
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..checkpoint import load_citrinet_config
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
 from .arguments import training_arguments
 from .checkpoints import average_checkpoints, check_same_network, checkpoints, set_aside
 from .data import Collator, EpochSampler, SpeechDataset, UnreadableRecordingError
 from .metrics import Metrics, best_classes
-from .network import make_network, make_processor
+from .network import check_network, make_network, make_processor
 from .recipe import Recipe, Source
 from .selection import Example, Selection, describe_unknown, feasible, select, tag_labels
 from .sources import read_source
@@ -83,8 +82,7 @@ class _Run:
 
 def _prepare(recipe: Recipe, seed: int) -> _Run:
     """Look through the data and make the network, and say what is left out or not known."""
-    if recipe.model.pretrained:  # before the data are looked through
-        load_citrinet_config(recipe.model.pretrained)
+    check_network(recipe)  # before the data are looked through
     torch.manual_seed(seed)
     training = _select(recipe, "training", recipe.data.train)
     validation = _select(recipe, "validation", recipe.data.validation) if recipe.data.validation else Selection([])
