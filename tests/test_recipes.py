@@ -182,6 +182,9 @@ def test_every_evaluation_has_a_checkpoint(recipe, given, expected):
         (["average_checkpoints=3", "training.save_total_limit=2"], "`training.save_total_limit` keeps 2"),
         (["average_checkpoints=3", "training.save_strategy=no"], "needs checkpoints"),
         (["training.lr_scheduler_type=nosuch"], "nosuch"),
+        (["training.metric_for_best_model=wer"], "there are cer, loss"),
+        (["training.metric_for_best_model=AGE_accuracy", "data.tag_categories=GENDER"], "GENDER_accuracy"),
+        (["training.prediction_loss_only=true"], "no transcripts"),
     ],
 )
 def test_what_cannot_keep_the_best_is_refused(recipe, changes, message):
@@ -198,5 +201,7 @@ def test_without_validation_checkpoints_follow_what_is_said_of_them(recipe):
 
 def test_another_metric_says_itself_which_way_is_better(recipe):
     for metric, greater in (("GENDER_accuracy", True), ("loss", False), ("eval_cer", False)):
-        arguments = training_arguments(read_recipe(recipe, [f"training.metric_for_best_model={metric}"]))
+        arguments = training_arguments(
+            read_recipe(recipe, [f"training.metric_for_best_model={metric}", "data.tag_categories=GENDER"])
+        )
         assert arguments.greater_is_better is greater

@@ -31,6 +31,8 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         defaults["greater_is_better"] = False
     arguments = TrainingArguments(**{**defaults, **_schedule(recipe), **given})
     _check_averaging(recipe, arguments)
+    if recipe.data.validation:
+        _check_metric(recipe, arguments)
     return arguments
 
 
@@ -81,4 +83,15 @@ def _check_averaging(recipe: Recipe, arguments: TrainingArguments) -> None:
         raise ValueError(
             f"`average_checkpoints` is {wanted}, and `training.save_total_limit` keeps {limit}: make the limit as "
             "large."
+        )
+
+
+def _check_metric(recipe: Recipe, arguments: TrainingArguments) -> None:
+    for name in ("prediction_loss_only", "batch_eval_metrics"):
+        if getattr(arguments, name):
+            raise ValueError(f"`training.{name}` leaves no transcripts to count errors in: take it out.")
+    known = ["cer", "loss", *(f"{category}_accuracy" for category in recipe.data.tag_categories)]
+    if (arguments.metric_for_best_model or "").removeprefix("eval_") not in known:
+        raise ValueError(
+            f"`training.metric_for_best_model` is {arguments.metric_for_best_model}; there are {', '.join(known)}."
         )
