@@ -47,7 +47,7 @@ def build_tokenizer(vocabulary: list[str], sentencepiece_model: bytes | None = N
         boundaries = _leading_boundaries(proto.normalizer_spec)
     blank = next(name for name in (BLANK, "<ctc_blank>", "<pad>") if name not in vocabulary)
     tokenizer.add_special_tokens([AddedToken(blank, special=True, normalized=False)])
-    return CitrinetTokenizer(
+    return CitrinetTokenizer(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=blank,
         unk_token=unknown,

@@ -176,7 +176,7 @@ def label_ids(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
     """
     silent = {index for index in unknown_positions(tokenizer, text) if not normalize(text[index])}
     known = "".join(char for index, char in enumerate(text) if index not in silent)
-    ids: list[int] = tokenizer(known, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer.backend_tokenizer.encode(known, add_special_tokens=False).ids
     return ids
 
 
