@@ -4,7 +4,7 @@ Synthesise a Mandarin corpus with entities and speaker tags.
     python build_corpus.py --kokoro MODEL_DIR --transcripts train.jsonl --output CORPUS
 
 Writes `audio/<split>/*.flac` (16 kHz) and NeMo manifests: `train.jsonl`, `valid.jsonl`, `test.jsonl` (names from the
-catalogue) and `test_open.jsonl` (any names of the dictionary, which nobody can spell from hearing alone). Sentences and
+catalogue) and `test_open.jsonl` (any names of the dictionary, whose spelling the sound does not tell). Sentences and
 speakers of the last three are not in the first. What is there already is kept, so that an interrupted run goes on where
 it was; a larger `--sentences` extends a corpus without changing what it has.
 """

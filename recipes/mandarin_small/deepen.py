@@ -3,9 +3,9 @@ Deepen a trained network: another convolution in every block that has two or mor
 
     python deepen.py MODEL DEEPER MANIFEST [BLOCK...]
 
-Deep networks that start at random stay on the plateau where CTC begins; one that grows is past it. The new convolution
-is the identity after the first activation, its batch normalisation set to what it will see (measured over some
-recordings of MANIFEST), and a little noise tells its weights apart.
+Deep networks with random weights stay on the plateau where CTC begins; a trained one that is deepened is past it. The
+new convolution is the identity after the first activation. Its batch normalisation has the statistics of its input,
+measured over some recordings of MANIFEST, and a little noise makes its weights differ.
 """
 
 import sys

@@ -3,7 +3,7 @@ Write manifests in which one character stands for all that sound alike.
 
     python homophones.py OUTPUT MANIFEST...
 
-1,200 tonal syllables are heard from little speech where 3,400 characters are not: a network that first learns to write
+1,200 tonal syllables can be learnt from little speech, 3,400 characters cannot. A network that first learns to write
 one character for each syllable then only has to learn which of its homophones is meant.
 """
 

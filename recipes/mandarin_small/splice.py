@@ -1,9 +1,9 @@
 """
-Make new utterances of pieces of recorded ones: sentences that nobody said, in the voices and rooms of those who spoke.
+Make new utterances of pieces of recorded ones: new sentences in the voices and rooms of the recordings.
 
     python splice.py MODEL OUTPUT COUNT MANIFEST... --transcripts train.jsonl [--not MANIFEST...]
 
-A network that hears few sentences learns them by heart. Here characters are found in the recordings by forced
+A network overfits to few sentences. Here characters are found in the recordings by forced
 alignment with a model that was trained on them, and pieces of one speaker are joined. Two in three utterances say a new
 sentence of sentences.py, entity markers and all, with the recordings' syllables in runs of up to five, as unit
 selection does. The others join runs of two to five characters at random. Source: on-the-fly aligned data augmentation
@@ -31,10 +31,8 @@ from sentences import HAN, Sentence, SentenceMaker
 RATE = 16_000
 FADE = 160  # samples over which two pieces blend
 LONGEST_RUN = 5  # syllables
-LATER = (
-    1440  # samples that a border lies after the frame that turns to the next character: spliced speech is heard best so
-)
-SHIFTS = 4  # times that a recording is heard for the alignment
+LATER = 1440  # samples from the frame that turns to the next character to the border: then spliced speech reads best
+SHIFTS = 4  # times that a recording is recognised for the alignment
 TAGS = ("age", "gender", "dialect")
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ..checkpoint import load_citrinet_config
 from ..configuration_citrinet import CitrinetConfig
 from ..modeling_citrinet import CitrinetForCTC
-from ..optimized import PRECISIONS, product_in
+from ..optimized import PRECISIONS, linear_for
 from ..recognition import is_onnx_folder
 from .report import CASES, Benchmark, Figures
 from .worker import ANSWER
@@ -84,11 +84,13 @@ def _contestants(model: str, against: list[str], folder: str, nemo_python: str, 
             raise ValueError(f"{model} holds ONNX graphs, of which no others can be made: bench the model itself.")
         return {"onnxruntime": _ours(model, device=device)}
     contestants = {"eager": _ours(model, device=device, optimized=False)}
-    if torch.device(device).type == "cpu":
-        contestants |= {precision: _ours(model, device=device, precision=precision) for precision in PRECISIONS}
+    if device == "cpu":
+        contestants |= {precision: _ours(model, precision=precision) for precision in PRECISIONS}
     else:
-        contestants |= {dtype: _ours(model, device=device, precision=dtype) for dtype in ("float16", "bfloat16")}
-        contestants["bfloat16, compiled"] = _ours(model, device=device, precision="bfloat16", compiled=True)
+        bfloat16 = {"device": device, "optimized": False, "precision": "bfloat16"}
+        contestants["float16"] = _ours(model, device=device, optimized=False, half=True)
+        contestants["bfloat16"] = _ours(model, **bfloat16)
+        contestants["bfloat16, compiled"] = _ours(model, **bfloat16, compiled=True)
     for opponent in against:
         if opponent == "nemo":
             from ..convert import export_nemo
@@ -150,7 +152,7 @@ def _flops(config: CitrinetConfig, seconds: int = 8) -> float:
 
 def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
     """GFLOP/s of one large product."""
-    product = product_in(precision)(torch.randn(size, size))
+    product = linear_for(precision)(torch.randn(size, size))
     inputs = torch.randn(rows, size, dtype=product.dtype)
     with torch.inference_mode():
         product(inputs)

@@ -4,8 +4,8 @@ A contestant: a process that transcribes noise when it is asked to, and says wha
     python -m citrinet.bench.worker '{"model": "my-model", "precision": "int8"}'
 
 A question is a line of JSON on standard input, `[recordings, seconds of each]`; an answer is a line on standard output,
-`answer: [seconds, peak memory in GB or null]`. A first answer, `answer: ready`, says that the model is loaded. Nothing of
-this package is imported at the top, since `nemo_worker.py` uses this file where the package is not installed.
+`answer: [seconds, peak memory in GB or null]`. A first answer, `answer: ready`, says that the model is loaded. Nothing
+of this package is imported at the top, since `nemo_worker.py` uses this file where the package is not installed.
 """
 
 import json
@@ -64,15 +64,20 @@ def main(options: dict[str, Any]) -> None:
     Serve a model of this package.
 
     Args:
-        options: arguments of [`load_recognizer`], and `compiled`: whether a network is compiled into CUDA graphs.
+        options: arguments of [`load_recognizer`]; `half`, whether the network computes in float16, and `compiled`,
+            whether it is compiled into CUDA graphs.
     """
     from citrinet import load_recognizer
     from citrinet.recognition.transformers_recognizer import CitrinetRecognizer
 
-    compiled = options.pop("compiled", False)
+    half, compiled = options.pop("half", False), options.pop("compiled", False)
     recognizer = load_recognizer(**options)
-    if compiled and isinstance(recognizer, CitrinetRecognizer):
-        recognizer.pipeline.model.compile(mode="reduce-overhead")
+    if isinstance(recognizer, CitrinetRecognizer):
+        network: Any = recognizer.pipeline.model
+        if half:
+            network.half()
+        if compiled:
+            network.compile(mode="reduce-overhead")
     serve(lambda audio: list(recognizer.stream(iter(audio), batch_size=len(audio))), recognizer.sampling_rate)
 
 
