@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -145,9 +146,10 @@ def _process(command: Command) -> Iterator[Ask]:
 def _flops(config: CitrinetConfig, seconds: int = 8) -> float:
     """GFLOP of the network for a second of speech."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network = CitrinetForCTC(config).eval()
+        network: Any = CitrinetForCTC(config)
+        network.eval()
         network(torch.zeros(1, seconds * RATE // config.hop_length, config.num_mel_bins))
-    return counter.get_total_flops() / seconds / 1e9
+    return float(counter.get_total_flops()) / seconds / 1e9
 
 
 def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:

@@ -46,8 +46,8 @@ class CitrinetRecognizer(Recognizer):
     """
 
     def __init__(self, model: str, precision: str, device: str, optimized: bool):
-        on_cpu = torch.device(device).type == "cpu"
-        if optimized and on_cpu:
+        place = torch.device(device)
+        if optimized and place.type == "cpu":
             arguments: dict[str, Any] = {"quantization_config": CitrinetInferenceConfig(precision)}
         elif precision == "int8":
             raise ValueError(f"int8 is for optimised networks on CPUs, not for {device}: choose float32 or bfloat16.")
@@ -57,10 +57,10 @@ class CitrinetRecognizer(Recognizer):
         processor: Any = load_processor(model)
         self.model = model
         self.pipeline = CitrinetPipeline(
-            model=network.to(torch.device(device)),
+            model=network.to(place),
             tokenizer=processor.tokenizer,
             feature_extractor=processor.feature_extractor,
-            device=device,
+            device=place,
             task=TASK,
         )
         self.sampling_rate: int = processor.feature_extractor.sampling_rate
@@ -68,7 +68,8 @@ class CitrinetRecognizer(Recognizer):
 
     def load(self, source: Any) -> np.ndarray:
         """Read audio and check it, see [`Recognizer.load`]."""
-        return self.pipeline.feature_extractor.check(load_audio(source, self.sampling_rate))
+        samples: np.ndarray = self.pipeline.feature_extractor.check(load_audio(source, self.sampling_rate))
+        return samples
 
     def stream(
         self,
@@ -124,7 +125,8 @@ class OtherRecognizer(Recognizer):
         if precision == "int8":
             raise ValueError(f"int8 is for Citrinets, not for {model}: choose float32 or bfloat16.")
         self.model = model
-        self.pipeline: Any = pipeline(TASK, model=model, device=device, dtype=precision)
+        make: Any = pipeline  # its overloads know no name of a device
+        self.pipeline: Any = make(TASK, model=model, device=device, dtype=getattr(torch, precision))
         self.sampling_rate: int = self.pipeline.feature_extractor.sampling_rate
         self.tag_labels: dict[str, list[str]] = {}
 
