@@ -13,26 +13,33 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
+from citrinet import bench
 from citrinet.convert import convert_nemo
 
 MEASURE = """
-import json, resource, sys, tempfile, time
+import json, sys, tempfile, time
+sys.path.append({workers!r})
+from worker import peak_memory
 {imports}
 start = time.perf_counter()
 {work}
-seconds = time.perf_counter() - start
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9]))
+print(json.dumps([time.perf_counter() - start, peak_memory() or float('nan')]))
 """
+WORKERS = str(Path(bench.__file__).parent)  # NeMo's interpreter has the standard library and NumPy, not this package
 OURS = MEASURE.format(
+    workers=WORKERS,
     imports="from citrinet.convert import convert_nemo",
     work="with tempfile.TemporaryDirectory() as folder:\n    convert_nemo(sys.argv[1], folder + '/out')",
 )
 EXPORT = MEASURE.format(
+    workers=WORKERS,
     imports="from citrinet.convert import export_nemo",
     work="with tempfile.TemporaryDirectory() as folder:\n    export_nemo(sys.argv[1], folder + '/out.nemo')",
 )
 NEMO = MEASURE.format(
+    workers=WORKERS,
     imports="from nemo.collections.asr.models import ASRModel",
     work="ASRModel.restore_from(sys.argv[1], map_location='cpu', strict=False)",
 )

@@ -23,9 +23,9 @@ import onnxruntime
 import sherpa_onnx
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForCTC, AutoProcessor, pipeline
+from transformers import AutoModelForCTC, AutoProcessor
 
-from citrinet import CitrinetOnnx, load_audio
+from citrinet import load_audio, load_recognizer
 from citrinet.convert import export_nemo
 from citrinet.convert.hf_to_onnx import DTYPES, export_onnx
 from citrinet.evaluation import normalize
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     entries = list(read_manifest(options.manifest))
-    audio = [load_audio(entry.audio) for entry in tqdm(entries, unit="file", disable=None)]
+    audio = [load_audio(entry.segment) for entry in tqdm(entries, unit="file", disable=None)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         forms, sizes = exported(options.model, folder)
@@ -67,12 +67,12 @@ def main() -> None:
 
 def exported(model: str, folder: Path) -> tuple[dict[str, Recognizer], dict[str, float]]:
     """What turns samples (n,) into text, and sizes of files in MB, by name of the form."""
-    recognizer = pipeline("automatic-speech-recognition", model, device="cpu")
-    forms: dict[str, Recognizer] = {"PyTorch": lambda samples: recognizer(samples.copy())["text"]}
+    recognizer = load_recognizer(model, optimized=False)
+    forms: dict[str, Recognizer] = {"PyTorch": lambda samples: recognizer(samples)["text"]}
     sizes = {"nemo": megabytes([export_nemo(model, folder / "model.nemo", tag_heads=False).output])}
     for dtype in DTYPES:
         export_onnx(model, folder / dtype, dtype=dtype)
-        graphs = CitrinetOnnx(folder / dtype)
+        graphs = load_recognizer(folder / dtype)
         forms[f"onnxruntime {dtype}"] = lambda samples, graphs=graphs: graphs(samples)["text"]
         sizes[f"onnxruntime {dtype}"] = megabytes((folder / dtype).iterdir())
     theirs = onnx_asr.load_model("nemo-conformer-ctc", folder / "float32")

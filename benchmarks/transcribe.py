@@ -23,12 +23,9 @@ model, precision, clip = sys.argv[1:]
 times = [time.perf_counter()]
 import citrinet
 times.append(time.perf_counter())
-from transformers import pipeline
-from citrinet.optimized import inference_arguments
-arguments = inference_arguments(model, precision)
-pipeline("automatic-speech-recognition", model, device="cpu", **arguments)
+citrinet.load_recognizer(model, precision=precision)
 times.append(time.perf_counter())
-recognizer = pipeline("automatic-speech-recognition", model, device="cpu", **arguments)
+recognizer = citrinet.load_recognizer(model, precision=precision)
 times.append(time.perf_counter())
 recognizer(clip)
 times.append(time.perf_counter())
@@ -40,35 +37,33 @@ print(json.dumps({"import": steps[0], "load": steps[2], "first": steps[3], "seco
 FOLDER = """
 import json, sys, time
 import torch
-from transformers import pipeline
-from citrinet import load_audio
-from citrinet.optimized import inference_arguments
-from citrinet.recognition.read_ahead import FileReader
+import citrinet
+from citrinet.recognition import ReadAhead
 model, precision, *files = sys.argv[1:]
-recognizer = pipeline("automatic-speech-recognition", model, device="cpu", **inference_arguments(model, precision))
+recognizer = citrinet.load_recognizer(model, precision=precision)
 recognizer(files[0])
-batches = []
-hook = recognizer.model.register_forward_pre_hook(lambda _, args, kwargs: batches.append(kwargs), with_kwargs=True)
+network, batches = recognizer.pipeline.model, []
+hook = network.register_forward_pre_hook(lambda _, args, kwargs: batches.append(kwargs), with_kwargs=True)
 start = time.perf_counter()
-reader = FileReader(files, load_audio, 8)
-texts = [done for result in recognizer(iter(reader), batch_size=8) for done in reader.in_order(result)]
+reader = ReadAhead(files, recognizer.load, recognizer.sampling_rate, 8)
+texts = [done for result in recognizer.stream(iter(reader), batch_size=8) for done in reader.in_order(result)]
 whole = time.perf_counter() - start
 hook.remove()
 start = time.perf_counter()
 with torch.inference_mode():
     for batch in batches:
-        recognizer.model(**batch)
+        network(**batch)
 alone = time.perf_counter() - start
-seconds = sum(batch["attention_mask"].sum().item() for batch in batches) / 100
-print(json.dumps({"files": len(texts), "seconds": seconds, "whole": whole, "alone": alone, "padding": reader.padding}))
+speed = {"seconds": reader.seconds, "whole": whole, "alone": alone, "padding": reader.padding}
+print(json.dumps({"files": len(texts), **speed}))
 """
 LONG = """
-import json, resource, sys, time
+import json, sys, time
+from citrinet.bench.worker import peak_memory
 from citrinet.cli import main
 start = time.perf_counter()
 code = main(["transcribe", "--json", "--model", sys.argv[1], "--precision", sys.argv[2], sys.argv[3]])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-print(json.dumps({"code": code, "elapsed": time.perf_counter() - start, "peak": peak}))
+print(json.dumps({"code": code, "elapsed": time.perf_counter() - start, "peak": peak_memory() or float("nan")}))
 """
 
 
@@ -93,7 +88,10 @@ def main() -> None:
         )
         for file in options.long:
             long = run(LONG, options.model, precision, file)
-            print(f"{precision} {Path(file).name}: {long['elapsed']:.1f} s, peak {long['peak']:.2f} GB", flush=True)
+            print(
+                f"{precision} {Path(file).name}: {long['elapsed']:.1f} s, peak {long['peak'] or float('nan'):.2f} GB",
+                flush=True,
+            )
 
 
 def run(script: str, *arguments: str) -> dict:

@@ -9,15 +9,15 @@ each window. The figure is the edit distance of the text to that of one pass, fo
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 from torchaudio.functional import edit_distance
 from tqdm.auto import tqdm
-from transformers import AutomaticSpeechRecognitionPipeline, pipeline
+from transformers import AutomaticSpeechRecognitionPipeline
 
-from citrinet import load_audio
+from citrinet import load_audio, load_recognizer
+from citrinet.manifest import read_manifest
 
 
 def main() -> None:
@@ -27,13 +27,12 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--windows", type=float, nargs="+", default=[10, 20, 30, 60], metavar="S")
     options = parser.parse_args()
-    entries = [json.loads(line) for line in options.manifest.read_text(encoding="utf-8").splitlines()]
-    paths = [options.manifest.parent / entry["audio_filepath"] for entry in entries]
-    audio = np.concatenate([load_audio(path) for path in tqdm(paths, unit="file", disable=None)])
+    entries = tqdm(list(read_manifest(options.manifest)), unit="file", disable=None)
+    audio = np.concatenate([load_audio(entry.segment) for entry in entries])
 
-    ours = pipeline("automatic-speech-recognition", model=options.model, device="cpu")
-    parts = {"model": ours.model, "tokenizer": ours.tokenizer, "feature_extractor": ours.feature_extractor}
-    stock = AutomaticSpeechRecognitionPipeline(**parts, device="cpu")
+    ours = load_recognizer(options.model, optimized=False)
+    names = ("model", "tokenizer", "feature_extractor")
+    stock = AutomaticSpeechRecognitionPipeline(**{name: getattr(ours.pipeline, name) for name in names}, device="cpu")
     one_pass = ours(audio, chunk_length_s=0)["text"]
     print(f"{len(audio) / 16000:.0f} s, {len(one_pass)} characters\n")
     print("| window | features of all | features of the window |\n|---|---|---|")

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 import citrinet
-from citrinet import load_audio
+from citrinet import AudioTooLongError, load_audio
 from citrinet.audio_citrinet import to_mono_float32
 from citrinet.recognition import Recognizer, is_onnx_folder
 
@@ -139,16 +139,15 @@ def read(path: str | None) -> np.ndarray:
     if not Path(path).is_file():
         raise Refused("This recording was deleted: choose it again. · 文件已被删除，请重新选择。")
     try:
-        with soundfile.SoundFile(path) as file:
-            _check_length(len(file) / file.samplerate)
-    except soundfile.LibsndfileError:
-        pass  # another format, or not audio: the next step knows
-    try:
-        samples = load_audio(path, RATE)
+        samples = load_audio(path, RATE, max_seconds=MAX_SECONDS)
+    except AudioTooLongError as error:
+        limit = f"{MAX_SECONDS / 60:g}"
+        raise Refused(
+            f"The recording is longer than the limit of {limit} minutes. · 录音超过 {limit} 分钟的上限。"
+        ) from error
     except (OSError, ValueError) as error:
         reason = str(error).replace(str(path), Path(path).name)
         raise Refused(f"This file cannot be read as audio. · 无法读取音频。 ({reason})") from error
-    _check_length(len(samples) / RATE)
     if is_silent(samples):
         raise Refused("The recording is silent: is the microphone on? · 没有声音，请检查麦克风。")
     return samples
@@ -172,14 +171,6 @@ def read_piece(path: str) -> tuple[np.ndarray, int]:
 def is_silent(samples: np.ndarray) -> bool:
     """Whether nothing is heard in samples (n,), which may be none."""
     return not len(samples) or np.abs(samples).max() < SILENCE
-
-
-def _check_length(seconds: float) -> None:
-    if seconds > MAX_SECONDS:
-        limit = f"{MAX_SECONDS / 60:g}"
-        raise Refused(
-            f"The recording has {seconds / 60:.0f} minutes, the limit is {limit}. · 录音超过 {limit} 分钟的上限。"
-        )
 
 
 @gpu

@@ -19,7 +19,6 @@ import soundfile
 from transformers import pipeline
 
 import citrinet
-from citrinet.convert.hf_to_onnx import export_onnx
 from citrinet.recognition import Progress
 
 gradio_client = pytest.importorskip("gradio_client")
@@ -111,7 +110,8 @@ def test_stereo_at_96_khz_is_read(tmp_path):
 def test_windows_report_progress_and_give_the_pipelines_result():
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 7)[: 16000 * 125]
     *parts, heard = recognition.recognise(samples, "citrinet", "float32")
-    assert parts == pytest.approx([(i + 1) / len(parts) for i in range(len(parts))]) and len(parts) > 4
+    assert len(parts) > 4 and parts[-1] == 1.0
+    assert all(0.1 < after - before < 0.3 for before, after in zip([0.0, *parts], parts, strict=False))
     expected = pipeline("automatic-speech-recognition", citrinet.default_model())(samples, return_timestamps="char")
     assert heard.result == expected
 
@@ -260,9 +260,8 @@ def test_stop_ends_between_windows(no_models, monkeypatch):
     assert windows == [0, 1]
 
 
-def test_graphs_are_served(zh_small_dir, tmp_path):
-    folder = str(tmp_path / "graphs")
-    export_onnx(zh_small_dir, folder, dtype="int8")
+def test_graphs_are_served(tiny_onnx_dir):
+    folder = str(tiny_onnx_dir)
     choices = recognition.choices_of([folder, "other"])
     assert list(choices) == [folder, "other · float32", "other · bfloat16", "other · int8"]
     samples = citrinet.load_audio(CLIPS[0])
@@ -315,7 +314,7 @@ def expected():
 
 
 def client(server):
-    return gradio_client.Client(server[0], verbose=False)
+    return gradio_client.Client(server[0], verbose=False, httpx_kwargs={"timeout": 60})
 
 
 def test_twenty_clients_at_once_get_their_own_results(server, expected):
@@ -385,6 +384,7 @@ def short_lived(tmp_path, monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setattr(app, "KEEP_S", 1)
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     for name, value in (("GRADIO_SERVER_PORT", str(port)), ("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))):
         monkeypatch.setenv(name, value)
     pages, build = [], app.build
@@ -403,6 +403,11 @@ def short_lived(tmp_path, monkeypatch):
     pages[0].close()
 
 
+def upload(address, name):
+    """The path of a file of that name, which is no audio, on the server."""
+    return httpx.post(f"{address}/gradio_api/upload", files={"files": (name, b"no audio")}).json()[0]
+
+
 def ask(address, name, *data):
     """An endpoint's last answer, as a browser has it."""
     event = httpx.post(f"{address}/gradio_api/call/{name}", json={"data": data}).json()["event_id"]
@@ -410,19 +415,23 @@ def ask(address, name, *data):
     return json.loads(next(line.removeprefix("data: ") for line in reversed(lines) if line.startswith("data: ")))
 
 
+def test_a_files_name_is_no_html(server):
+    sent = {"path": upload(server[0], "a&b<img src=x onerror=alert(1)>.wav"), "meta": {"_type": "gradio.FileData"}}
+    message = ask(server[0], "transcribe", sent, CHOICE)["error"]
+    assert "cannot be read as audio" in message and "a&amp;b" in message and "<img" not in message
+    table = ask(server[0], "transcribe_files", [sent], CHOICE, "SRT")[0]["data"]
+    assert "cannot be read as audio" in table[0][2] and "a&b" in table[0][0]
+
+
 def test_examples_stay_when_uploads_are_deleted(short_lived, expected):
     address, uploads = short_lived
-    name = "a&b<img src=x onerror=alert(1)>.wav"
-    sent = httpx.post(f"{address}/gradio_api/upload", files={"files": (name, b"no audio")}).json()[0]
-    message = ask(address, "transcribe", {"path": sent, "meta": {"_type": "gradio.FileData"}}, CHOICE)["error"]
-    assert "cannot be read as audio" in message and "a&amp;b" in message and "<img" not in message
+    sent = {"path": upload(address, "late.wav"), "meta": {"_type": "gradio.FileData"}}
     for _ in range(100):
         if not list(uploads.rglob("*.wav")):
             break
-        time.sleep(0.1)
+        time.sleep(0.2)
     assert not list(uploads.rglob("*.wav"))
-    again = ask(address, "transcribe", {"path": sent, "meta": {"_type": "gradio.FileData"}}, CHOICE)["error"]
-    assert "was deleted" in again
+    assert "was deleted" in ask(address, "transcribe", sent, CHOICE)["error"]
     for index, path in enumerate(CLIPS):
         clip = ask(address, "load_example", index)[0]["value"]
         assert httpx.get(clip["url"]).content == path.read_bytes()
@@ -479,7 +488,7 @@ def test_an_example_and_a_live_recording_in_a_browser(server, browser, expected)
     before = server[1].read_text().count("of audio")
     page.get_by_role("tab", name="Live").click()
     page.get_by_role("button", name="Record").last.click()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while server[1].read_text().count("of audio") < before + 2 and time.monotonic() < deadline:
         page.wait_for_timeout(200)
     assert server[1].read_text().count("of audio") >= before + 2

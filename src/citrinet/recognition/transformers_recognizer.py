@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Pipeline, pipeline
+from torch.utils.data import IterableDataset
+from transformers import pipeline
 
 from ..audio_citrinet import check_samples, load_audio
 from ..checkpoint import load_network, load_processor
@@ -23,6 +24,16 @@ OTHERS_MIN_S = 0.025
 WHISPER_WINDOW_S = 30.0
 
 
+class _Inputs(IterableDataset[Any]):
+    """Inputs for a pipeline, as they come: of a generator's, Transformers keeps all to the end."""
+
+    def __init__(self, inputs: Iterable[Any]):
+        self._inputs = inputs
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._inputs)
+
+
 class CitrinetRecognizer(Recognizer):
     """
     A Citrinet in PyTorch; [`load_recognizer`] makes it.
@@ -35,20 +46,21 @@ class CitrinetRecognizer(Recognizer):
     """
 
     def __init__(self, model: str, precision: str, device: str, optimized: bool):
-        on_cpu = torch.device(device).type == "cpu"
-        if optimized and on_cpu:
+        place = torch.device(device)
+        if optimized and place.type == "cpu":
             arguments: dict[str, Any] = {"quantization_config": CitrinetInferenceConfig(precision)}
         elif precision == "int8":
             raise ValueError(f"int8 is for optimised networks on CPUs, not for {device}: choose float32 or bfloat16.")
         else:
             arguments = {"dtype": getattr(torch, precision)}
-        network, processor = load_network(model, **arguments), load_processor(model)
+        network: Any = load_network(model, **arguments)
+        processor: Any = load_processor(model)
         self.model = model
         self.pipeline = CitrinetPipeline(
-            model=network.to(torch.device(device)),
+            model=network.to(place),
             tokenizer=processor.tokenizer,
             feature_extractor=processor.feature_extractor,
-            device=device,
+            device=place,
             task=TASK,
         )
         self.sampling_rate: int = processor.feature_extractor.sampling_rate
@@ -56,7 +68,8 @@ class CitrinetRecognizer(Recognizer):
 
     def load(self, source: Any) -> np.ndarray:
         """Read audio and check it, see [`Recognizer.load`]."""
-        return self.pipeline.feature_extractor.check(load_audio(source, self.sampling_rate))
+        samples: np.ndarray = self.pipeline.feature_extractor.check(load_audio(source, self.sampling_rate))
+        return samples
 
     def stream(
         self,
@@ -69,26 +82,28 @@ class CitrinetRecognizer(Recognizer):
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
         options = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
         given = {name: value for name, value in options.items() if value is not None}
-        yield from self.pipeline(iter(waveforms), batch_size=batch_size, **given)
+        yield from self.pipeline(_Inputs(waveforms), batch_size=batch_size, **given)
 
     def follow(
         self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
     ) -> Iterator[Progress]:
         """Recognise one waveform window by window, see [`Recognizer.follow`]."""
-        windows = list(self.pipeline.preprocess(waveform, chunk_length_s=chunk_length_s))
-        outputs: list[Any] = []
-        for window in windows:
-            outputs.append(self.pipeline.forward(window))
-            outputs[-1].pop("is_last")
-            if len(outputs) < len(windows):
-                yield Progress(len(outputs) / len(windows))
-        confidence = _confidence(outputs, self.pipeline.tokenizer.pad_token_id)
-        yield Progress(1.0, self.pipeline.postprocess(outputs, return_timestamps=return_timestamps), confidence)
+        pipe: Any = self.pipeline
+        outputs: list[dict[str, Any]] = []
+        heard = 0  # samples
+        for window in pipe.preprocess(waveform, chunk_length_s=chunk_length_s):
+            output = pipe.forward(window)
+            outputs.append(output)
+            start, stop = output["kept"][0].tolist()
+            heard += (stop - start) * pipe.model.config.inputs_to_logits_ratio
+            if not output.pop("is_last"):
+                yield Progress(heard / len(waveform))
+        confidence = _confidence(outputs, pipe.tokenizer.pad_token_id)
+        yield Progress(1.0, pipe.postprocess(outputs, return_timestamps=return_timestamps), confidence)
 
     def describe(self) -> str:
         """Say what the network is, see [`Recognizer.describe`]."""
-        network = self.pipeline.model
-        config = network.config
+        config: Any = self.pipeline.model.config
         lines = describe_network(config, entity_types(self.pipeline.tokenizer.get_vocab()))
         rate = f"one output each {config.inputs_to_logits_ratio} samples, weights of {config.dtype or 'float32'}"
         return "\n".join([lines[0], f"  {rate}", *lines[1:]])
@@ -98,7 +113,7 @@ class OtherRecognizer(Recognizer):
     """
     Another library's model, such as a Wav2Vec2 or a Whisper, to be compared with; [`load_recognizer`] makes it.
 
-    Its results hold what the model wrote, as `text` and as `transcript`, and neither entities nor tags.
+    Its results hold what the model wrote, as `text` and as `transcript`, and neither entities, tags nor times.
 
     Args:
         model: a folder or a Hub repository.
@@ -110,7 +125,8 @@ class OtherRecognizer(Recognizer):
         if precision == "int8":
             raise ValueError(f"int8 is for Citrinets, not for {model}: choose float32 or bfloat16.")
         self.model = model
-        self.pipeline: Pipeline = pipeline(TASK, model=model, device=device, dtype=getattr(torch, precision))
+        make: Any = pipeline  # its overloads know no name of a device
+        self.pipeline: Any = make(TASK, model=model, device=device, dtype=getattr(torch, precision))
         self.sampling_rate: int = self.pipeline.feature_extractor.sampling_rate
         self.tag_labels: dict[str, list[str]] = {}
 
@@ -128,28 +144,33 @@ class OtherRecognizer(Recognizer):
         chunk_length_s: float | None = None,
     ) -> Iterator[RecognitionResult]:
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
-        options: dict[str, Any] = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
+        options: dict[str, Any] = {} if chunk_length_s is None else {"chunk_length_s": chunk_length_s}
         if self.pipeline.type == "seq2seq_whisper":
-            options |= {"chunk_length_s": chunk_length_s or WHISPER_WINDOW_S, "ignore_warning": True}
-        given = {name: value for name, value in options.items() if value is not None}
-        inputs = ({"array": samples, "sampling_rate": self.sampling_rate} for samples in waveforms)
-        for output in self.pipeline(inputs, batch_size=batch_size, **given):
+            options = {"chunk_length_s": chunk_length_s or WHISPER_WINDOW_S, "ignore_warning": True}
+        inputs = map(self._input, waveforms)  # a generator would hold the last one
+        for output in self.pipeline(_Inputs(inputs), batch_size=batch_size, **options):
             yield {"text": output["text"], "transcript": output["text"], "entities": [], "tags": {}}
+
+    def _input(self, samples: np.ndarray) -> dict[str, Any]:
+        return {"array": samples, "sampling_rate": self.sampling_rate}
 
     def follow(
         self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
     ) -> Iterator[Progress]:
         """Recognise one waveform, see [`Recognizer.follow`]."""
-        options: Any = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
-        yield Progress(1.0, next(self.stream([waveform], **options)))
+        yield Progress(1.0, next(self.stream([waveform], chunk_length_s=chunk_length_s)))
 
     def describe(self) -> str:
         """Say what the model is, see [`Recognizer.describe`]."""
         return f"{self.pipeline.model.config.model_type}: {type(self.pipeline.model).__name__}"
 
 
-def _confidence(outputs: list[dict[str, torch.Tensor]], blank: int) -> float:
-    """Mean probability of the tokens of all windows."""
-    tokens, scores = (torch.cat([output[name].flatten() for output in outputs]) for name in ("tokens", "scores"))
+def _confidence(outputs: list[dict[str, Any]], blank: int) -> float:
+    """Mean probability of the tokens that are kept of all windows."""
+    bounds = [output["kept"][0].tolist() for output in outputs]
+    tokens, scores = (
+        torch.cat([output[name][0, start:stop] for output, (start, stop) in zip(outputs, bounds, strict=True)])
+        for name in ("tokens", "scores")
+    )
     written = scores[tokens != blank]
     return written.mean().item() if len(written) else 0.0
