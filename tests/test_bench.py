@@ -16,6 +16,7 @@ def short_case(monkeypatch):
     monkeypatch.setattr(bench, "CASES", {"2 x 1 s": (2, 1)})
 
 
+@pytest.mark.slow
 def test_command_prints_every_precision_and_draws(short_case, capsys, tmp_path):
     picture = tmp_path / "speed.png"
     assert main(["bench", "--rounds", "2", "--json", "--plot", str(picture)]) == 0
@@ -44,6 +45,7 @@ def test_operations_are_those_of_the_network(monkeypatch):
     assert bench._flops("any") == pytest.approx(2 * 4.48, rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_contestant_that_does_not_start_says_why(short_case):
     broken = bench._worker(sys.executable, "raise ImportError('no such module')")
     with pytest.raises(ValueError, match=r"contestant stopped: .*no such module"), broken:
@@ -55,6 +57,7 @@ def test_unknown_opponent():
         bench.bench(citrinet.default_model(), ["whisper"])
 
 
+@pytest.mark.slow
 def test_on_another_device(short_case):
     contestants = bench._contestants(citrinet.default_model(), [], "", "", "cpu:0")
     assert list(contestants) == ["eager", "float16", "bfloat16", "bfloat16, compiled"]

@@ -241,6 +241,7 @@ def test_rates_use_the_draws_of_one_another(tmp_path):
     assert one.cer == two.cer and one.cer.rate.low < one.cer.rate.value < one.cer.rate.high
 
 
+@pytest.mark.slow
 def test_the_command_on_models_of_two_kinds(audio_dir, zh_small_dir, stock_dir, tmp_path, capsys):
     """The references are a model's own words with edits that are known, so that the figures are."""
     ours = pipeline("automatic-speech-recognition", str(zh_small_dir))
@@ -371,6 +372,7 @@ def test_missing_package(stock_dir, tmp_path, capsys, monkeypatch):
     assert 'jiwer: pip install "citrinet[evaluate]"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_package_does_not_load_what_only_evaluation_needs():
     code = "import sys, citrinet, citrinet.cli; print([m for m in ('jiwer', 'matplotlib') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

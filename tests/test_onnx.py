@@ -21,6 +21,7 @@ from citrinet.convert import ConversionError
 from citrinet.convert.hf_to_onnx import export_onnx
 from helpers import forgive_scores, synthetic_speech
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 CLIPS = sorted((ROOT / "examples").glob("*.flac"))
 CARD = ROOT.parent / "shared" / "docs" / "model-card.txt"

@@ -179,6 +179,7 @@ def test_nothing_to_train_on_is_said(tmp_path, corpus, capsys):
 # Training
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
     recipe = write_recipe(
         tmp_path, corpus, data={"tag_categories": ["GENDER"], "variants": 1}, training={"num_train_epochs": 20}
@@ -194,6 +195,7 @@ def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
     assert model.config.vocab_size == len(processor.tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variants", "cache"), [(0, None), (2, None), (2, "features")])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, variants, cache):
     """Stopped within an epoch: order, augmentation, SpecAugment and dropout go on as if nothing had happened."""
@@ -253,6 +255,7 @@ def test_averaged_checkpoints(tmp_path, corpus):
     torch.testing.assert_close(averaged[name], (states[0][name] + states[1][name]) / 2)
 
 
+@pytest.mark.slow
 def test_two_processes_under_accelerate(tmp_path, corpus):
     recipe = write_recipe(tmp_path, corpus, training={"per_device_train_batch_size": 2})
     # accelerate starts several processes on a CPU only through MPI, or as if they were for GPUs; the recipe says CPU.
@@ -379,6 +382,7 @@ def test_the_projects_recipes_are_recipes(path):
     assert recipe.data.validation
 
 
+@pytest.mark.slow
 def test_the_flagships_recipe_runs_on_a_small_base(tmp_path, corpus, base_small_dir):
     """All but the size is the recipe's own: adapter of 256, new tokenizer, tag heads, schedule."""
     changes = {

@@ -226,6 +226,7 @@ def test_autocast():
     torch.testing.assert_close(loss, gradients(model, **batch)[0], rtol=5e-2, atol=5e-2)
 
 
+@pytest.mark.slow
 def test_compiled_inference():
     """Traced as a whole, for any shape; what a backend makes of that is its own business."""
     model = make_model(**TWO_BLOCKS)
@@ -239,6 +240,7 @@ def test_compiled_inference():
             assert_same(output.tag_logits, expected.tag_logits)
 
 
+@pytest.mark.slow
 def test_compiled_training():
     model = make_model(FrozenBatchNorm, **TWO_BLOCKS | {"dropouts": [0.0, 0.0]}).train()
     loss, grads = gradients(model, **make_batch())
@@ -248,6 +250,7 @@ def test_compiled_training():
     assert_same({name.removeprefix("_orig_mod."): grad for name, grad in compiled_grads.items()}, grads)
 
 
+@pytest.mark.slow
 def test_export_with_dynamic_batch_and_time():
     """Also to lengths that leave another remainder at every stride than the one it was exported with."""
     model = make_model()
@@ -380,6 +383,7 @@ def linear_names(model):
     return [name for name, module in model.named_modules() if name.endswith(".pointwise")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_lora_with_gradient_checkpointing(use_reentrant):
     """The encoder's own weights ask for no gradient, which must not keep it from those of LoRA."""
