@@ -122,6 +122,7 @@ def test_noise_is_not_taken_for_speech(colour):
     assert not recognition.Listener("citrinet", "float32").hear(noise, 16000)
 
 
+@pytest.mark.slow
 def test_a_listener_keeps_what_it_heard_and_lets_go_of_the_sound():
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 2)[: 16000 * 30]
     listener, text = recognition.Listener("citrinet", "float32"), ""

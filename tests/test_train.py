@@ -296,6 +296,7 @@ def pretrained(corpus, tmp_path_factory):
     return folder / "base"
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_and_the_encoder_stays_as_it_is(tmp_path, corpus, pretrained):
     recipe = write_recipe(
         tmp_path,
@@ -322,6 +323,7 @@ def test_an_adapter_is_trained_and_the_encoder_stays_as_it_is(tmp_path, corpus, 
     assert torch.equal(tuned(features).logits, CitrinetForCTC.from_pretrained(pretrained)(features).logits)
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_path, corpus, pretrained):
     recipe = write_recipe(
         tmp_path,
@@ -339,6 +341,7 @@ def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_p
         assert torch.equal(before["ctc_head.weight"][old[token]], after["ctc_head.weight"][new[token]])
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_data_without_tags_keeps_the_tag_heads(tmp_path, corpus):
     tagged = write_recipe(tmp_path, corpus, "tagged", data={"validation": [], "tag_categories": ["GENDER"]})
     train(read_recipe(tagged))
@@ -351,6 +354,7 @@ def test_fine_tuning_on_data_without_tags_keeps_the_tag_heads(tmp_path, corpus):
     assert torch.equal(before["tag_heads.GENDER.weight"], after["tag_heads.GENDER.weight"])
 
 
+@pytest.mark.slow
 def test_a_hub_dataset(tmp_path, corpus, pretrained):
     """A folder of Parquet, the form in which the Hub serves data sets with an audio column."""
     folder = tmp_path / "dataset"

@@ -308,6 +308,7 @@ def losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_gradient_accumulation(tmp_path):
     """
     Two batches of two train like one of four: with plain gradient descent and no clipping, which show the gradients'
@@ -326,6 +327,7 @@ def test_gradient_accumulation(tmp_path):
     assert (whole["ctc_head.weight"] - start["ctc_head.weight"]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_resuming_is_as_if_never_interrupted(tmp_path):
     """To the last bit, with dropout, batch statistics, a random window and a schedule."""
     arguments = {"per_device_train_batch_size": 2, "lr_scheduler_type": "linear", "save_strategy": "steps"}
