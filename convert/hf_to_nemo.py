@@ -4,24 +4,20 @@ import hashlib
 import io
 import reprlib
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoConfig
-from transformers.utils import cached_file
 
-from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor
+from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC
 from citrinet.decoding_citrinet import WORD_BOUNDARY
-from citrinet.tokenizer.building import sentencepiece_model
 from citrinet.transcript_citrinet import entity_types
 
-from .nemo_archive import CONFIG, WEIGHTS, ConversionError
+from .hf_repository import Repository, read_repository
+from .nemo_archive import CONFIG, WEIGHTS, ConversionError, is_nemo
 from .nemo_config import (
     ACTIVATIONS,
     OURS,
@@ -31,6 +27,7 @@ from .nemo_config import (
     read_tag_labels,
     read_vocabulary,
 )
+from .output import Kind, Output
 from .report import ConversionReport, count_parameters
 from .weight_map import weight_map
 
@@ -65,83 +62,56 @@ def export_nemo(
         output: the file to write.
         tag_heads: whether to write the tag heads. NeMo does not know them and restores a file with them only with
             `strict=False`, without them; one without them also with `strict=True`.
-        force: whether to replace an existing `output`.
+        force: whether to replace an earlier `.nemo` file; anything else is never replaced.
 
     Returns:
         [`ConversionReport`].
 
     Raises:
         ConversionError: if it is no Citrinet, damaged or incomplete, or a network that NeMo's cannot be.
-        FileExistsError: if `output` exists and `force` is not set.
-        OSError: if the model cannot be found.
+        FileExistsError: if `output` exists and is no `.nemo` file, or `force` is not set.
+        OSError: if the model cannot be found, `output` cannot be written, or the disk is full.
     """
-    output = Path(output).absolute()
-    if output.exists() and not (force and output.is_file()):
-        remedy = "or replace it with --force (force=True)" if output.is_file() else "for it is no file"
-        raise FileExistsError(f"{output} exists: choose another name, {remedy}.")
-    network, processor = load_model(str(model))
+    place = Output(output, _NemoFile(), force=force, inputs=[model])
+    repository = read_repository(str(model))
+    network, features = repository.network, repository.features
     if not tag_heads:
         network.tag_heads, network.config.tag_labels = nn.ModuleDict(), {}
-    members = _members(str(model), network.config, processor)
-    tensors = _tensors(network, processor.feature_extractor)
-    place = next(parent for parent in output.parents if parent.is_dir())
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=place) as scratch:
-        complete = _write(Path(scratch), members, tensors)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        complete.replace(output)
-    config, features = network.config, processor.feature_extractor
-    notes = {_TAGS_NOTE: bool(config.tag_labels), _FRONTEND_NOTE: features.frontend == "nemo-2.4"}
+    members, tensors = _members(str(model), repository), _tensors(network, features)
+    place.require(2 * sum(tensor.nbytes for tensor in tensors.values()))  # once alone, once in the archive
+    with place.complete() as archive:
+        _write(archive, members, tensors)
+    notes = {_TAGS_NOTE: bool(network.config.tag_labels), _FRONTEND_NOTE: features.frontend == "nemo-2.4"}
     return ConversionReport(
-        config=config,
+        config=network.config,
         parameters=count_parameters(network),
         mapped=len(network.state_dict()),
-        entities=entity_types(processor.tokenizer.get_vocab()),
+        entities=entity_types(repository.tokenizer.get_vocab()),
         sampling_rate=features.sampling_rate,
-        output=output,
+        output=place.path,
         notes=[note for note, applies in notes.items() if applies],
     )
 
 
-def load_model(model: str) -> tuple[CitrinetForCTC, CitrinetProcessor]:
-    """Network and processor of a repository, of which nothing is missing and nothing left over."""
-    config = AutoConfig.from_pretrained(model)
-    if not isinstance(config, CitrinetConfig):
-        raise ConversionError(f"{model} is a {config.model_type} model, not a Citrinet.")
-    try:
-        loaded: Any = CitrinetForCTC.from_pretrained(model, output_loading_info=True, ignore_mismatched_sizes=True)
-    except SafetensorError as error:
-        raise ConversionError(f"{model}: the weights cannot be read ({error}).") from error
-    network, found = loaded
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found[problem]:
-            raise ConversionError(f"{model}: the weights are not those of its configuration ({min(found[problem])}).")
-    for adapter in network.config.adapters:  # two names of one function, the second of which comes back
-        adapter["activation"] = ACTIVATIONS.get(adapter["activation"], adapter["activation"])
-    return network.eval(), CitrinetProcessor.from_pretrained(model)
+class _NemoFile(Kind):
+    """A `.nemo` file, whoever wrote it."""
+
+    def difference(self, path: Path) -> str | None:
+        if path.is_dir():
+            return "is a folder"
+        return None if path.is_file() and is_nemo(path) else "is no NeMo checkpoint"
 
 
-def _members(model: str, config: CitrinetConfig, processor: CitrinetProcessor) -> dict[str, bytes]:
+def _members(model: str, repository: Repository) -> dict[str, bytes]:
     """All files of the archive but the weights, the configuration first."""
-    tokenizer = processor.tokenizer
-    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer) - 1))
-    try:
-        sentencepiece = sentencepiece_model(tokenizer, stored_sentencepiece_model(model))
-    except ValueError as error:
-        raise ConversionError(f"{model}: {error}") from error
+    config, features, tokenizer = repository.network.config, repository.features, repository.tokenizer
+    vocabulary = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer) - 1)))
+    sentencepiece = repository.sentencepiece_model
     artifacts = {} if sentencepiece is None else {"model_path": sentencepiece, "vocab_path": _vocab(vocabulary)}
     names = {key: _unique_name(_ARTIFACTS[key], content) for key, content in artifacts.items()}
-    nemo = _nemo_config(config, processor.feature_extractor, vocabulary, names)
-    content = yaml.safe_dump(nemo, allow_unicode=True, sort_keys=False).encode()
-    _check(model, content, config, processor.feature_extractor)
-    return {CONFIG: content, **{names[key]: artifact for key, artifact in artifacts.items()}}
-
-
-def stored_sentencepiece_model(model: str) -> bytes | None:
-    """The `tokenizer.model` of a converted repository."""
-    try:
-        return Path(str(cached_file(model, "tokenizer.model"))).read_bytes()
-    except OSError:
-        return None
+    content = yaml.safe_dump(_nemo_config(config, features, vocabulary, names), allow_unicode=True, sort_keys=False)
+    _check(model, content, config, features)
+    return {CONFIG: content.encode(), **{names[key]: artifact for key, artifact in artifacts.items()}}
 
 
 def _vocab(vocabulary: list[str]) -> bytes:
@@ -231,7 +201,12 @@ def _adapter(adapter: dict[str, Any], channels: int) -> dict[str, Any]:
     }
 
 
-def _check(model: str, content: bytes, config: CitrinetConfig, features: CitrinetFeatureExtractor) -> None:
+def _activation(name: str) -> str:
+    """The name that comes back of an activation with two, `silu` for `swish`."""
+    return ACTIVATIONS.get(name, name)
+
+
+def _check(model: str, content: str, config: CitrinetConfig, features: CitrinetFeatureExtractor) -> None:
     """Read NeMo's configuration as the converter would: what does not come back the same, NeMo cannot hold."""
     try:
         nemo = Section(yaml.safe_load(content))
@@ -244,6 +219,8 @@ def _check(model: str, content: bytes, config: CitrinetConfig, features: Citrine
     for names, ours, theirs in ((_NETWORK, config, read), (_FEATURES, features, read_features)):
         for name in names:
             here, there = getattr(ours, name), getattr(theirs, name)
+            if name == "adapters":
+                here = [adapter | {"activation": _activation(adapter["activation"])} for adapter in here]
             if here != there:
                 raise ConversionError(
                     f"{model} cannot be a .nemo file: `{name}` is {reprlib.repr(here)}, there it would be "
@@ -262,9 +239,9 @@ def _tensors(network: CitrinetForCTC, features: CitrinetFeatureExtractor) -> dic
     return tensors
 
 
-def _write(folder: Path, members: dict[str, bytes], tensors: dict[str, torch.Tensor]) -> Path:
-    """The archive, without times and owners, in a folder of its own."""
-    weights, archive = folder / WEIGHTS, folder / "complete.nemo"
+def _write(archive: Path, members: dict[str, bytes], tensors: dict[str, torch.Tensor]) -> None:
+    """Write the archive, without times and owners; the weights stand beside it for a while."""
+    weights = archive.parent / WEIGHTS
     size = sum(tensor.nbytes for tensor in tensors.values())
     bar: dict[str, Any] = {"desc": "weights", "disable": None, "leave": False}
     with weights.open("wb") as file, tqdm.wrapattr(file, "write", total=size, **bar) as counted:
@@ -273,7 +250,6 @@ def _write(folder: Path, members: dict[str, bytes], tensors: dict[str, torch.Ten
         for name, content in members.items():
             _add(tar, name, io.BytesIO(content), len(content))
         _add(tar, WEIGHTS, saved, weights.stat().st_size)
-    return archive
 
 
 def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,31 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic, shape_inference
 from tqdm.auto import tqdm
 
-from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetTokenizer
+from citrinet import CitrinetFeatureExtractor, CitrinetForCTC
 from citrinet.decoding_citrinet import WORD_BOUNDARY
 from citrinet.feature_extraction_citrinet import LOG_GUARD
-from citrinet.tokenizer.building import sentencepiece_model
+from citrinet.recognition.onnx_folder import CONFIG, FRONT_END, NETWORK, TAG_HEADS, TAG_LABELS, VOCABULARY
 from citrinet.transcript_citrinet import entity_types
 
-from .hf_to_nemo import load_model, stored_sentencepiece_model
+from .hf_repository import Repository, read_repository
 from .nemo_archive import ConversionError
 from .onnx_graphs import add_metadata, write_front_end, write_network, write_tag_heads
-from .output import output_folder, replaced_when_complete
+from .output import FolderKind, Output
 from .report import ConversionReport, count_parameters
 
 DTYPES = ("float32", "float16", "int8")
 MIN_OPSET = 18
 # The type by which onnx-asr knows networks with NeMo's inputs and outputs and a CTC head.
 _READERS_TYPE = "nemo-conformer-ctc"
+_TOKENS = ("vocab.txt", "tokens.txt")  # onnx-asr's name for the list of tokens, and sherpa-onnx's
+_EXPORTED = FolderKind(
+    "an ONNX export",
+    files=(FRONT_END, NETWORK, TAG_HEADS, CONFIG, VOCABULARY, TAG_LABELS, *_TOKENS, "tokenizer.model"),
+    mark=(VOCABULARY, '"leading_boundaries"'),
+)
+# Bytes on the disk for each of the network's, what the quantizer leaves beside it for a while included.
+_ROOM = {"float32": 1.0, "float16": 0.5, "int8": 2.3}
+_OTHER_FILES = 1_000_000  # bytes at most of the other files
 
 
 def export_onnx(
@@ -49,59 +58,54 @@ def export_onnx(
             products are 8 bits for each output channel and their inputs are quantized as they come, over the whole
             batch.
         opset: version of ONNX's operators, at least 18.
-        force: whether to replace an existing `output`.
+        force: whether to replace an earlier export in `output`; anything else there is never replaced.
 
     Returns:
         [`ConversionReport`].
 
     Raises:
         ConversionError: if it is no Citrinet, damaged or incomplete, or gives numbers that `dtype` cannot hold.
-        FileExistsError: if `output` exists and `force` is not set.
-        OSError: if the model cannot be found.
+        FileExistsError: if `output` exists and is no earlier export, or `force` is not set.
+        OSError: if the model cannot be found, `output` cannot be written, or the disk is full.
         ValueError: for another `dtype` or `opset`.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}.")
     if opset < MIN_OPSET:
         raise ValueError(f"opset {opset}: these graphs need {MIN_OPSET} or later.")
-    output, place = output_folder(output, force)
-    network, processor = load_model(str(model))
-    features, tokenizer = processor.feature_extractor, processor.tokenizer
-    try:
-        sentencepiece = sentencepiece_model(tokenizer, stored_sentencepiece_model(str(model)))
-    except ValueError as error:
-        raise ConversionError(f"{model}: {error}") from error
-    with replaced_when_complete(output, place) as folder:
-        if sentencepiece is not None:
-            (folder / "tokenizer.model").write_bytes(sentencepiece)
-        kind = "char" if sentencepiece is None else type(tokenizer.backend_tokenizer.model).__name__.lower()
-        _write_descriptions(folder, network, features, tokenizer, kind)
-        _write_graphs(folder, network, features, dtype, opset)
-        difference = _difference(folder / "model.onnx", network)
+    place = Output(output, _EXPORTED, force=force, inputs=[model])
+    repository = read_repository(str(model))
+    network = repository.network
+    place.require(round(_ROOM[dtype] * repository.size) + _OTHER_FILES)
+    with place.complete() as folder:
+        folder.mkdir()
+        _write_descriptions(folder, repository)
+        _write_graphs(folder, network, repository.features, dtype, opset)
+        difference = _difference(folder / NETWORK, network)
     return ConversionReport(
         config=network.config,
         parameters=count_parameters(network),
         mapped=len(network.state_dict()),
         checked=[f"probabilities on noise equal PyTorch's within {difference:.1g}"],
-        entities=entity_types(tokenizer.get_vocab()),
-        sampling_rate=features.sampling_rate,
-        output=output,
+        entities=entity_types(repository.tokenizer.get_vocab()),
+        sampling_rate=repository.features.sampling_rate,
+        output=place.path,
     )
 
 
 def _write_graphs(
     folder: Path, network: CitrinetForCTC, features: CitrinetFeatureExtractor, dtype: str, opset: int
 ) -> None:
-    steps: dict[str, Any] = {
-        "frontend.onnx": lambda path: write_front_end(features, path, opset),
-        "model.onnx": lambda path: _write_network(network, path, dtype, opset),
+    steps: dict[str, Callable[[Path], None]] = {
+        FRONT_END: lambda path: write_front_end(features, path, opset),
+        NETWORK: lambda path: _write_network(network, path, dtype, opset),
     }
     if network.config.tag_labels:
-        steps["tag_classifier.onnx"] = lambda path: write_tag_heads(network, path, opset)
+        steps[TAG_HEADS] = lambda path: write_tag_heads(network, path, opset)
     with _quiet_exporter():
         for name, write in tqdm(steps.items(), desc="graphs", disable=None, leave=False):
             write(folder / name)
-    add_metadata(folder / "model.onnx", _metadata(network))
+    add_metadata(folder / NETWORK, _metadata(network, dtype))
 
 
 def _write_network(network: CitrinetForCTC, path: Path, dtype: str, opset: int) -> None:
@@ -124,18 +128,17 @@ def _write_network(network: CitrinetForCTC, path: Path, dtype: str, opset: int) 
     prepared.unlink()
 
 
-def _write_descriptions(
-    folder: Path,
-    network: CitrinetForCTC,
-    features: CitrinetFeatureExtractor,
-    tokenizer: CitrinetTokenizer,
-    tokenizer_type: str,
-) -> None:
-    config = network.config
+def _write_descriptions(folder: Path, repository: Repository) -> None:
+    """Write what programs without PyTorch read beside the graphs."""
+    config, tokenizer = repository.network.config, repository.tokenizer
     vocabulary = tokenizer.convert_ids_to_tokens(list(range(config.vocab_size - 1)))
-    _write_json(folder / "config.json", _description(network, features))
+    tokenizer_type = "char"
+    if repository.sentencepiece_model is not None:
+        (folder / "tokenizer.model").write_bytes(repository.sentencepiece_model)
+        tokenizer_type = type(tokenizer.backend_tokenizer.model).__name__.lower()
+    _write_json(folder / CONFIG, _description(repository.network, repository.features))
     _write_json(
-        folder / "vocabulary.json",
+        folder / VOCABULARY,
         {
             "vocabulary": vocabulary,
             "blank_id": config.pad_token_id,
@@ -150,9 +153,9 @@ def _write_descriptions(
             for category, labels in sorted(config.tag_labels.items())
         }
         classifier = {"categories": categories, "encoder_dim": config.hidden_size, "input_type": "pooled"}
-        _write_json(folder / "tag_classifier.json", classifier)
+        _write_json(folder / TAG_LABELS, classifier)
     lines = [f"{_one_word(token)} {index}\n" for index, token in enumerate([*vocabulary, "<blk>"])]
-    for name in ("vocab.txt", "tokens.txt"):  # onnx-asr's name for it, and sherpa-onnx's
+    for name in _TOKENS:
         (folder / name).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
@@ -185,8 +188,8 @@ def _description(network: CitrinetForCTC, features: CitrinetFeatureExtractor) ->
     }
 
 
-def _metadata(network: CitrinetForCTC) -> dict[str, str]:
-    """What sherpa-onnx reads in the graph."""
+def _metadata(network: CitrinetForCTC, dtype: str) -> dict[str, str]:
+    """Metadata of the graph: what sherpa-onnx reads in it, and the type of its weights."""
     return {
         "model_type": "EncDecCTCModelBPE",
         "vocab_size": str(network.config.vocab_size - 1),
@@ -194,11 +197,14 @@ def _metadata(network: CitrinetForCTC) -> dict[str, str]:
         "normalize_type": "per_feature",
         "version": "1",
         "model_author": "citrinet",
+        "dtype": dtype,
     }
 
 
 def _subsampling(network: CitrinetForCTC) -> int:
-    return network.config.inputs_to_logits_ratio // network.config.hop_length
+    """Frames of features for each frame of logits."""
+    ratio: int = network.config.inputs_to_logits_ratio // network.config.hop_length
+    return ratio
 
 
 def _one_word(token: str) -> str:

@@ -1,5 +1,6 @@
 """The README of a converted repository."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 
 from .report import ConversionReport
 
+ORIGIN = "converted from NeMo's"  # by which a converted repository is known
 _USAGE = """```python
 import citrinet  # pip install citrinet; or leave this out and pass trust_remote_code=True
 from transformers import pipeline
@@ -31,7 +33,7 @@ def write_model_card(folder: Path, report: ConversionReport, source: str, reposi
     sections = [
         _front_matter(report),
         f"# {title}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with "
-        f"a CTC head, converted from NeMo's `{_plain(source)}` with [citrinet](https://pypi.org/project/citrinet/).",
+        f"a CTC head, {ORIGIN} `{_plain(source)}` with [citrinet](https://pypi.org/project/citrinet/).",
         "## Usage\n\n" + _USAGE.format(repository=repository if "/" in repository else f"path/to/{repository}"),
         "The result holds `text` (what the CTC head wrote), `transcript` (without tags), `entities`, `tags`, and "
         '`chunks` with `return_timestamps="char"` or `"word"`. Audio of any sampling rate is resampled to '
@@ -75,7 +77,7 @@ def _architecture(report: ConversionReport) -> str:
     return _table(["", ""], facts.items()) + "\n\n" + _table(["part", "parameters"], parameters)
 
 
-def _table(head: list[str], rows) -> str:
+def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
@@ -85,9 +87,9 @@ def _plain(name: str) -> str:
     return " ".join(name.split()).replace("`", "'").replace("|", "\\|")
 
 
-def _runs(values: list) -> str:
+def _runs(values: list[Any]) -> str:
     """`5 3 3 3` as `5, 3 x 3`."""
-    runs: list[list] = []
+    runs: list[list[Any]] = []
     for value in values:
         if runs and runs[-1][0] == value:
             runs[-1][1] += 1

@@ -1,18 +1,23 @@
 """
-Read `.nemo` archives from strangers: nothing in them is executed, nothing is written but one unnamed temporary file.
+Read `.nemo` archives, which anybody may have made.
+
+Nothing in them is executed, nothing is written but one unnamed temporary file.
 
 A `.nemo` is a tar, plain or gzip, of `model_config.yaml`, `model_weights.ckpt` and the tokenizer's files.
 """
 
 import gzip
 import io
+import lzma
 import posixpath
 import re
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,7 +56,7 @@ class ConversionError(ValueError):
 @contextmanager
 def parsing(what: str) -> Iterator[None]:
     """
-    Read a stranger's bytes with somebody else's parser.
+    Read untrusted bytes with another library's parser.
 
     On malformed input the parsers used here raise nearly every kind of exception, all of which mean the same.
 
@@ -64,6 +69,15 @@ def parsing(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ConversionError(f"{what} ({type(error).__name__}: {error}).") from error
+
+
+def is_nemo(path: Path) -> bool:
+    """Whether this is a tar with NeMo's configuration in it, without a look at the rest."""
+    try:
+        with tarfile.open(path) as tar:
+            return any(posixpath.normpath(member.name) == CONFIG for member in islice(tar, MAX_MEMBERS))
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError):
+        return False
 
 
 class NemoArchive:
@@ -95,10 +109,10 @@ class NemoArchive:
             self._members = self._index()
             self._close = stack.pop_all().close
 
-    def __enter__(self):
+    def __enter__(self) -> "NemoArchive":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._close()
 
     @property
@@ -278,7 +292,8 @@ class _Slice(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         self._file.seek(self._start + self._position)
-        count = self._file.readinto(memoryview(buffer)[: self._size - self._position])  # type: ignore[attr-defined]
+        part = memoryview(buffer)[: self._size - self._position]
+        count: int = self._file.readinto(part)  # type: ignore[attr-defined]  # typing.IO lacks it, files have it
         self._position += count
         return count
 

@@ -1,4 +1,4 @@
-"""What NeMo's `model_config.yaml` says, in our terms. It is a stranger's: every value is checked before it is used."""
+"""What NeMo's `model_config.yaml` says, in our terms; it is not trusted: every value is checked before it is used."""
 
 import json
 import re
@@ -61,7 +61,7 @@ class Section:
         """A mapping in this one; an absent one is empty."""
         return Section(self._get(name, {}), self._path(name))
 
-    def items(self, name: str) -> list:
+    def items(self, name: str) -> list[Any]:
         """A list, which may be absent."""
         value = self._get(name, [])
         return value if isinstance(value, list) else self._refuse(name, "a list")
@@ -81,7 +81,7 @@ class Section:
         value = self._get(name, default)
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        return value if fits else self._refuse(name, f"a whole number of {low} to {high}")
+        return int(value) if fits else self._refuse(name, f"a whole number of {low} to {high}")
 
     def number(self, name: str, default: float, high: float) -> float:
         """A number from 0 to `high`."""

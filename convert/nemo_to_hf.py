@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, CitrinetTokenizer
 from citrinet.tokenizer.building import build_tokenizer
 from citrinet.transcript_citrinet import entity_types
 
-from .model_card import write_model_card
+from .hub import create_repository, upload
+from .model_card import ORIGIN, write_model_card
 from .nemo_archive import ConversionError, NemoArchive, parsing
 from .nemo_config import (
     TAG_HEADS,
@@ -24,12 +24,22 @@ from .nemo_config import (
     read_vocabulary,
     refuse_other_models,
 )
-from .output import output_folder, replaced_when_complete
+from .output import FolderKind, Output
 from .report import ConversionReport, count_parameters
 from .weight_map import Weight, weight_map
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FEATURE_TOLERANCE = 1e-6
+_OTHER_FILES = 1_000_000  # bytes at most of a repository without its weights
+_CONVERTED = FolderKind(
+    "a converted model",
+    files=(
+        *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+        *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "README.md", "*_citrinet.py"),
+        *("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json"),
+    ),
+    mark=("README.md", ORIGIN),
+)
 
 
 @dataclass
@@ -132,7 +142,7 @@ def convert_nemo(
             checkpoints whose vocabulary does not hold them.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`, the type of the weights written.
         language: ISO code for the model card; found in aggregate tokenizers if not given.
-        force: whether to replace an existing `output`.
+        force: whether to replace an earlier conversion in `output`; anything else there is never replaced.
         push_to_hub: a repository to upload the result to, `owner/name`.
 
     Returns:
@@ -140,26 +150,38 @@ def convert_nemo(
 
     Raises:
         ConversionError: if the file is damaged, hostile, or not a model that can be represented exactly.
-        FileExistsError: if `output` exists and `force` is not set.
+        FileExistsError: if `output` exists and is no earlier conversion, or `force` is not set.
+        OSError: if `output` or the repository on the Hub cannot be written, or the disk is full.
+        ValueError: if `push_to_hub` is no name of a repository.
     """
-    output, place = output_folder(output, force)
-    nemo = read_nemo(nemo_file, frontend=frontend, tag_labels=tag_labels, dtype=dtype, language=language, scratch=place)
-    report = replace(nemo.report, output=output)
-    with replaced_when_complete(output, place) as folder:
-        # The processor writes the tokenizer and the feature extractor; this file alone says which front end it is.
-        nemo.feature_extractor.save_pretrained(folder)
-        CitrinetProcessor(nemo.feature_extractor, nemo.tokenizer).save_pretrained(folder)
-        if nemo.sentencepiece_model is not None:
-            (folder / "tokenizer.model").write_bytes(nemo.sentencepiece_model)
-        write_model_card(folder, report, Path(nemo_file).name, push_to_hub or output.name)
-        nemo.model.save_pretrained(folder)
-        for weights in folder.glob("*.safetensors"):  # made readable by their owner alone, unlike the other files
-            weights.chmod((folder / "config.json").stat().st_mode)
-    if push_to_hub:
-        api = HfApi()
-        api.create_repo(push_to_hub, exist_ok=True)
-        api.upload_folder(repo_id=push_to_hub, folder_path=output, commit_message="Convert from NeMo")
+    inputs = [nemo_file] if tag_labels is None else [nemo_file, tag_labels]
+    place = Output(output, _CONVERTED, force=force, inputs=inputs)
+    repository = create_repository(push_to_hub) if push_to_hub else None
+    with place.complete() as folder:
+        scratch = folder.parent
+        nemo = read_nemo(
+            nemo_file, frontend=frontend, tag_labels=tag_labels, dtype=dtype, language=language, scratch=scratch
+        )
+        place.require(sum(tensor.nbytes for tensor in nemo.model.state_dict().values()) + _OTHER_FILES)
+        report = replace(nemo.report, output=place.path)
+        _write(folder, nemo, report, Path(nemo_file).name, repository or place.path.name)
+    if repository:
+        upload(place.path, repository)
     return report
+
+
+def _write(folder: Path, nemo: NemoModel, report: ConversionReport, source: str, name: str) -> None:
+    """The repository of a model that came from the file `source` and is called `name`."""
+    folder.mkdir()
+    # The processor writes the tokenizer and the feature extractor; this file alone says which front end it is.
+    nemo.feature_extractor.save_pretrained(folder)
+    CitrinetProcessor(nemo.feature_extractor, nemo.tokenizer).save_pretrained(folder)
+    if nemo.sentencepiece_model is not None:
+        (folder / "tokenizer.model").write_bytes(nemo.sentencepiece_model)
+    write_model_card(folder, report, source, name)
+    nemo.model.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # made readable by their owner alone, unlike the other files
+        weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def _tag_heads(weights: dict[str, torch.Tensor]) -> dict[str, int]:
@@ -201,7 +223,7 @@ def _check_features(weights: dict[str, torch.Tensor], feature_extractor: Citrine
 def _load(config: CitrinetConfig, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> CitrinetForCTC:
     """A model with the checkpoint's tensors, every one of which must have its place and its shape."""
     parts = sum(config.num_repeats) + config.num_hidden_layers * len(config.adapters)
-    if parts > len(weights):  # before lists as long as a stranger's numbers are made
+    if parts > len(weights):  # before lists as long as the file says are made
         raise ConversionError(f"the configuration has {parts} layers, the file only {len(weights)} weights.")
     rows = weight_map(config)
     missing = [row.nemo for row in rows if row.nemo not in weights]

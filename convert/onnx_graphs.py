@@ -7,11 +7,11 @@ import onnx
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_linear_bn_weights
 
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC
 from citrinet.feature_extraction_citrinet import LOG_GUARD, STD_GUARD
-from citrinet.modeling_citrinet import CitrinetBlock
+from citrinet.modeling_citrinet import CitrinetBlock, blank_padding
+from citrinet.optimized.folding import fold_batch_norm
 
 
 class FrontEnd(nn.Module):
@@ -89,18 +89,16 @@ class Network(nn.Module):
                 _fold_norms(block)
         _use_matmul(network)
         self.network = network.to(dtype)  # type: ignore[arg-type]  # as of Transformers' annotation
-        self.blank = network.config.pad_token_id
 
     def forward(self, audio_signal: torch.Tensor, length: torch.Tensor):
         """(B, 80, T), (B,) frames -> (B, T', V), blank beyond the end of an utterance, and (B, C, T')."""
         features = audio_signal.transpose(1, 2)
         mask = torch.arange(features.shape[1]) < length[:, None]
         encoded = self.network.model(features, mask, return_dict=True)
-        hidden_states, mask = encoded.last_hidden_state, encoded.attention_mask[..., None]
+        hidden_states, mask = encoded.last_hidden_state, encoded.attention_mask
         logprobs = F.log_softmax(self.network.ctc_head(hidden_states).float(), dim=-1)
-        is_blank = torch.arange(logprobs.shape[-1]) == self.blank
-        logprobs = torch.where(mask, logprobs, torch.where(is_blank, 0.0, torch.finfo(torch.float32).min))
-        return logprobs, hidden_states.masked_fill(~mask, 0.0).float().transpose(1, 2)
+        logprobs = blank_padding(logprobs, mask, self.network.config.pad_token_id)
+        return logprobs, hidden_states.masked_fill(~mask[..., None], 0.0).float().transpose(1, 2)
 
 
 class TagHeads(nn.Module):
@@ -134,10 +132,8 @@ def _fold_norms(block: CitrinetBlock) -> None:
     if block.residual is not None:
         pairs.append((block, "residual", "residual_norm"))
     for module, linear_name, norm_name in pairs:
-        linear, norm = getattr(module, linear_name), getattr(module, norm_name)
-        linear.weight, linear.bias = fuse_linear_bn_weights(
-            *(linear.weight, linear.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
-        )
+        linear = getattr(module, linear_name)
+        linear.weight, linear.bias = map(nn.Parameter, fold_batch_norm(linear, getattr(module, norm_name)))
         setattr(module, norm_name, nn.Identity())
 
 

@@ -3,6 +3,8 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +14,23 @@ import numpy as np
 import formats
 import view
 from recognition import (
+    CHOICES,
     MAX_MB,
     MAX_SECONDS,
-    MODELS,
-    PRECISIONS,
     Listener,
     Recognition,
     Refused,
+    chosen,
     read,
+    read_piece,
     recognise,
     recognizer,
 )
 
-try:
-    import spaces  # ZeroGPU, where the machine has it
-
-    gpu = spaces.GPU
-except ImportError:
-
-    def gpu(function):
-        """Where there is no ZeroGPU, nothing is asked of it."""
-        return function
-
-
 HERE = Path(__file__).parent
 EXAMPLES = next(folder for folder in (HERE / "examples", HERE.parent / "examples") if folder.is_dir())
-KEEP_S = 300
-CHOICES = [f"{model} · {precision}" for model in MODELS for precision in PRECISIONS]
+KEEP_S = 300  # seconds after which uploads are deleted
+LABELS = list(CHOICES)
 EXAMPLES_LABEL = "Examples, synthetic speech · 合成语音示例"
 HEADING = f"""# Citrinet 语音识别
 Mandarin speech to text with entities and the speaker's tags, on a plain CPU<br>
@@ -51,16 +43,20 @@ is logged<br>
 
 
 def run(path: str | None, choice: str) -> Iterator[float | Recognition]:
-    """Read and recognise a file, with one friendly message for whatever is wrong with it."""
+    """Read and recognise a file."""
+    return recognise(read(path), *chosen(choice))
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """One friendly message for whatever is wrong; the page takes it for HTML, and it may hold a file's name."""
     try:
-        model, precision = choice.rsplit(" · ", 1)
-        yield from recognise(read(path), model, precision)
+        yield
     except Refused as error:
-        raise gr.Error(str(error), title="citrinet", duration=12, print_exception=False) from error
+        raise gr.Error(escape(str(error)), title="citrinet", duration=12, print_exception=False) from error
 
 
-@gpu
-def transcribe(path: str | None, choice: str = CHOICES[0], progress=gr.Progress()):
+def transcribe(path: str | None, choice: str = LABELS[0], progress=gr.Progress()):
     """
     Transcribe one recording.
 
@@ -71,15 +67,15 @@ def transcribe(path: str | None, choice: str = CHOICES[0], progress=gr.Progress(
     Returns:
         The page's HTML, and the pipeline's dictionary.
     """
-    for step in run(path, choice):
-        if isinstance(step, Recognition):
-            yield view.page(step), json.dumps(step.result, ensure_ascii=False, indent=2)
-        elif step < 1:
-            progress(step)
-            yield view.note(f"{step:.0%}"), ""
+    with told():
+        for step in run(path, choice):
+            if isinstance(step, Recognition):
+                yield view.page(step), json.dumps(step.result, ensure_ascii=False, indent=2)
+            elif step < 1:
+                progress(step)
+                yield view.note(f"{step:.0%}"), ""
 
 
-@gpu
 def compare(path: str | None, first: str, second: str):
     """
     Transcribe one recording twice.
@@ -93,14 +89,14 @@ def compare(path: str | None, first: str, second: str):
         HTML of both.
     """
     pages: list[str] = []
-    for choice in (first, second):
-        *_, recognition = run(path, choice)
-        assert isinstance(recognition, Recognition)
-        pages.append(view.page(recognition))
-        yield pages[0], pages[1] if len(pages) > 1 else view.note("…")
+    with told():
+        for choice in (first, second):
+            *_, recognition = run(path, choice)
+            assert isinstance(recognition, Recognition)
+            pages.append(view.page(recognition))
+            yield pages[0], pages[1] if len(pages) > 1 else view.note("…")
 
 
-@gpu
 def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=gr.Progress()):
     """
     Transcribe several recordings.
@@ -128,34 +124,57 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
                 else:
                     progress((index + step) / len(paths), desc=name)
                     yield rows, None
-        except gr.Error as error:  # the others are done
-            rows.append([name, None, f"⚠ {error.message}"])
+        except Refused as error:  # the others are done
+            rows.append([name, None, f"⚠ {error}"])
     with tempfile.TemporaryDirectory() as folder:  # Gradio takes copies before it asks for more
         yield rows, formats.write(done, kind, Path(folder)) if done else None
 
 
-@gpu
-def listen(piece: tuple[int, np.ndarray] | None, listener: Listener | None, choice: str):
+def listen(path: str | None, listener: Listener | None, choice: str):
     """
-    Go on transcribing what a microphone hears.
+    Go on transcribing what the page's microphone hears.
 
     Args:
-        piece: rate and samples of the last half second.
+        path: the last half second, as a file.
         listener: what was heard before.
         choice: model and precision.
 
     Returns:
         The listener, and the text so far.
     """
-    if piece is None:
+    if path is None:
         return listener, gr.skip()
-    listener = listener or Listener(*choice.rsplit(" · ", 1))
-    return listener, listener.hear(piece[1], piece[0])
+    with told():
+        listener = listener or Listener(*chosen(choice))
+        return listener, listener.hear(*read_piece(path))
+
+
+def hear(samples: list[float] | None, sampling_rate: float, choice: str, listener: Listener | None):
+    """
+    Go on transcribing speech, piece by piece; each session of a client has a text of its own.
+
+    Args:
+        samples: the next samples of one channel, from -1 to 1; none to begin anew.
+        sampling_rate: of the samples, in Hz.
+        choice: model and precision, of the first piece.
+
+    Returns:
+        The text so far.
+    """
+    if samples is None:
+        return None, ""
+    with told():
+        try:
+            piece, rate = np.array(samples, np.float32), int(sampling_rate)
+        except (TypeError, ValueError) as error:
+            raise Refused("Samples are a list of numbers from -1 to 1, and their rate is a number.") from error
+        listener = listener or Listener(*chosen(choice))
+        return listener, listener.hear(piece, rate)
 
 
 def choice_of(index: int = 0, label: str = "Model · 模型") -> gr.Dropdown:
     """The menu of models and precisions."""
-    return gr.Dropdown(CHOICES, value=CHOICES[index], label=label, interactive=True)
+    return gr.Dropdown(LABELS, value=LABELS[index], label=label, interactive=True)
 
 
 def sound() -> gr.Audio:
@@ -165,9 +184,10 @@ def sound() -> gr.Audio:
 
 def build() -> gr.Blocks:
     """The page."""
-    clips = [[str(path)] for path in sorted(EXAMPLES.glob("*.flac"))]
+    clips = sorted(EXAMPLES.glob("*.flac"))
+    gr.set_static_paths(clips)  # else they would be copied to the uploads, and deleted with them
     one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "network"}
-    with gr.Blocks(title="Citrinet 语音识别", delete_cache=(60, KEEP_S)) as demo:
+    with gr.Blocks(title="Citrinet 语音识别", delete_cache=(min(60, KEEP_S), KEEP_S)) as demo:
         gr.Markdown(HEADING)
         with gr.Tab("Transcribe · 识别"):
             with gr.Row():
@@ -182,7 +202,7 @@ def build() -> gr.Blocks:
                     result = gr.HTML(view.note("The transcript appears here. · 结果显示在这里。"))
                     as_json = gr.Code(language="json", label="JSON", max_lines=16, elem_classes="ct-json")
             with examples_column:
-                examples = gr.Examples(clips, [audio], label=EXAMPLES_LABEL)
+                examples = gr.Examples([[str(clip)] for clip in clips], [audio], label=EXAMPLES_LABEL)
             work = {
                 "fn": transcribe,
                 "inputs": [audio, choice],
@@ -191,13 +211,13 @@ def build() -> gr.Blocks:
                 **one_at_a_time,
             }
             event = gr.on([start.click, audio.upload, audio.stop_recording], api_name="transcribe", **work)
-            chosen = examples.load_input_event.then(api_visibility="private", **work)
-            stop.click(None, cancels=[event, chosen])
+            tried = examples.load_input_event.then(api_visibility="private", **work)
+            stop.click(None, cancels=[event, tried])
         with gr.Tab("Live · 实时"):
-            microphone = gr.Audio(sources=["microphone"], type="numpy", streaming=True, label="Microphone · 麦克风")
+            microphone = gr.Audio(sources=["microphone"], type="filepath", streaming=True, label="Microphone · 麦克风")
             live_choice = choice_of()
             text = gr.Textbox(label="Heard so far · 已识别", lines=4, buttons=["copy"])
-            listener = gr.State()
+            listener = gr.State(time_to_live=KEEP_S)
             microphone.start_recording(lambda: (None, ""), None, [listener, text], api_visibility="private")
             microphone.stream(
                 listen,
@@ -206,7 +226,12 @@ def build() -> gr.Blocks:
                 stream_every=0.5,
                 time_limit=MAX_SECONDS,
                 concurrency_limit=8,
-                api_name="listen",
+                api_name="microphone",
+                api_visibility="private",  # no client can follow a stream: `hear` is for them
+            )
+            piece, rate = gr.JSON(visible=False), gr.Number(16_000, visible=False)
+            gr.on(
+                [], hear, [piece, rate, live_choice, listener], [listener, text], concurrency_limit=8, api_name="listen"
             )
         with gr.Tab("Several files · 多个文件"):
             files = gr.File(file_count="multiple", type="filepath", label="Files · 文件")
@@ -241,7 +266,7 @@ def build() -> gr.Blocks:
 
 def main() -> None:
     """Serve the page."""
-    recognizer(MODELS[0], PRECISIONS[0])  # the first visitor does not wait for it
+    recognizer(*chosen(LABELS[0]))  # the first visitor does not wait for it
     look = {"css_paths": HERE / "page.css", "js": (HERE / "page.js").read_text(encoding="utf-8")}
     build().launch(**look, max_file_size=f"{MAX_MB:g}mb", theme=gr.themes.Soft())
 

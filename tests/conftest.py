@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def tiny_onnx_dir(tiny_dir, tmp_path_factory) -> Path:
     """`tiny_dir` as ONNX graphs. Not to be written to."""
     export_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx").export_onnx
     return export_onnx(tiny_dir, tmp_path_factory.mktemp("tiny") / "onnx").output
+
+
+@pytest.fixture
+def ffmpeg(monkeypatch, tmp_path) -> str:
+    """A folder on the path with an `ffmpeg` in it, the machine's own or the one that imageio-ffmpeg brings."""
+    binary = shutil.which("ffmpeg") or pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ffmpeg").symlink_to(binary)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return binary
 
 
 def _converted(nemo_file: Path, tmp_path_factory) -> Path:

@@ -1,15 +1,17 @@
 """Any audio in, mono float32 at 16 kHz out, or one clear error."""
 
 import io
-import shutil
+import resource
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from citrinet import CitrinetFeatureExtractor, load_audio
+from citrinet import CitrinetFeatureExtractor, load_audio, resampling_citrinet
+from citrinet.audio_citrinet import Resampler, resample
 from helpers import synthetic_speech
 
 SPEECH = synthetic_speech(1.0)
@@ -40,16 +42,6 @@ def test_files_and_bytes(suffix, tolerance, tmp_path):
             assert correlation(samples, SPEECH) > 0.95
 
 
-@pytest.fixture
-def ffmpeg(monkeypatch, tmp_path):
-    """A folder on the path with an `ffmpeg` in it, the machine's own or the one that imageio-ffmpeg brings."""
-    binary = shutil.which("ffmpeg") or pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "ffmpeg").symlink_to(binary)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    return binary
-
-
 def test_m4a_with_ffmpeg(ffmpeg, tmp_path):
     wav, m4a = tmp_path / "speech.wav", tmp_path / "speech.m4a"
     wav.write_bytes(encoded(SPEECH, format="WAV"))
@@ -62,16 +54,6 @@ def test_m4a_without_ffmpeg(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="install ffmpeg"):
         load_audio(b"\0\0\0\x20ftypM4A " + bytes(100))
-
-
-@pytest.mark.parametrize(
-    "playlist", [b"ffconcat version 1.0\nfile '{}'\n", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/{}\n"]
-)
-def test_ffmpeg_opens_nothing_but_the_file(ffmpeg, playlist, tmp_path):
-    secret = tmp_path / "secret.wav"
-    secret.write_bytes(encoded(SPEECH, format="WAV"))
-    with pytest.raises(ValueError, match="neither soundfile nor ffmpeg"):
-        load_audio(playlist.replace(b"{}", str(secret).encode()))
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
@@ -111,6 +93,46 @@ def test_uint8_and_half_precision():
     assert np.abs(load_audio(torch.from_numpy(SPEECH).bfloat16()) - SPEECH).max() < 1e-2
 
 
+def test_every_integer_is_scaled_alike():
+    """Silence, and both ends of the scale."""
+    for dtype in (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32):
+        info = np.iinfo(dtype)
+        samples = load_audio(np.array([info.min, (info.max >> 1) + 1 if info.min == 0 else 0, info.max] * 4, dtype))
+        assert samples[0] == -1.0 and samples[1] == 0.0
+        assert 1 - samples[2] <= 2.0 ** (1 - info.bits)
+
+
+def test_rates_without_a_common_factor_take_little_memory():
+    """A bank of filters for each pair of rates would take gigabytes here."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for rate in (15999, 44056, 96001):
+        tone = np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate).astype(np.float32)
+        samples = load_audio({"array": tone, "sampling_rate": rate})
+        expected = np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)
+        assert len(samples) == 32000
+        assert np.abs(samples[200:-200] - expected[200:-200]).max() < 5e-3
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 200e6
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44056, 48000])
+def test_a_resampler_of_pieces_gives_what_one_of_the_whole_does(rate):
+    samples = np.random.default_rng(0).uniform(-1, 1, 3 * rate).astype(np.float32)
+    resampler = Resampler(rate, 16000)
+    pieces = [resampler(samples[start : start + 1234]) for start in range(0, len(samples), 1234)]
+    joined = np.concatenate([*pieces, resampler(samples[:0], last=True)])
+    assert np.array_equal(joined, resample(samples, rate, 16000))
+
+
+def test_without_soxr(monkeypatch):
+    monkeypatch.setattr(resampling_citrinet, "soxr", None)
+    assert np.array_equal(load_audio(SPEECH), SPEECH)
+    with pytest.raises(ImportError, match="pip install soxr"):
+        load_audio({"array": SPEECH, "sampling_rate": 8000})
+    with pytest.raises(ImportError, match="pip install soxr"):
+        load_audio(encoded(SPEECH, 8000, format="WAV"))
+
+
 def test_stereo_is_averaged(tmp_path):
     soundfile.write(tmp_path / "stereo.wav", np.stack([SPEECH, -SPEECH], axis=1), 16000)
     assert np.abs(load_audio(tmp_path / "stereo.wav")).max() < 1e-4
@@ -130,6 +152,13 @@ def test_stereo_is_averaged(tmp_path):
         ({"sampling_rate": 16000}, "array"),
         ({"array": SPEECH, "sampling_rate": 0}, "positive"),
         ({"array": SPEECH, "sampling_rate": -8000}, "positive"),
+        ({"array": SPEECH, "sampling_rate": 44100.5}, "whole"),
+        ({"array": SPEECH, "sampling_rate": float("nan")}, "positive"),
+        ({"array": SPEECH, "sampling_rate": "16 kHz"}, "positive"),
+        ({"array": SPEECH, "sampling_rate": 16}, "1000 to 768000 Hz"),
+        ({"array": SPEECH, "sampling_rate": 4_000_000_000}, "1000 to 768000 Hz"),
+        ({"bytes": None, "path": None}, '"bytes" or "path"'),
+        ({"bytes": b"", "path": "x.wav"}, "empty"),
         (None, "numbers"),
         (b"RIFF but not really a wav file", "not an audio format|neither"),
     ],

@@ -6,17 +6,20 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoProcessor, AutoTokenizer
 
 from citrinet import CitrinetConfig, CitrinetForCTC
 from citrinet.cli import main
-from citrinet.convert import ConversionError, convert_nemo, nemo_to_hf, read_nemo
+from citrinet.convert import ConversionError, convert_nemo, hub, nemo_to_hf, read_nemo
 from citrinet.convert.report import count_parameters
 from citrinet.convert.weight_map import weight_map
 from helpers import PACKAGE_ROOT
@@ -622,22 +625,56 @@ def test_names_from_the_file_cannot_break_the_model_card(zh_small, tmp_path):
 # --- Replacing, failing, being killed ---------------------------------------------------------------------------------
 
 
-def test_an_existing_folder_needs_force(small, tmp_path):
+def test_an_existing_folder_needs_force_and_other_files_are_kept(small, tmp_path):
     output = tmp_path / "out"
-    output.mkdir()
-    (output / "mine.txt").write_text("old")
+    convert_nemo(small, output)
     with pytest.raises(FileExistsError, match="--force"):
         convert_nemo(small, output)
-    assert files_below(tmp_path) == {"out": b"", "out/mine.txt": b"old"}
+    (output / "config.json").write_text("old")
     convert_nemo(small, output, force=True)
-    assert not (output / "mine.txt").exists() and (output / "config.json").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert json.loads((output / "config.json").read_text())
+    (output / "notes.txt").write_text("mine")
+    before = files_below(tmp_path)
+    for force in (False, True):
+        with pytest.raises(FileExistsError, match=r"holds notes.txt"):
+            convert_nemo(small, output, force=force)
+    assert files_below(tmp_path) == before
+
+
+def test_force_never_takes_the_input_or_the_current_folder_with_it(small, tmp_path, monkeypatch, capsys):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "m.nemo").write_bytes(small.read_bytes())
+    (work / "labels.json").write_text("{}")
+    monkeypatch.chdir(work)
+    before = files_below(tmp_path)
+    for output in (".", "..", str(work), "../work", "m.nemo"):
+        assert main(["convert", "m.nemo", output, "--force"]) == 1
+        assert re.fullmatch(
+            r"citrinet: .*(holds the input|the current folder|is the input).*\n", capsys.readouterr().err
+        )
+    assert main(["convert", str(small), "../work", "--tag-labels", "labels.json", "--force"]) == 1
+    assert "holds the input" in capsys.readouterr().err
+    assert files_below(tmp_path) == before
+
+
+def test_a_trained_model_and_another_programs_are_not_replaced(small, tmp_path):
+    """They hold files of the same names, which may have taken days to make."""
+    model = CitrinetForCTC(tiny_config())
+    model.save_pretrained(tmp_path / "trained")
+    (tmp_path / "wav2vec2").mkdir()
+    (tmp_path / "wav2vec2" / "config.json").write_text('{"model_type": "wav2vec2"}')
+    before = files_below(tmp_path)
+    for name in ("trained", "wav2vec2"):
+        with pytest.raises(FileExistsError, match="is not a converted model"):
+            convert_nemo(small, tmp_path / name, force=True)
+    assert files_below(tmp_path) == before
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_file_is_never_replaced(small, tmp_path, force):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(FileExistsError, match="no folder"):
+    with pytest.raises(FileExistsError, match="is no folder"):
         convert_nemo(small, tmp_path / "out", force=force)
     assert files_below(tmp_path) == {"out": b"mine"}
 
@@ -655,39 +692,21 @@ def interrupted(self, folder, **kwargs):
 
 
 def disk_full(self, folder, **kwargs):
-    raise OSError(28, "No space left on device")
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-@pytest.mark.parametrize(("accident", "error"), [(interrupted, KeyboardInterrupt), (disk_full, OSError)])
+@pytest.mark.parametrize(
+    ("accident", "error"), [(interrupted, KeyboardInterrupt), (disk_full, "no space left .* out needs about 1 MB")]
+)
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_failure_while_writing_leaves_everything_as_it_was(small, tmp_path, monkeypatch, accident, error, existing):
     if existing:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mine.txt").write_text("old")
+        convert_nemo(small, tmp_path / "out")
     before = files_below(tmp_path)
     monkeypatch.setattr(CitrinetForCTC, "save_pretrained", accident)
-    with pytest.raises(error):
-        convert_nemo(small, tmp_path / "out", force=True)
-    assert files_below(tmp_path) == before
-    with pytest.raises(error):
-        convert_nemo(small, tmp_path / "new" / "out")
-    assert files_below(tmp_path) == before
-
-
-def test_a_failure_while_replacing_puts_the_old_folder_back(small, tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("old")
-    before = files_below(tmp_path)
-    rename = Path.rename
-
-    def fail(self, target):
-        if self.name == "complete":
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(KeyboardInterrupt):
-        convert_nemo(small, tmp_path / "out", force=True)
+    for output in (tmp_path / "out", tmp_path / "new" / "out"):
+        with pytest.raises(OSError, match=error) if isinstance(error, str) else pytest.raises(error):
+            convert_nemo(small, output, force=True)
     assert files_below(tmp_path) == before
 
 
@@ -747,25 +766,99 @@ def test_a_killed_conversion_leaves_no_output_and_a_terminated_one_nothing(small
 
 
 class FakeHub:
-    """Stands for the Hub: remembers what it is asked for."""
+    """Stands for the Hub: remembers what it is asked for, and refuses what a test says."""
 
     calls: list = []
+    refuses = ""
+
+    def answer(self, what, *facts):
+        self.calls.append((what, *facts))
+        if what == self.refuses:
+            raise OSError("403 Forbidden: you have read access only.\nRequest ID: 1")
 
     def create_repo(self, repository, exist_ok):
-        self.calls.append(("create", repository, exist_ok))
+        self.answer("create", repository, exist_ok)
+        return SimpleNamespace(repo_id=repository if "/" in repository else f"me/{repository}")
+
+    def auth_check(self, repository, write):
+        self.answer("check", repository, write)
 
     def upload_folder(self, repo_id, folder_path, commit_message):
-        self.calls.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+        self.answer("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir()))
 
 
-def test_push_to_hub_uploads_the_finished_folder(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(nemo_to_hf, "HfApi", FakeHub)
+@pytest.fixture
+def fake_hub(monkeypatch):
+    monkeypatch.setattr(hub, "HfApi", FakeHub)
     monkeypatch.setattr(FakeHub, "calls", [])
-    assert main(["convert", str(small), str(tmp_path / "out"), "--push-to-hub", "me/model"]) == 0
+    return FakeHub
+
+
+@pytest.mark.parametrize("name", ["me/model", "model"])
+def test_push_to_hub_uploads_the_finished_folder(small, tmp_path, fake_hub, capsys, name):
+    assert main(["convert", str(small), str(tmp_path / "out"), "--push-to-hub", name]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert FakeHub.calls == [("create", "me/model", True), ("upload", "me/model", names)]
+    expected = [("create", name, True), ("check", "me/model", True), ("upload", "me/model", names)]
+    assert fake_hub.calls == expected
     assert '"me/model"' in (tmp_path / "out" / "README.md").read_text()
     assert "mapped: 153 tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "me/", "/model", "me/mo del", "-x/y", "me/model.git", "我/模型", "x" * 97])
+def test_a_malformed_hub_name_is_refused_before_anything_is_asked_or_written(small, tmp_path, fake_hub, capsys, name):
+    assert main(["convert", str(small), str(tmp_path / "out"), f"--push-to-hub={name}"]) == 1
+    assert re.fullmatch(r"citrinet: .*is no name of a Hub repository.*\n", capsys.readouterr().err)
+    assert not fake_hub.calls and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("refuses", ["create", "check"])
+def test_a_hub_that_refuses_does_so_before_the_work(small, tmp_path, fake_hub, monkeypatch, capsys, refuses):
+    monkeypatch.setattr(fake_hub, "refuses", refuses)
+    monkeypatch.setattr(nemo_to_hf, "read_nemo", lambda *args, **kwargs: pytest.fail("the work began"))
+    assert main(["convert", str(small), str(tmp_path / "out"), "--push-to-hub", "them/model"]) == 1
+    line = r"citrinet: them/model cannot be written on the Hub: 403 Forbidden: you have read access only; .*hf auth login.*\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_failed_upload_leaves_the_finished_folder_and_says_how_to_go_on(small, tmp_path, fake_hub, monkeypatch):
+    monkeypatch.setattr(fake_hub, "refuses", "upload")
+    with pytest.raises(OSError, match=r"out is written, but not uploaded: 403 .*hf upload me/model") as caught:
+        convert_nemo(small, tmp_path / "out", push_to_hub="me/model")
+    assert "\n" not in str(caught.value) and (tmp_path / "out" / "model.safetensors").is_file()
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """The Hub's answer to whoever is not logged in."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def do_GET(self):
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_hubs_own_client_without_a_token_or_a_network(small, tmp_path, monkeypatch, capsys, running):
+    server = HTTPServer(("127.0.0.1", 0), Refusal)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    if not running:
+        server.shutdown()
+        server.server_close()
+    assert main(["convert", str(small), str(tmp_path / "out"), "--push-to-hub", "me/model"]) == 1
+    if running:
+        server.shutdown()
+        server.server_close()
+    assert re.fullmatch(r"citrinet: me/model cannot be written on the Hub: .*\n", capsys.readouterr().err)
+    assert not any(tmp_path.iterdir())
 
 
 def test_reading_gives_the_report_of_a_conversion_that_wrote_nothing(small, tmp_path):

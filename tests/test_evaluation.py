@@ -20,11 +20,14 @@ from transformers import (
     pipeline,
 )
 
+from citrinet import load_recognizer
 from citrinet.cli import main
+from citrinet.convert.hf_to_onnx import export_onnx
+from citrinet.error_rates import align, count_edits
 from citrinet.evaluation import build_report, evaluate, format_report, normalize, write_report
 from citrinet.evaluation.evaluate import Run
-from citrinet.evaluation.report import html_page
-from citrinet.evaluation.scoring import align, count_edits, rate
+from citrinet.evaluation.page import html_page
+from citrinet.evaluation.scoring import rate
 from citrinet.manifest import read_manifest
 from helpers import synthetic_speech
 
@@ -38,10 +41,10 @@ def write_manifest(folder, lines):
 
 
 def report_on(folder, lines, *outputs, tag_labels=None):
-    """The report for models that returned `outputs`, a list for each; a string is what a stock pipeline returns."""
+    """The report for models that returned `outputs`, a list for each; a string is what a model writes that is no Citrinet."""
     manifest = write_manifest(folder, lines)
     runs = [
-        Run(f"model{number}", tag_labels or {}, {i: {"text": o} if isinstance(o, str) else o for i, o in enumerate(said)})
+        Run(f"model{number}", tag_labels or {}, {i: citrinet_output(o, o) if isinstance(o, str) else o for i, o in enumerate(said)})
         for number, said in enumerate(outputs)
     ]  # fmt: skip
     return build_report(manifest, read_manifest(manifest), runs)
@@ -364,12 +367,62 @@ def test_a_model_that_is_missing_is_found_out_first(stock_dir, audio_dir, tmp_pa
 
 
 def test_missing_package(stock_dir, tmp_path, capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("citrinet.evaluation")]:
+    for name in [n for n in sys.modules if n.startswith(("citrinet.evaluation", "citrinet.error_rates"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("citrinet.evaluation")
+    monkeypatch.delattr("citrinet.error_rates")
     monkeypatch.setitem(sys.modules, "jiwer", None)
     assert main(["evaluate", "--model", str(stock_dir), str(tmp_path / "manifest.jsonl")]) == 1
     assert 'jiwer: pip install "citrinet[evaluate]"' in capsys.readouterr().err
+
+
+def test_tables_need_no_package_for_plots(stock_dir, audio_dir, tmp_path, capsys, monkeypatch):
+    """A page does, and says so before work begins."""
+    for name in [n for n in sys.modules if n.startswith("citrinet.evaluation")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("citrinet.evaluation")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    manifest = write_manifest(tmp_path, [{"audio_filepath": str(audio_dir / "0.wav"), "text": "好"}])
+    arguments = ["evaluate", "--model", str(stock_dir), str(manifest)]
+    assert main(arguments) == 0
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "matplotlib" in captured.err and captured.out.count("| CER") == 1
+
+
+def test_segments_of_one_recording(audio_dir, zh_small_dir, tmp_path, capsys):
+    """Each is read on its own, and each has a name of its own in the files and on the page."""
+    parts = [synthetic_speech(2.5, seed=seed) for seed in (5, 6, 7)]
+    soundfile.write(tmp_path / "joined.wav", np.concatenate(parts), 16000)
+    ours = load_recognizer(zh_small_dir)
+    soundfile.write(tmp_path / "part.wav", parts[1], 16000)
+    said = ours(str(tmp_path / "part.wav"))["transcript"]
+    assert said
+    spans = [{"offset": 0.0, "duration": 2.5}, {"offset": 2.5, "duration": 2.5}, {"offset": 90.0, "duration": 2.5}]
+    lines = [{"audio_filepath": "joined.wav", "text": f"龘{said}", **span} for span in spans]
+    manifest = write_manifest(tmp_path, lines)
+    main(["evaluate", "--model", str(zh_small_dir), "--output", str(tmp_path / "out"), "--json", str(manifest)])
+    report = json.loads(capsys.readouterr().out)
+    assert report["scored"] == 2 and report["audio_seconds"] == pytest.approx(5)
+    assert "(90-92.5 s)" in report["failed"][0]["audio"]
+    utterances = [json.loads(line) for line in (tmp_path / "out" / "utterances.jsonl").open(encoding="utf-8")]
+    assert [(u["offset"], u["duration"], u["channel"]) for u in utterances] == [(0.0, 2.5, None), (2.5, 2.5, None)]
+    assert normalize(utterances[1]["hypothesis"]["transcript"]) == normalize(said)
+    assert utterances[1]["cer"]["deletions"] == 1 and not utterances[1]["cer"]["substitutions"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "joined.wav (0-2.5 s)" in page and "joined.wav (2.5-5 s)" in page
+
+
+def test_graphs_beside_the_model_they_were_made_of(audio_dir, tiny_dir, tmp_path, capsys):
+    """int8 graphs are a model like any other."""
+    graphs = tmp_path / "graphs"
+    export_onnx(tiny_dir, graphs, dtype="int8")
+    lines = [{"audio_filepath": str(audio_dir / f"{i}.wav"), "text": "好天气", "gender": "MALE"} for i in range(3)]
+    manifest = write_manifest(tmp_path, lines)
+    assert main(["evaluate", "--model", str(tiny_dir), "--model", str(graphs), "--json", str(manifest)]) == 0
+    ours, theirs = json.loads(capsys.readouterr().out)["models"]
+    assert theirs["model"] == str(graphs) and theirs["cer"]["length"] == ours["cer"]["length"] == 9
+    assert theirs["tags"]["gender"]["accuracy"]["head"] is not None
 
 
 @pytest.mark.slow

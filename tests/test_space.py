@@ -7,16 +7,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
 from transformers import pipeline
 
 import citrinet
+from citrinet.convert.hf_to_onnx import export_onnx
+from citrinet.recognition import Progress
 
 gradio_client = pytest.importorskip("gradio_client")
 ROOT = Path(__file__).parents[1]
@@ -89,6 +93,7 @@ def bad(tmp_path, monkeypatch):
         ("long.wav", "limit"),
         ("nothing.wav", "empty"),
         ("text.wav", r"cannot be read as audio.*\(text\.wav"),
+        ("gone.wav", "was deleted"),
     ],
 )
 def test_bad_input_gets_one_message(bad, name, message):
@@ -123,7 +128,7 @@ def test_noise_is_not_taken_for_speech(colour):
 
 
 @pytest.mark.slow
-def test_a_listener_keeps_what_it_heard_and_lets_go_of_the_sound():
+def test_a_listener_keeps_what_it_heard_but_not_the_sound():
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 2)[: 16000 * 30]
     listener, text = recognition.Listener("citrinet", "float32"), ""
     for start in range(0, len(samples), 8000):
@@ -131,6 +136,141 @@ def test_a_listener_keeps_what_it_heard_and_lets_go_of_the_sound():
         assert text.startswith(listener.settled)
         assert len(listener.samples) <= 16000 * (listener.WINDOW + 0.5)
     assert len(listener.settled) > 20 and len(text) > len(listener.settled)
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """The network's place taken by one that says so many letters as it gets seconds; what it was given."""
+    calls = []
+
+    def recognise(samples, model, precision):
+        calls.append(samples)
+        yield recognition.Recognition({"transcript": "字" * round(len(samples) / 16000)}, samples, 0.1, is_speech=True)
+
+    monkeypatch.setattr(recognition, "recognise", recognise)
+    return calls
+
+
+def test_silence_is_neither_kept_nor_recognised(heard):
+    listener = recognition.Listener("any", "float32")
+    silence, speech = np.zeros(4800, np.int16), (np.sin(np.arange(48000 * 2) / 20) * 9000).astype(np.int16)
+    for _ in range(200):
+        assert listener.hear(silence, 48000) == ""
+    assert not heard and not len(listener.samples)
+    assert listener.hear(speech, 48000) == "字字"
+    texts = [listener.hear(silence, 48000) for _ in range(40)]
+    assert texts[-1] == "字字字" and listener.settled == "字字字"  # the pause that ends it is heard, too
+    assert not len(listener.samples)
+    done = len(heard)
+    assert done < 8
+    assert listener.hear(silence, 48000) == "字字字" and len(heard) == done
+    assert listener.hear(speech, 48000) == "字字字字字"
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_pieces_are_resampled_as_one_stream(heard, rate):
+    tone = np.sin(2 * np.pi * 440 * np.arange(rate * 3) / rate).astype(np.float32) / 2
+    listener = recognition.Listener("any", "float32")
+    for start in range(0, len(tone), 777):
+        listener.hear(tone[start : start + 777], rate)
+    whole = citrinet.load_audio({"array": tone, "sampling_rate": rate})
+    assert len(whole) - 1600 < len(listener.samples) <= len(whole)  # the filter holds a little back
+    np.testing.assert_allclose(listener.samples, whole[: len(listener.samples)], atol=2e-3)
+
+
+def test_pieces_of_any_kind(heard):
+    listener = recognition.Listener("any", "float32")
+    tone = np.cos(np.arange(16000) / 5)
+    left = np.stack([tone, 0 * tone], axis=1)
+    odd = (tone[:1], tone[:0], left[:1], left[:0], left[:3], left)
+    for piece in [*odd, *((part * 32767).astype(np.int16) for part in odd), tone.astype(np.float32)]:
+        listener.hear(piece, 16000)
+    assert len(listener.samples) == 1 + 1 + 3 + 16000 + 1 + 1 + 3 + 16000 + 16000
+    np.testing.assert_allclose(listener.samples[5 : 16000 + 5], tone / 2, atol=1e-6)
+    before = len(listener.samples)
+    for rate in (44100, 8000, 16000, 22050, 16000):  # another microphone
+        listener.hear(tone[: rate // 10], rate)
+    assert len(listener.samples) == pytest.approx(before + 5 * 1600, abs=20)
+
+
+@pytest.mark.parametrize(
+    ("piece", "rate", "message"),
+    [
+        (np.zeros(100), 0, "sampling rate"),
+        (np.zeros(100), 10**9, "sampling rate"),
+        (np.full(100, np.nan), 16000, "no numbers"),
+        (np.array(["x"] * 100), 16000, "no sound"),
+        (np.zeros(16000 * 61), 16000, "at most"),
+    ],
+)
+def test_a_piece_that_is_no_sound_changes_nothing(heard, piece, rate, message):
+    listener = recognition.Listener("any", "float32")
+    listener.hear(np.ones(100) / 2, 16000)
+    with pytest.raises(recognition.Refused, match=message):
+        listener.hear(piece, rate)
+    listener.hear(np.ones(100) / 2, 16000)
+    assert len(listener.samples) == 200 and np.isfinite(listener.samples).all()
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    monkeypatch.setattr(recognition, "_loaded", {})
+
+
+def test_a_model_is_loaded_once_however_many_ask(no_models, monkeypatch):
+    loads = []
+
+    def load(model, **options):
+        loads.append((model, options["precision"]))
+        time.sleep(0.2)
+        return object()
+
+    monkeypatch.setattr(citrinet, "load_recognizer", load)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: recognition.recognizer("m", ("float32", "int8")[i % 2]), range(8)))
+    assert sorted(loads) == [("m", "float32"), ("m", "int8")]
+    assert len(set(map(id, found))) == 2
+    for index in range(2 * recognition.KEPT_MODELS):
+        recognition.recognizer(f"m{index}", "int8")
+    assert len(recognition._loaded) == recognition.KEPT_MODELS
+
+
+def test_a_model_that_cannot_be_loaded(no_models, tmp_path, capsys):
+    for _ in range(2):
+        with pytest.raises(recognition.Refused, match="cannot be loaded now"):
+            list(recognition.recognise(np.ones(16000), str(tmp_path), "float32"))
+    assert "config.json" in capsys.readouterr().out
+
+
+def test_stop_ends_between_windows(no_models, monkeypatch):
+    windows = []
+
+    class Slow:
+        def load(self, source):
+            return source["array"]
+
+        def follow(self, waveform, **options):
+            for index in range(10):
+                windows.append(index)
+                yield Progress((index + 1) / 10)
+
+    monkeypatch.setattr(citrinet, "load_recognizer", lambda *args, **options: Slow())
+    work = recognition.recognise(np.ones(16000), "m", "float32")
+    assert [next(work), next(work)] == [0.1, 0.2]
+    work.close()
+    assert windows == [0, 1]
+
+
+def test_graphs_are_served(zh_small_dir, tmp_path):
+    folder = str(tmp_path / "graphs")
+    export_onnx(zh_small_dir, folder, dtype="int8")
+    choices = recognition.choices_of([folder, "other"])
+    assert list(choices) == [folder, "other · float32", "other · bfloat16", "other · int8"]
+    samples = citrinet.load_audio(CLIPS[0])
+    *parts, done = recognition.recognise(samples, *choices[folder])
+    assert parts == [1.0]
+    assert done.result == citrinet.load_recognizer(folder)(samples, return_timestamps="char")
+    assert "ct-facts" in view.page(done)
 
 
 def test_requirements_are_the_packages_own():
@@ -210,9 +350,87 @@ def test_every_endpoint(server, expected, tmp_path):
     assert "ct-said" in one and "ct-said" in two
     with pytest.raises(gradio_client.exceptions.AppError, match="silent"):
         asked.predict(files[1], CHOICE, api_name="/transcribe")
-    assert {"/transcribe", "/listen", "/transcribe_files", "/compare"} <= set(
-        asked.view_api(print_info=False, return_format="dict")["named_endpoints"]
-    )
+    endpoints = asked.view_api(print_info=False, return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/transcribe", "/listen", "/transcribe_files", "/compare"}
+
+
+def test_clients_listen_each_for_themselves(server, expected):
+    clips = CLIPS[:2]
+    clients, texts = [client(server) for _ in clips], ["", ""]
+    waveforms = [citrinet.load_audio(clip) for clip in clips]
+    for start in range(0, max(map(len, waveforms)), 8000):
+        for index, (asked, samples) in enumerate(zip(clients, waveforms, strict=True)):
+            piece = samples[start : start + 8000].tolist()
+            texts[index] = asked.predict(piece, 16000, CHOICE, api_name="/listen")
+    assert texts == [expected[clip] for clip in clips]
+    assert clients[0].predict(None, 16000, CHOICE, api_name="/listen") == ""
+    assert clients[0].predict([0.0] * 8000, 16000, CHOICE, api_name="/listen") == ""
+    assert clients[0].predict([0.5], 44100, CHOICE, api_name="/listen") == ""
+    assert clients[1].predict([], 16000, CHOICE, api_name="/listen") == texts[1]
+    for nonsense in ("abc", {"array": [1]}, [[1], [1, 2]]):
+        with pytest.raises(gradio_client.exceptions.AppError, match="list of numbers"):
+            clients[0].predict(nonsense, 16000, CHOICE, api_name="/listen")
+
+
+def test_the_readmes_code(server, capsys, monkeypatch, expected):
+    monkeypatch.chdir(ROOT)
+    code = re.search(r"```python\n(.*?)```", (SPACE / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    exec(code.replace("http://127.0.0.1:7860", server[0]), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == expected[ROOT / "examples" / "bus.flac"] and len(lines) > 8
+
+
+@pytest.fixture
+def short_lived(tmp_path, monkeypatch):
+    """`main` in a thread of this process, with uploads that are deleted after a second."""
+    app = pytest.importorskip("app")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(app, "KEEP_S", 1)
+    for name, value in (("GRADIO_SERVER_PORT", str(port)), ("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))):
+        monkeypatch.setenv(name, value)
+    pages, build = [], app.build
+    monkeypatch.setattr(app, "build", lambda: pages.append(build()) or pages[0])
+    thread = threading.Thread(target=app.main, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            if httpx.get(f"{address}/config").is_success:
+                break
+        except httpx.TransportError:
+            assert thread.is_alive()
+        time.sleep(0.1)
+    yield address, tmp_path / "uploads"
+    pages[0].close()
+
+
+def ask(address, name, *data):
+    """An endpoint's last answer, as a browser has it."""
+    event = httpx.post(f"{address}/gradio_api/call/{name}", json={"data": data}).json()["event_id"]
+    lines = httpx.get(f"{address}/gradio_api/call/{name}/{event}", timeout=60).text.splitlines()
+    return json.loads(next(line.removeprefix("data: ") for line in reversed(lines) if line.startswith("data: ")))
+
+
+def test_examples_stay_when_uploads_are_deleted(short_lived, expected):
+    address, uploads = short_lived
+    name = "a&b<img src=x onerror=alert(1)>.wav"
+    sent = httpx.post(f"{address}/gradio_api/upload", files={"files": (name, b"no audio")}).json()[0]
+    message = ask(address, "transcribe", {"path": sent, "meta": {"_type": "gradio.FileData"}}, CHOICE)["error"]
+    assert "cannot be read as audio" in message and "a&amp;b" in message and "<img" not in message
+    for _ in range(100):
+        if not list(uploads.rglob("*.wav")):
+            break
+        time.sleep(0.1)
+    assert not list(uploads.rglob("*.wav"))
+    again = ask(address, "transcribe", {"path": sent, "meta": {"_type": "gradio.FileData"}}, CHOICE)["error"]
+    assert "was deleted" in again
+    for index, path in enumerate(CLIPS):
+        clip = ask(address, "load_example", index)[0]["value"]
+        assert httpx.get(clip["url"]).content == path.read_bytes()
+    assert json.loads(ask(address, "transcribe", clip, CHOICE)[1])["transcript"] == expected[path]
+    assert httpx.get(f"{address}/gradio_api/file={ROOT / 'examples' / 'clips.jsonl'}").status_code == 403
 
 
 @pytest.fixture(scope="module")

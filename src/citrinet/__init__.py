@@ -7,7 +7,7 @@ Transformers are not installed, what needs neither of them is here all the same:
 
 from importlib.util import find_spec
 
-from .audio_citrinet import load_audio
+from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
 from .result_citrinet import RecognitionResult
@@ -16,10 +16,13 @@ from .transcript_citrinet import Transcript, parse_transcript
 __version__ = "0.1.0"
 
 __all__ = [
+    "AudioSegment",
+    "AudioTooLongError",
     "CitrinetOnnx",
     "RecognitionResult",
     "Recognizer",
     "Transcript",
+    "TruncatedAudioWarning",
     "default_model",
     "load_audio",
     "load_recognizer",

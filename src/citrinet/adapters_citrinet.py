@@ -1,34 +1,32 @@
 """
 Adapters: one encoder serves several languages or domains, each with an adapter, heads and a tokenizer of its own.
 
-What belongs to one of them is in one file, `adapter.NAME.safetensors`: the adapter's weights in every block, the CTC
-head, the tag heads, and the facts about them that the configuration holds. The encoder is frozen while an adapter is
+What belongs to one of them is in one file, see `adapter_files_citrinet.py`. The encoder is frozen while an adapter is
 trained, batch normalisation and its statistics included, so that nothing of it has to be in the file.
 
-Source: name and place of the file are those of Wav2Vec2's adapters in Transformers (MMS, arXiv:2305.13516); the network
-is NeMo's `LinearAdapter`.
+Source: the network is NeMo's `LinearAdapter`; `load_adapter` is that of MMS (arXiv:2305.13516) in Transformers.
 """
 
-import json
-import re
-import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
-ADAPTER_FILE = "adapter.{}.safetensors"
+from .adapter_files_citrinet import (
+    ADAPTER_FILE,
+    HEAD_FACTS,
+    check_adapter_name,
+    check_adapter_weights,
+    read_adapter,
+    write_adapter,
+)
+
 BASE = "base"  # the name under which the heads are saved that an encoder had before
-_FACTS = "citrinet_adapter"  # the entry of the file's metadata
-_HEAD_FACTS = ("vocab_size", "pad_token_id", "tag_labels")
-_ADAPTER_FACTS = {"name", "dim", "activation", "norm_position", "dropout", "enabled"}
 _WHERE = {"cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder"}
 
 
@@ -60,7 +58,6 @@ class CitrinetAdapterMixin:
     """What [`CitrinetForCTC`] can do with adapters: make, train, save and load them together with the heads."""
 
     config: Any
-    generation_config: Any
     model: Any
     ctc_head: nn.Linear
     tag_heads: nn.ModuleDict
@@ -154,27 +151,15 @@ class CitrinetAdapterMixin:
         Raises:
             ValueError: if no adapter of that name is enabled.
         """
-        _check_name(name)
+        check_adapter_name(name)
         adapter = next((adapter for adapter in self.config.adapters if adapter["name"] == name), None)
         enabled = [adapter["name"] for adapter in self.config.adapters if adapter["enabled"]]
         if name not in enabled and (adapter is not None or (enabled and name != BASE)):
             raise ValueError(f"no adapter {name!r} is enabled, but {enabled}: the heads would be those of another.")
-        facts = {fact: getattr(self.config, fact) for fact in ("hidden_sizes", *_HEAD_FACTS)}
+        facts = {fact: getattr(self.config, fact) for fact in ("hidden_sizes", *HEAD_FACTS)}
         facts |= {"adapter": adapter, "enabled": enabled}
         weights = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in self._adapter_weights(name)}
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / ADAPTER_FILE.format(name)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{file.name}.") as scratch:
-            written = Path(scratch, file.name)
-            written.write_bytes(save(weights, {"format": "pt", _FACTS: json.dumps(facts)}))
-            if tokenizer is not None:  # first, so that who finds an adapter finds its tokenizer
-                tokenizer.save_pretrained(Path(scratch, name))
-                (folder / name).mkdir(exist_ok=True)
-                for part in Path(scratch, name).iterdir():
-                    part.replace(folder / name / part.name)
-            written.replace(file)
-        return file
+        return write_adapter(Path(save_directory), name, facts, weights, tokenizer)
 
     def load_adapter(  # type: ignore[override]
         self, target_lang: str | None = None, path: str | Path | None = None, **kwargs
@@ -197,15 +182,15 @@ class CitrinetAdapterMixin:
         if target_lang is None or kwargs.keys() - _WHERE or _is_peft(target_lang):
             arguments = {"peft_model_id": target_lang, "adapter_name": path, **kwargs}
             return super().load_adapter(**arguments)  # type: ignore[misc]
-        _check_name(target_lang)
+        check_adapter_name(target_lang)
         place = self.config.name_or_path if path is None else str(path)
         file = str(cached_file(place, ADAPTER_FILE.format(target_lang), **kwargs))
-        facts, weights = _read(file)
+        facts, weights = read_adapter(file)
         try:
             config, parts = self._described(facts)
         except (ValueError, TypeError, AttributeError) as error:  # the last two: facts of another kind
             raise ValueError(f"{file} does not fit this model: {error}") from error
-        _check_weights(file, parts, weights)
+        check_adapter_weights(file, parts, weights)
         for prefix, part in parts.items():
             part.load_state_dict({key: weights[f"{prefix}.{key}"] for key in part.state_dict()}, assign=True)
         self._install(config, parts)
@@ -218,7 +203,7 @@ class CitrinetAdapterMixin:
         adapter = facts["adapter"]
         adapters = [other for other in self.config.adapters if adapter is None or other["name"] != adapter["name"]]
         adapters += [] if adapter is None else [adapter]
-        changes = {"adapters": _chain(adapters, facts["enabled"]), **{fact: facts[fact] for fact in _HEAD_FACTS}}
+        changes = {"adapters": _chain(adapters, facts["enabled"]), **{fact: facts[fact] for fact in HEAD_FACTS}}
         config = _changed(self.config, changes)
         return config, _parts(config, adapter)
 
@@ -242,8 +227,7 @@ class CitrinetAdapterMixin:
         if "ctc_head" in parts:
             self.ctc_head = parts["ctc_head"]  # type: ignore[assignment]
             self.tag_heads = nn.ModuleDict({category: parts[f"tag_heads.{category}"] for category in config.tag_labels})
-        self.config.update({fact: getattr(config, fact) for fact in ("adapters", *_HEAD_FACTS)})
-        self.generation_config.pad_token_id = config.pad_token_id
+        self.config.update({fact: getattr(config, fact) for fact in ("adapters", *HEAD_FACTS)})
 
     def _adapter_weights(self, name: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and weights of an adapter and of the heads."""
@@ -271,10 +255,10 @@ def _parts(config: Any, adapter: dict[str, Any] | None) -> dict[str, nn.Module]:
 def _changed(config: Any, changes: dict[str, Any]) -> Any:
     """A changed copy of a configuration, checked."""
     config = deepcopy(config)
-    config.update(changes)
+    config.update(deepcopy(changes))
     config._check()
     for adapter in config.adapters:
-        _check_name(adapter["name"])
+        check_adapter_name(adapter["name"])
     if not 0 <= config.pad_token_id < config.vocab_size:
         raise ValueError(f"`pad_token_id` is {config.pad_token_id}, which is none of {config.vocab_size} outputs.")
     return config
@@ -292,44 +276,6 @@ def _chain(adapters: list[dict[str, Any]], enabled: list[str]) -> list[dict[str,
 def _is_peft(name: str | Path) -> bool:
     """Whether it is no name but a place, a repository or a folder that PEFT wrote."""
     return "/" in str(name) or Path(name, ADAPTER_CONFIG_NAME).is_file()
-
-
-def _check_name(name: str) -> None:
-    """The second condition: a ModuleDict cannot hold what is called like a method of its own."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
-        raise ValueError(
-            f"{name!r} cannot name an adapter: use letters, digits, '_' and '-', and no word of PyTorch's."
-        )
-
-
-def _read(file: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Facts and weights of an adapter file."""
-    try:
-        with safe_open(file, framework="pt") as stored:
-            facts = json.loads((stored.metadata() or {})[_FACTS])
-            weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  # it is no dictionary
-        adapter = facts["adapter"]
-        if facts.keys() != {"adapter", "enabled", "hidden_sizes", *_HEAD_FACTS} or (
-            adapter and adapter.keys() != _ADAPTER_FACTS
-        ):
-            raise KeyError(f"it has the facts {sorted(facts)}")
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is not an adapter of a Citrinet ({error}).") from error
-    return facts, weights
-
-
-def _check_weights(file: str, parts: dict[str, nn.Module], weights: dict[str, torch.Tensor]) -> None:
-    expected = {
-        f"{prefix}.{key}": list(tensor.shape)
-        for prefix, part in parts.items()
-        for key, tensor in part.state_dict().items()
-    }
-    for problem, keys in (("lacks", expected.keys() - weights), ("also holds", weights.keys() - expected)):
-        if keys:
-            raise ValueError(f"{file} does not fit this model: it {problem} {min(keys)} ({len(keys)} such weights).")
-    for key, shape in expected.items():
-        if (found := list(weights[key].shape)) != shape:
-            raise ValueError(f"{file} does not fit this model: {key} is {found}, and {shape} is needed.")
 
 
 __all__ = ["CitrinetAdapter", "CitrinetAdapterMixin"]

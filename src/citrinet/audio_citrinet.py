@@ -1,106 +1,58 @@
 """Any audio (file, URL, bytes, array, dict) to mono float32 at the model's sampling rate."""
 
-import io
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-try:
-    import soundfile
-except (ImportError, OSError):  # OSError: the package is there, the library it wraps is not
-    soundfile = None
-try:
-    import soxr
-except ImportError:
-    soxr = None
+from .audio_file_citrinet import read_file
+from .audio_segment_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning
+from .audio_source_citrinet import as_file
+from .resampling_citrinet import Resampler, check_rate, resample
 
 MAX_CHANNELS = 8
 
 
-@dataclass(frozen=True)
-class AudioSegment:
+def load_audio(source: Any, sampling_rate: int = 16000, *, max_seconds: float | None = None) -> np.ndarray:
     """
-    A part of a recording, as a NeMo manifest names it.
+    Read audio as mono float32 samples: the mean of its channels, or one of them.
 
-    Args:
-        source: what [`load_audio`] takes.
-        offset: seconds from its start.
-        duration: seconds from there; to the end if not given.
-        channel: which of its channels, counted from 0; the mean of all if not given.
-    """
-
-    source: Any
-    offset: float = 0.0
-    duration: float | None = None
-    channel: int | None = None
-
-    def __str__(self) -> str:
-        """The name of the recording, with the part of it."""
-        name = "the given bytes" if isinstance(self.source, (bytes, bytearray)) else str(self.source)
-        if not self.offset and self.duration is None:
-            return name
-        end = "" if self.duration is None else f"{self.offset + self.duration:g}"
-        return f"{name} ({self.offset:g}-{end} s)"
-
-
-def load_audio(source, sampling_rate: int = 16000) -> np.ndarray:
-    """
-    Read audio as mono float32 samples.
+    Files are decoded block by block with soundfile, or with ffmpeg where that is installed and soundfile does not know
+    the format. Of a segment of a file, that part alone is decoded.
 
     Args:
         source: A path, an http(s) URL, the bytes of a file, an array or tensor at `sampling_rate`, a torchcodec
-            decoder, a dict with `"array"` or `"raw"` and its own `"sampling_rate"`, or an [`AudioSegment`] of any of
-            these.
+            decoder, a dict with `"array"` or `"raw"` and its own `"sampling_rate"`, a row of `datasets` with `"bytes"`
+            or `"path"`, as `Audio(decode=False)` gives, or an [`AudioSegment`] of any of these.
         sampling_rate (`int`, defaults to 16000): Samples a second to return.
+        max_seconds (`float`, *optional*): Longest audio to take; decoding stops there.
 
     Returns:
         `np.ndarray`: (n,) float32, full scale at 1.0.
 
-    Raises:
-        ValueError: when the source is not audio, is empty, or needs ffmpeg and there is none.
-        OSError: when a file cannot be opened or a URL not fetched.
-    """
-    if isinstance(source, AudioSegment):
-        samples, rate = read_audio(source.source, sampling_rate)
-        samples = to_mono_float32(samples)[int(source.offset * rate) :]
-        samples = samples if source.duration is None else samples[: int(source.duration * rate)]
-        return resample(samples, rate, sampling_rate)
-    samples, rate = read_audio(source, sampling_rate)
-    return resample(to_mono_float32(samples), rate, sampling_rate)
-
-
-def read_audio(source, sampling_rate: int = 16000) -> tuple:
-    """
-    Read audio as it is.
-
-    Args:
-        source: What [`load_audio`] takes.
-        sampling_rate (`int`, defaults to 16000): The rate of an array that does not say its own.
-
-    Returns:
-        Samples as [`to_mono_float32`] takes them, and their rate.
+    Warns:
+        TruncatedAudioWarning: when there is less audio than the file's header or the segment says.
 
     Raises:
-        ValueError, OSError: as [`load_audio`] does.
+        AudioTooLongError: (a ValueError) when it is longer than `max_seconds`.
+        ValueError: when the source is not audio, is empty, ends before the segment, or needs ffmpeg and there is none.
+        OSError: when a file cannot be opened or a URL not fetched, see [`download`] for its limits.
+        ImportError: when soxr is missing and the sampling rates differ.
     """
-    if isinstance(source, (str, os.PathLike, bytes, bytearray)):
-        return _decode(source, sampling_rate)
-    if isinstance(source, dict):
-        return _from_dict(source)
-    if (torchcodec := sys.modules.get("torchcodec")) and isinstance(source, torchcodec.decoders.AudioDecoder):
-        decoded = source.get_all_samples()
-        return decoded.data, decoded.sample_rate
-    return source, sampling_rate
+    segment = source if isinstance(source, AudioSegment) else AudioSegment(source)
+    segment.check()
+    recording = _file_of_row(segment.source)
+    if isinstance(recording, (bytearray, memoryview)):
+        recording = bytes(recording)
+    if isinstance(recording, (str, os.PathLike, bytes)):
+        with as_file(recording) as path:
+            return read_file(path, segment, sampling_rate, max_seconds)
+    samples, rate = _samples_and_rate(recording, sampling_rate)
+    return resample(_cut(samples, check_rate(rate, segment.name), segment, max_seconds), rate, sampling_rate)
 
 
-def check_samples(waveform, at_least: int, rate: int) -> np.ndarray:
+def check_samples(waveform: Any, at_least: int, rate: int) -> np.ndarray:
     """
     Samples that a front end can take, or the reason why it cannot.
 
@@ -126,7 +78,7 @@ def check_samples(waveform, at_least: int, rate: int) -> np.ndarray:
     return samples
 
 
-def to_mono_float32(samples) -> np.ndarray:
+def to_mono_float32(samples: Any) -> np.ndarray:
     """
     Turn samples into mono float32; integers are scaled to full scale at 1.0, channels averaged.
 
@@ -139,48 +91,73 @@ def to_mono_float32(samples) -> np.ndarray:
     Raises:
         ValueError: for no samples, values that are not numbers, or a shape that does not say which axis is time.
     """
+    return _mono(_as_frames(samples), None)
+
+
+def _file_of_row(source: Any) -> Any:
+    """The file in a dict without samples, such as `Audio(decode=False)` makes; anything else as it is."""
+    if not isinstance(source, dict) or source.get("array") is not None or source.get("raw") is not None:
+        return source
+    content = source.get("bytes")
+    return content if content is not None else source.get("path") or source
+
+
+def _samples_and_rate(source: Any, sampling_rate: int) -> tuple[Any, Any]:
+    if isinstance(source, dict):
+        samples = source.get("raw") if source.get("raw") is not None else source.get("array")
+        if samples is None or source.get("sampling_rate") is None:
+            raise ValueError(
+                'a dict of audio needs "array" (or "raw") and "sampling_rate", or "bytes" or "path"; this one has '
+                f"{sorted(map(str, source))}."
+            )
+        return samples, source["sampling_rate"]
+    if (torchcodec := sys.modules.get("torchcodec")) and isinstance(source, torchcodec.decoders.AudioDecoder):
+        decoded = source.get_all_samples()
+        return decoded.data, decoded.sample_rate
+    return source, sampling_rate
+
+
+def _cut(samples: Any, rate: int, segment: AudioSegment, max_seconds: float | None) -> np.ndarray:
+    """Mono samples of the segment's part of an array."""
+    frames = _as_frames(samples)
+    segment.check_channel(frames.shape[1])
+    start, wanted = segment.frames(rate)
+    if start >= len(frames):
+        raise segment.beyond(len(frames) / rate)
+    part = frames[start : None if wanted is None else start + wanted]
+    segment.check_limit(len(part), rate, max_seconds)
+    segment.warn_if_short(len(part), rate)
+    return _mono(part, segment.channel)
+
+
+def _as_frames(samples: Any) -> np.ndarray:
+    """Samples of any kind as (n, channels), as they are."""
     array = samples.detach().float().cpu().numpy() if _is_float_tensor(samples) else np.asarray(samples)
     if array.size == 0:
         raise ValueError("audio is empty: there is nothing to transcribe.")
     if array.dtype.kind not in "iuf":
         raise ValueError(f"audio must be an array of numbers, got {type(samples).__name__} of {array.dtype}.")
-    floats = _full_scale(array)
-    if floats.ndim == 1:
-        return np.require(floats, requirements=["C", "W"])  # torch wants contiguous memory that it may write
-    channels = [axis for axis in range(floats.ndim) if floats.shape[axis] <= MAX_CHANNELS]
-    if floats.ndim != 2 or len(channels) != 1:
+    if array.ndim == 1:
+        return array[:, None]
+    channels = [axis for axis in range(array.ndim) if array.shape[axis] <= MAX_CHANNELS]
+    if array.ndim != 2 or len(channels) != 1:
         raise ValueError(
-            f"audio of shape {floats.shape}: expected (n,), (channels, n) or (n, channels) with at most "
+            f"audio of shape {array.shape}: expected (n,), (channels, n) or (n, channels) with at most "
             f"{MAX_CHANNELS} channels and more samples than that."
         )
-    return floats.mean(axis=channels[0])
+    return np.moveaxis(array, channels[0], 1)
 
 
-def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
-    """
-    Change the sampling rate with the SoX resampler (soxr, high quality), as NeMo's loader does through librosa.
-
-    Args:
-        samples (`np.ndarray`): (n,) float32.
-        rate, target_rate (`int`): Samples a second before and after.
-
-    Returns:
-        `np.ndarray`: (n * target_rate / rate,) float32, rounded to whole samples.
-
-    Raises:
-        ImportError: if soxr is missing and the rates differ.
-        ValueError: if `rate` is not a positive number.
-    """
-    if not rate > 0 or rate != int(rate):
-        raise ValueError(f"the sampling rate must be a positive whole number of Hz, got {rate!r}.")
-    if rate == target_rate:
-        return samples
-    if soxr is None:
-        raise ImportError(f"audio of {rate} Hz has to be resampled to {target_rate} Hz: pip install soxr")
-    return soxr.resample(samples, rate, target_rate)
+def _mono(frames: np.ndarray, channel: int | None) -> np.ndarray:
+    """(n, channels) of any type -> (n,) float32: one channel, or the mean of all."""
+    if channel is None and frames.shape[1] > 1:
+        mean: np.ndarray = _full_scale(frames).mean(axis=1)
+        return mean
+    samples = _full_scale(frames[:, channel or 0])
+    return np.require(samples, requirements=["C", "W"])  # torch wants contiguous memory that it may write
 
 
-def _is_float_tensor(samples) -> bool:
+def _is_float_tensor(samples: Any) -> bool:
     """Torch tensors go through float32, since numpy has no bfloat16; integer ones keep their type for scaling."""
     torch = sys.modules.get("torch")  # none of its tensors comes from where it was not imported
     return torch is not None and isinstance(samples, torch.Tensor) and samples.is_floating_point()
@@ -189,77 +166,24 @@ def _is_float_tensor(samples) -> bool:
 def _full_scale(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
-    info = np.iinfo(array.dtype)
-    if info.bits == 64:
+    bits = 8 * array.dtype.itemsize
+    if bits == 64:
         raise ValueError(f"audio of {array.dtype} has no known full scale: convert it to int16 or to float in [-1, 1].")
-    zero = 0 if info.min < 0 else 1 << (info.bits - 1)
-    return ((array.astype(np.float64) - zero) / (1 << (info.bits - 1))).astype(np.float32)
+    middle = 1 << (bits - 1)
+    if array.dtype.kind == "u":  # its silence lies in the middle: with the highest bit inverted, at zero
+        array = (array ^ array.dtype.type(middle)).view(f"i{array.dtype.itemsize}")
+    scaled = array.astype(np.float32)
+    scaled /= middle
+    return scaled
 
 
-def _from_dict(source: dict) -> tuple:
-    samples = source.get("raw") if source.get("raw") is not None else source.get("array")
-    if samples is None or source.get("sampling_rate") is None:
-        raise ValueError(
-            f'a dict of audio needs "array" (or "raw") and "sampling_rate"; this one has {sorted(map(str, source))}.'
-        )
-    return samples, source["sampling_rate"]
-
-
-def _decode(source, sampling_rate: int) -> tuple[np.ndarray, int]:
-    """Decode with soundfile; what it does not know (m4a, webm, video) goes to ffmpeg where that is installed."""
-    name, content = _contents(source)
-    if not content:
-        raise ValueError(f"{name}: the audio file is empty.")
-    if soundfile is not None:
-        try:
-            samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-            return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1), rate
-        except soundfile.LibsndfileError:
-            pass
-    return _decode_with_ffmpeg(content, name, sampling_rate), sampling_rate
-
-
-def _contents(source) -> tuple[str, bytes]:
-    """Name, for messages, and bytes of a file wherever it is."""
-    if isinstance(source, (bytes, bytearray)):
-        return "the given bytes", bytes(source)
-    if str(source).startswith(("http://", "https://")):
-        return str(source), _fetch(str(source))
-    path = Path(source)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name the audio files in it.")
-    return str(path), path.read_bytes()
-
-
-def _decode_with_ffmpeg(content: bytes, name: str, sampling_rate: int) -> np.ndarray:
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise ValueError(
-            f"{name}: not an audio format that soundfile reads (wav, flac, mp3, ogg). If it is another format, such "
-            "as m4a, install ffmpeg; otherwise the file is damaged or not audio."
-        )
-    # A file rather than a pipe, since the index of an m4a may stand at its end; only that file may be opened.
-    with tempfile.NamedTemporaryFile(delete=False) as file:
-        file.write(content)
-    try:
-        command = [ffmpeg, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i", file.name, "-vn"]
-        command += ["-ac", "1", "-ar", str(sampling_rate), "-f", "f32le", "-"]
-        run = subprocess.run(command, capture_output=True, check=False)
-    finally:
-        Path(file.name).unlink()
-    samples = np.frombuffer(run.stdout, np.float32)
-    if run.returncode or not len(samples):
-        raise ValueError(f"{name}: neither soundfile nor ffmpeg can read this as audio; it is damaged or not audio.")
-    return samples
-
-
-def _fetch(url: str) -> bytes:
-    from huggingface_hub.utils import get_session
-
-    response = get_session().get(url, follow_redirects=True, timeout=60)
-    if response.status_code != 200:
-        raise OSError(f"{url}: the server answered {response.status_code}.")
-    return response.content
-
-
-__all__ = ["AudioSegment", "check_samples", "load_audio", "read_audio", "resample", "to_mono_float32"]
+__all__ = [
+    "AudioSegment",
+    "AudioTooLongError",
+    "Resampler",
+    "TruncatedAudioWarning",
+    "check_samples",
+    "load_audio",
+    "resample",
+    "to_mono_float32",
+]

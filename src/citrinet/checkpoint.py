@@ -1,20 +1,46 @@
 """Checkpoints, from a folder or the Hub: loaded whole, or refused in one line that says what to do."""
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
 import httpx
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import (
+    MODEL_FOR_CTC_MAPPING,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+    AutoConfig,
+    PreTrainedConfig,
+)
+from transformers.utils import logging
 
 from .configuration_citrinet import CitrinetConfig
 from .modeling_citrinet import CitrinetForCTC
 from .processing_citrinet import CitrinetProcessor
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+JSON_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+# As Transformers looks for them.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+LINE = 250  # characters of another library's message
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -27,11 +53,12 @@ def load_config(model: str) -> PreTrainedConfig:
 
     Raises:
         OSError: if it cannot be found or fetched.
-        ValueError: if it is no model that Transformers loads: a `.nemo` file, a folder without a configuration, ...
+        ValueError: if it is no model that Transformers loads: a `.nemo` file, a damaged configuration, ...
     """
-    _refuse_other_places(model)
+    refuse_other_places(model)
     with _one_line(model):
-        return AutoConfig.from_pretrained(model)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(model)
+    return config
 
 
 def load_citrinet_config(model: str) -> CitrinetConfig:
@@ -47,15 +74,28 @@ def load_citrinet_config(model: str) -> CitrinetConfig:
     return config
 
 
+def recognizes_speech(config: PreTrainedConfig) -> bool:
+    """Whether Transformers has a model of speech recognition with such a configuration."""
+    return type(config) in MODEL_FOR_CTC_MAPPING or type(config) in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
+
+
 def load_processor(model: str) -> CitrinetProcessor:
     """
     Load feature extractor and tokenizer of a Citrinet.
 
     Raises:
-        OSError, ValueError: as [`load_config`].
+        OSError, ValueError: as [`load_citrinet_config`], and ValueError for a tokenizer that is not the network's.
     """
+    config = load_citrinet_config(model)
     with _one_line(model):
-        return CitrinetProcessor.from_pretrained(model)
+        processor = CitrinetProcessor.from_pretrained(model)
+    tokens, blank = len(processor.tokenizer), processor.tokenizer.pad_token_id
+    if (tokens, blank) != (config.vocab_size, config.pad_token_id):
+        raise ValueError(
+            f"{model}: the tokenizer is not that of the network, or its files are incomplete (tokens and blank "
+            f"{tokens} and {blank} instead of {config.vocab_size} and {config.pad_token_id})."
+        )
+    return processor
 
 
 def load_network(model: str, **kwargs: Any) -> CitrinetForCTC:
@@ -74,51 +114,135 @@ def load_network(model: str, **kwargs: Any) -> CitrinetForCTC:
         ValueError: if it is no Citrinet, or its weights are damaged or not those of its configuration.
     """
     load_citrinet_config(model)
+    options: Any = {"output_loading_info": True, "ignore_mismatched_sizes": True, **kwargs}
     with _one_line(model):
-        network, found = CitrinetForCTC.from_pretrained(
-            model, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-        )
+        loaded: Any = CitrinetForCTC.from_pretrained(model, **options)
+    network, found = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found[problem]:
+            first = min(found[problem])  # with both shapes where they differ
             raise ValueError(
                 f"{model}: the weights are not those of its configuration ({len(found[problem])} "
-                f"{problem.removesuffix('_keys')}, such as {min(found[problem])})."
+                f"{problem.removesuffix('_keys')}, such as {first if isinstance(first, str) else first[0]})."
             )
-    return network.eval()
+    evaluated: CitrinetForCTC = network.eval()
+    return evaluated
 
 
-def _refuse_other_places(model: str) -> None:
-    """What stands on this disk and is no model of Transformers."""
+def refuse_other_places(model: str) -> None:
+    """
+    Refuse what cannot be a model of Transformers, by its name and by what stands there on this disk.
+
+    Raises:
+        OSError: if there is no such folder, and no repository can have that name.
+        ValueError: for files, those of NeMo too.
+    """
+    if not model.strip():
+        raise ValueError("the name of the model is empty: give a folder or a Hub repository.")
     place = Path(model)
-    if place.suffix == ".nemo" and (place.exists() or len(place.parts) > 2):
-        raise ValueError(f"{model} is a NeMo checkpoint: convert it first, `citrinet convert {model} my-model`.")
-    if place.is_file():
+    if os.path.isfile(model):  # noqa: PTH113 - Path's raises for a name too long
+        if place.suffix == ".nemo":
+            raise ValueError(f"{model} is a NeMo checkpoint: convert it first, `citrinet convert {model} my-model`.")
         raise ValueError(f"{model} is a file: give the folder of a converted model, or a Hub repository.")
-    if place.is_dir() and not (place / "config.json").is_file():
-        if nemo := next(iter(sorted(place.glob("*.nemo"))), None):
-            raise ValueError(f"{model} holds a NeMo checkpoint: convert it first, `citrinet convert {nemo} my-model`.")
-        raise OSError(f"{model} has no config.json: it is not a converted model.")
+    if os.path.isdir(model):  # noqa: PTH112
+        if not (place / "config.json").is_file():
+            if nemo := next(iter(sorted(place.glob("*.nemo"))), None):
+                hint = f"`citrinet convert {nemo} my-model`"
+                raise ValueError(f"{model} holds a NeMo checkpoint: convert it first, {hint}.")
+            raise OSError(f"{model} has no config.json: it is not a converted model.")
+        return
+    try:
+        validate_repo_id(model)
+    except HFValidationError as error:
+        raise OSError(f"{model}: there is no such folder, and a Hub repository is named owner/name.") from error
+    if place.suffix == ".nemo":
+        raise OSError(f"{model}: there is no such file.")
+
+
+def _check_files(folder: Path) -> None:
+    """Files of a model's folder that are missing, somewhere else, or cut off; the rest is found out by loading them."""
+    descriptions = [folder / name for name in JSON_FILES if (folder / name).is_file()]
+    for file in [*descriptions, *sorted(folder.glob("tokenizer.model")), *sorted(folder.glob("*.safetensors"))]:
+        with file.open("rb") as content:
+            if content.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise ValueError(f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in {folder}.")
+    contents = {file.name: _json(file) for file in descriptions}
+    if not isinstance(contents["config.json"].get("model_type"), str):
+        raise ValueError(f"{folder / 'config.json'} names no `model_type`: it is not that of a model of Transformers.")
+    _check_weights(folder)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON: copy or download it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no JSON object: copy or download it again.")
+    return content
 
 
 def _check_weights(folder: Path) -> None:
-    """Weights of a folder that are not there, or stand somewhere else; the rest is found out by reading them."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files and not any((folder / name).is_file() for name in (*WEIGHTS, "pytorch_model.bin")):
-        raise OSError(f"{folder} holds no weights (model.safetensors): copy or download the whole model.")
-    for file in files:
-        with file.open("rb") as content:
-            if content.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise ValueError(f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in {folder}.")
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise OSError(f"{folder} holds no weights ({WEIGHTS[0]}): copy or download the whole model.")
+    index = folder / f"{WEIGHTS[0]}.index.json"
+    if index.is_file() and not (folder / WEIGHTS[0]).is_file():
+        parts = _json(index).get("weight_map")
+        if not isinstance(parts, dict):
+            raise ValueError(f"{index} has no `weight_map`: copy or download it again.")
+        if missing := sorted({str(part) for part in parts.values() if not (folder / str(part)).is_file()}):
+            raise OSError(f"{folder} lacks {missing[0]}, a part of its weights: copy or download the whole model.")
 
 
 @contextmanager
 def _one_line(model: str) -> Iterator[None]:
-    """The errors of Transformers, the Hub and safetensors, each in one line that says what to do."""
+    """The errors of Transformers, the Hub, safetensors and tokenizers, each in one line that says what to do."""
     try:
         if Path(model).is_dir():
-            _check_weights(Path(model))
-        yield
+            _check_files(Path(model))
+        with _without_reports():
+            yield
+    except (ImportError, MemoryError):
+        raise
     except SafetensorError as error:
         raise ValueError(f"{model}: the weights cannot be read, copy or download them again ({error}).") from error
-    except (httpx.HTTPError, HFValidationError) as error:
-        raise OSError(f"{model}: no such folder, and the Hub cannot be asked ({error}).") from error
+    except (OSError, httpx.HTTPError) as error:
+        if getattr(error, "filename", None):  # of this disk
+            raise
+        raise OSError(_hub_line(model, error)) from error
+    except ValueError as error:
+        raise ValueError(_short(error) if model in str(error) else f"{model}: {_short(error)}") from error
+    except Exception as error:  # tokenizers, and what reads a configuration, have no class for damage
+        reason = f"{type(error).__name__}: {_short(error)}"
+        raise ValueError(f"{model}: one of its files is damaged, or this is no Citrinet ({reason}).") from error
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Without Transformers' table of weights that are missing or left over, which become an error here."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _hub_line(model: str, error: BaseException) -> str:
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return f"{model}: its owner gives access on its page; then log in, `hf auth login`."
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return f"{model}: there is no such folder, and on the Hub no such repository without (another) `hf auth login`."
+    if any(isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError | httpx.HTTPError) for cause in causes):
+        return f"{model}: there is no such folder, and the Hub cannot be reached; it is not in the cache either."
+    return _short(error) if model in str(error) else f"{model}: {_short(error)}"
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= LINE else f"{text[:LINE]}..."

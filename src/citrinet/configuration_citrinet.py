@@ -84,7 +84,7 @@ class CitrinetConfig(PreTrainedConfig):
             utterance. All four are those of NeMo's `SpectrogramAugmentation`.
 
     Raises:
-        ValueError: if the lists differ in length, a value cannot make a network, or an adapter or category repeats.
+        ValueError: if the lists differ in length, a value cannot make a network, or an adapter repeats.
     """
 
     model_type = "citrinet"
@@ -121,17 +121,17 @@ class CitrinetConfig(PreTrainedConfig):
         self.vocab_size = vocab_size
         self.num_mel_bins = num_mel_bins
         self.hop_length = hop_length
-        self.hidden_sizes = hidden_sizes or [1024] * _BLOCKS
-        self.num_repeats = num_repeats or [1] + [5] * (_BLOCKS - 2) + [1]
-        self.kernel_sizes = kernel_sizes or _GAMMA_KERNELS
-        self.strides = strides or [2 if block in (1, 7, 14) else 1 for block in range(_BLOCKS)]
-        self.residuals = residuals or [False] + [True] * (_BLOCKS - 2) + [False]
-        self.dropouts = dropouts or [0.0] + [0.1] * (_BLOCKS - 2) + [0.0]
+        self.hidden_sizes = list(hidden_sizes or [1024] * _BLOCKS)
+        self.num_repeats = list(num_repeats or [1] + [5] * (_BLOCKS - 2) + [1])
+        self.kernel_sizes = list(kernel_sizes or _GAMMA_KERNELS)
+        self.strides = list(strides or [2 if block in (1, 7, 14) else 1 for block in range(_BLOCKS)])
+        self.residuals = list(residuals or [False] + [True] * (_BLOCKS - 2) + [False])
+        self.dropouts = list(dropouts or [0.0] + [0.1] * (_BLOCKS - 2) + [0.0])
         self.hidden_act = hidden_act
         self.se_reduction_ratio = se_reduction_ratio
         self.se_context_size = se_context_size
         self.adapters = [_ADAPTER_DEFAULTS | adapter for adapter in adapters or []]
-        self.tag_labels = tag_labels or {}
+        self.tag_labels = deepcopy(tag_labels or {})
         self.ctc_loss_reduction = ctc_loss_reduction
         self.ctc_zero_infinity = ctc_zero_infinity
         self.tag_loss_weight = tag_loss_weight
@@ -141,7 +141,7 @@ class CitrinetConfig(PreTrainedConfig):
         self.time_width = time_width
         self._check()
         super().__init__(pad_token_id=vocab_size - 1 if pad_token_id is None else pad_token_id, **kwargs)
-        self.auto_map = dict(AUTO_MAP)
+        self.auto_map = deepcopy(AUTO_MAP)
         if IS_REMOTE_CODE:
             # Only then may pipeline() fetch its class from the repository; an installed citrinet registers its own.
             # A copy, since pipeline() puts classes in the place of their names.
@@ -187,6 +187,9 @@ class CitrinetConfig(PreTrainedConfig):
         for name in names + list(self.tag_labels):
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(f"{name!r} cannot name an adapter or tag category: use letters, digits, '_' and '-'.")
+        for category, labels in self.tag_labels.items():
+            if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+                raise ValueError(f"`tag_labels`: the labels of {category} must be a list of strings, got {labels!r}.")
         for adapter in self.adapters:
             if adapter["norm_position"] not in ("pre", "post"):
                 raise ValueError(f"adapter {adapter['name']!r}: `norm_position` must be 'pre' or 'post'.")

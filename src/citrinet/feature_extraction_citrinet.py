@@ -1,12 +1,16 @@
 """Waveform to normalised log-mel features, with NeMo's arithmetic."""
 
 import itertools
+import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
+from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file
 
 from .audio_citrinet import check_samples
 
@@ -14,6 +18,15 @@ BLOCK_FRAMES = 6000  # a minute, computed at a time
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
 FRONTENDS = ("nemo-2.5", "nemo-2.4")
+_HUB_ARGUMENTS = {
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+}
 
 
 class CitrinetFeatureExtractor(SequenceFeatureExtractor):
@@ -73,6 +86,23 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             mel_scale="slaney",
         ).astype(np.float32)
 
+    @classmethod
+    def get_feature_extractor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        Read the settings of `from_pretrained`.
+
+        `preprocessor_config.json`, if there is one, and else the copy in `processor_config.json`: Transformers looks
+        into that first, so that what somebody writes into the other would change nothing.
+        """
+        place = str(pretrained_model_name_or_path)
+        if not Path(place).is_file():
+            where = {name: value for name, value in kwargs.items() if name in _HUB_ARGUMENTS}
+            file = cached_file(place, FEATURE_EXTRACTOR_NAME, _raise_exceptions_for_missing_entries=False, **where)
+            place = place if file is None else str(file)
+        return super().get_feature_extractor_dict(place, **kwargs)
+
     def __call__(
         self,
         raw_speech,
@@ -83,7 +113,6 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         pad_to_multiple_of=None,
         return_attention_mask=None,
         return_tensors=None,
-        **kwargs,
     ) -> BatchFeature:
         """
         Compute features for one waveform or a batch of them.
@@ -135,7 +164,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
     def log_mel(self, waveform) -> torch.Tensor:
         """
-        The first half of [`extract`], after which the waveform, if it is hours long, can be let go of.
+        The first half of [`extract`]; a waveform of hours need not be kept after it.
 
         Args:
             waveform: as in [`extract`].

@@ -1,6 +1,7 @@
 """NeMo manifests: JSON lines that name recordings and say what is spoken in them, and by whom."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from .audio_citrinet import AudioSegment
 from .transcript_citrinet import parse_transcript
 
 SUFFIXES = {".json", ".jsonl"}
+MAX_SECONDS = 1e9  # what is above is no time, and may be no float
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class ManifestEntry:
     One recording of a manifest.
 
     Args:
-        audio: the file.
+        audio: the file, or its address.
         text: what is spoken, with markers if the manifest writes them; none if it does not say.
         duration: seconds, if the manifest says.
         offset: seconds from the start of the file at which the recording begins.
@@ -26,7 +28,7 @@ class ManifestEntry:
         columns: everything else in the line.
     """
 
-    audio: Path
+    audio: Path | str
     text: str | None = None
     duration: float | None = None
     offset: float = 0.0
@@ -56,21 +58,43 @@ class ManifestEntry:
 
 def read_manifest(path: str | Path) -> list[ManifestEntry]:
     """
-    Read a manifest. As in NeMo, a relative `audio_filepath` starts at the manifest's folder.
+    Read a manifest.
+
+    As in NeMo (`nemo.collections.common.parts.preprocessing.manifest`), a relative `audio_filepath` is that of a file
+    in the current folder if there is one, else it starts at the manifest's folder, and `~` is the home folder. An
+    address stays as it is.
 
     Args:
-        path: a file of JSON lines with `audio_filepath` and, as a rule, `text` and `duration`.
+        path: a UTF-8 file of JSON lines with `audio_filepath` and, where they are known, `text`, `duration` and
+            `offset` in seconds, and `channel_selector` (a channel counted from 0, or `"average"`).
+
+    Returns:
+        Its lines, at least one.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: for a line that is not such JSON; it names the line.
+        ValueError: if it is empty or not UTF-8, or for a line that is not such JSON; it names the line.
     """
     manifest = Path(path)
-    return [_entry(manifest, number, line) for number, line in _lines(manifest)]
+    entries = [_entry(manifest, number, line) for number, line in _lines(manifest)]
+    if not entries:
+        raise ValueError(f"{manifest}: the manifest is empty.")
+    return entries
 
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+    """Lines that are not blank, with their numbers; texts may hold the other characters at which Python ends lines."""
+    content = manifest.read_bytes()
+    if b"\0" in content:  # UTF-16, whose ASCII characters are UTF-8 too
+        raise ValueError(f"{manifest} is not a text file in UTF-8: convert it to UTF-8.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{manifest}, line {number}: not in UTF-8: convert the file to UTF-8.") from error
+    if text.lstrip().startswith("["):
+        raise ValueError(f"{manifest} is a JSON array: a manifest has one JSON object a line, without brackets around.")
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line
 
@@ -78,15 +102,52 @@ def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
 def _entry(manifest: Path, number: int, line: str) -> ManifestEntry:
     try:
         columns = json.loads(line)
-        audio = manifest.parent / columns.pop("audio_filepath")
-        text, duration = columns.pop("text", None), columns.pop("duration", None)
+        if not isinstance(columns, dict):
+            raise ValueError(f"a JSON object is expected, not {line.strip()[:40]}")
+        text = columns.pop("text", None)
         return ManifestEntry(
-            audio,
+            _audio(manifest.parent, columns.pop("audio_filepath", None)),
             None if text is None else str(text),
-            None if duration is None else float(duration),
-            float(columns.pop("offset", None) or 0.0),
-            columns.pop("channel_selector", None),
+            _seconds("duration", columns.pop("duration", None)),
+            _seconds("offset", columns.pop("offset", None)) or 0.0,
+            _channel(columns.pop("channel_selector", None)),
             columns,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{manifest}, line {number}: expected JSON with "audio_filepath" ({error!r}).') from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{manifest}, line {number}: no JSON ({error.msg}, column {error.colno}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{manifest}, line {number}: brackets inside brackets without an end.") from error
+    except ValueError as error:
+        raise ValueError(f"{manifest}, line {number}: {error}.") from error
+
+
+def _audio(folder: Path, name: Any) -> Path | str:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f'"audio_filepath" must be the name of a file, not {json.dumps(name)}')
+    if name.startswith(("http://", "https://")):
+        return name
+    home = os.path.expanduser(name)  # noqa: PTH111 - Path's raises where there is no such user
+    places = Path(name), folder / name, Path(home)
+    found = (place for place in places if os.path.isfile(place))  # noqa: PTH113 - Path's raises for a name too long
+    return next(found, folder / home)
+
+
+def _seconds(column: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f'"{column}" must be seconds, 0 or more, not {json.dumps(value)[:40]}')
+    return float(value)
+
+
+def _channel(selector: Any) -> int | None:
+    """The channel of a `channel_selector`; none for the mean of all."""
+    if isinstance(selector, list) and len(selector) == 1:
+        selector = selector[0]
+    if selector is None or selector == "average":
+        return None
+    if isinstance(selector, bool) or not isinstance(selector, int) or selector < 0:
+        raise ValueError(
+            f'"channel_selector" must be one channel, counted from 0, or "average", not {json.dumps(selector)[:40]}'
+        )
+    return selector

@@ -5,13 +5,15 @@ Source: *Citrinet* (arXiv:2104.01721) and NeMo's `ConvASREncoder`, `JasperBlock`
 `ConvASRDecoder`, whose numbers this module reproduces.
 """
 
+import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # saving a model copies the modules that it imports: all that
     from .tokenization_citrinet import CitrinetTokenizer  # noqa: F401
 
 BATCH_NORM_EPS = 1e-3
+_SPEECH_ARGUMENTS = ("language", "task", "return_timestamps", "tokenizer")  # of `generate` in models such as Whisper
 
 
 @dataclass
@@ -97,6 +100,39 @@ def with_spare_rows(rows: torch.Tensor) -> torch.Tensor:
     always the second, so that an utterance comes out the same, bit for bit, alone and in a batch.
     """
     return F.pad(rows, (0, 0, 0, 16))
+
+
+def blank_padding(scores: torch.Tensor, mask: torch.Tensor, blank: int) -> torch.Tensor:
+    """
+    Let frames outside the mask say blank, so that whoever ignores the mask reads nothing from them.
+
+    Args:
+        scores: (B, T', V) logits or log-probabilities.
+        mask: (B, T') bool, True at valid frames.
+        blank: the blank, one of V.
+
+    Returns:
+        (B, T', V).
+    """
+    is_blank = torch.arange(scores.shape[-1], device=scores.device) == blank
+    padding = scores.new_full((scores.shape[-1],), torch.finfo(scores.dtype).min).masked_fill(is_blank, 0.0)
+    return torch.where(mask[..., None], scores, padding)
+
+
+def refuse_unknown_arguments(caller: str, names: Iterable[str]) -> None:
+    """
+    Refuse arguments that are none of generation's, which a generic caller may give though CTC makes no use of them.
+
+    Args:
+        caller: what was called, for the message.
+        names: of the arguments.
+
+    Raises:
+        TypeError: for the first that Transformers' `generate` does not know.
+    """
+    known = {*vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters, *_SPEECH_ARGUMENTS}
+    if unknown := [name for name in names if name not in known]:
+        raise TypeError(f"{caller} got an unexpected keyword argument {unknown[0]!r}")
 
 
 class CitrinetBatchNorm(nn.BatchNorm1d):
@@ -261,6 +297,14 @@ class CitrinetPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["CitrinetBlock"]
 
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
+        """Any is right, and nothing needs to be installed for it: there is no attention."""
+        return attn_implementation or "eager"
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, *args: Any, **kwargs: Any) -> str:
+        """As above, for a model inside another."""
+        return requested_attention or "eager"
+
     def train(self, mode: bool = True):
         """Set training mode; batch normalisation with frozen weights stays in evaluation, statistics and all."""
         super().train(mode)
@@ -296,7 +340,6 @@ class CitrinetModel(CitrinetPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
     ) -> CitrinetModelOutput | tuple:
         """
         Encode features.
@@ -333,8 +376,13 @@ class CitrinetModel(CitrinetPreTrainedModel):
         return features
 
 
-class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """The encoder with a CTC head and, where the configuration names categories, linear tag heads."""
+class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):
+    """
+    The encoder with a CTC head and, where the configuration names categories, linear tag heads.
+
+    It has `generate`, but `can_generate()` is false, as for every CTC model without a decoder: generic callers then
+    take the best token of every frame themselves.
+    """
 
     accepts_loss_kwargs = False  # else Trainer multiplies the loss by the steps of gradient accumulation
 
@@ -355,7 +403,6 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMi
         tag_labels: dict[str, torch.Tensor] | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
     ) -> CitrinetCTCOutput | tuple:
         """
         Compute the logits of both heads, and the loss when there are labels.
@@ -375,7 +422,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMi
             ValueError: for a label outside the vocabulary or a tag category that the model does not have.
         """
         encoded = self.model(
-            input_features, attention_mask, output_hidden_states=output_hidden_states, return_dict=True, **kwargs
+            input_features, attention_mask, output_hidden_states=output_hidden_states, return_dict=True
         )
         logits = self.ctc_head(encoded.last_hidden_state)
         tag_logits = self.classify_tags(encoded.last_hidden_state, encoded.attention_mask)
@@ -386,7 +433,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMi
             tag_loss = self.config.tag_loss_weight * self._tag_loss(tag_logits, tag_labels)
             loss = tag_loss if loss is None else loss + tag_loss
         if not self.training and encoded.attention_mask is not None:
-            logits = self._blank_padding(logits, encoded.attention_mask)
+            logits = blank_padding(logits, encoded.attention_mask, self.config.pad_token_id)
         output = CitrinetCTCOutput(
             loss=loss,
             logits=logits,
@@ -412,12 +459,12 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMi
         return {category: head(pooled)[: hidden_states.shape[0]] for category, head in self.tag_heads.items()}
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]  # CTC decodes in one pass: none of the arguments of generation apply
+    def generate(
         self,
         input_features: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         return_dict_in_generate: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> torch.Tensor | CitrinetGenerateOutput:
         """
         Greedy CTC decoding: the best token of every frame, to be collapsed by `processor.batch_decode`.
@@ -426,10 +473,15 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMi
             input_features: (B, T, num_mel_bins).
             attention_mask: (B, T).
             return_dict_in_generate: whether to return a [`CitrinetGenerateOutput`] with the logits.
+            **kwargs: other arguments of Transformers' `generate`, which change nothing: CTC decodes in one pass.
 
         Returns:
             (B, T') token ids, blank at padded frames.
+
+        Raises:
+            TypeError: for an argument that `generate` does not have.
         """
+        refuse_unknown_arguments("generate()", kwargs)
         output = self(input_features, attention_mask, return_dict=True)
         sequences = output.logits.argmax(dim=-1)
         if output.attention_mask is not None:
@@ -437,12 +489,6 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel, GenerationMi
         if return_dict_in_generate:
             return CitrinetGenerateOutput(sequences=sequences, logits=output.logits)
         return sequences
-
-    def _blank_padding(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Let frames outside the mask say blank, so that whoever ignores the mask reads nothing from them."""
-        blank = torch.full_like(logits[:1, :1], torch.finfo(logits.dtype).min)
-        blank[..., self.config.pad_token_id] = 0.0
-        return torch.where(mask[..., None], logits, blank)
 
     def _ctc_loss(self, logits: torch.Tensor, mask: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_compiling() and labels.numel() and labels.max() >= self.config.vocab_size:

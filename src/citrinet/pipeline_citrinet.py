@@ -135,9 +135,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         if not isinstance(inputs, dict):
             return load_audio(inputs, rate), (0, 0), {}
         samples = load_audio(inputs, rate)
-        scale = 1 / (inputs["sampling_rate"] * self._seconds(1))
+        scale = 1 / (inputs.get("sampling_rate", rate) * self._seconds(1))
         left, right = (round(count * scale) for count in inputs.get("stride") or (0, 0))
-        known = ("raw", "array", "sampling_rate", "stride", "path")
+        known = ("raw", "array", "sampling_rate", "stride", "path", "bytes")
         return samples, (left, right), {key: value for key, value in inputs.items() if key not in known}
 
     def _head_logits(self, model_outputs, bounds) -> np.ndarray:

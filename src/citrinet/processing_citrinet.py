@@ -1,7 +1,12 @@
 """Feature extractor and tokenizer in one object."""
 
+import json
+import os
+from pathlib import Path
+
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 
 class CitrinetProcessorKwargs(ProcessingKwargs, total=False):
@@ -63,6 +68,18 @@ class CitrinetProcessor(ProcessorMixin):
         if text is not None:
             inputs["labels"] = self.tokenizer(text, **merged["text_kwargs"])["input_ids"]
         return inputs
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """
+        Write `processor_config.json`, and beside it `preprocessor_config.json` with the feature extractor's settings.
+
+        Transformers keeps them in the first; of two copies, one would be edited and the other read.
+        """
+        file = Path(json_file_path)
+        self.feature_extractor.to_json_file(file.with_name(FEATURE_EXTRACTOR_NAME))
+        settings = json.loads(self.to_json_string())
+        settings.pop("feature_extractor")
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 __all__ = ["CitrinetProcessor"]

@@ -2,12 +2,40 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import ModelOutput, to_py_obj
 
 from .decoding_citrinet import CTCToken, PieceJoiner, collapse, punctuation_marks
 from .transcript_citrinet import Span, split_words
+
+
+# What `pipeline` hands on to the tokenizer though it says how to load the model; some of it cannot be saved.
+_MODEL_ARGUMENTS = {
+    "attn_implementation",
+    "device_map",
+    "dtype",
+    "experts_implementation",
+    "ignore_mismatched_sizes",
+    "kernel_config",
+    "key_mapping",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "offload_state_dict",
+    "output_loading_info",
+    "quantization_config",
+    "state_dict",
+    "torch_dtype",
+    "tp_plan",
+    "tp_size",
+    "use_kernels",
+    "use_safetensors",
+    "variant",
+    "weights_only",
+}
 
 
 @dataclass
@@ -42,6 +70,12 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
 
     model_input_names = ["input_ids", "attention_mask"]
     replace_word_delimiter_char = " "
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *init_inputs: Any, **kwargs: Any) -> Any:
+        """As in Transformers, but without arguments for the model that a pipeline gives to its tokenizer too."""
+        own = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
+        return super().from_pretrained(pretrained_model_name_or_path, *init_inputs, **own)
 
     def decode(
         self, token_ids, skip_special_tokens=False, output_char_offsets=False, output_word_offsets=False, **kwargs

@@ -1,5 +1,7 @@
 """Overlapping windows over long recordings."""
 
+import math
+
 # Longer audio is read in overlapping windows unless the caller says otherwise: the memory for one pass grows with it.
 LONG_AUDIO_S = 120.0
 DEFAULT_CHUNK_S = 30.0
@@ -22,16 +24,25 @@ def cut_windows(
         (start, stop, logit frames to drop on the left, on the right) for each window.
 
     Raises:
-        ValueError: if the overlaps leave nothing of a window.
+        ValueError: if a length is negative or no number, if a window is shorter than one frame of logits, or if the
+            overlaps leave nothing of it.
     """
     if chunk_length_s is None:
         chunk_length_s = DEFAULT_CHUNK_S if frames * frame_s > LONG_AUDIO_S else 0
-    chunk = _whole_ratios(chunk_length_s, frame_s, ratio)
-    if not chunk or frames <= chunk:
-        return [(0, frames, 0, 0)]
     if stride_length_s is None:
         stride_length_s = chunk_length_s / 6
     strides = stride_length_s if isinstance(stride_length_s, (list, tuple)) else (stride_length_s, stride_length_s)
+    for name, seconds in ("chunk_length_s", chunk_length_s), *(("stride_length_s", stride) for stride in strides):
+        if not 0 <= seconds < math.inf:  # NaN is neither
+            raise ValueError(f"`{name}` must be seconds, 0 or more, not {seconds}.")
+    chunk = _whole_ratios(chunk_length_s, frame_s, ratio)
+    if chunk_length_s and not chunk:
+        raise ValueError(
+            f"`chunk_length_s` ({chunk_length_s:g}) is less than one output of the network ({frame_s * ratio:g} s): "
+            "give 0 for a single pass, or some seconds."
+        )
+    if not chunk or frames <= chunk:
+        return [(0, frames, 0, 0)]
     left, right = (_whole_ratios(stride, frame_s, ratio) for stride in strides)
     if left + right >= chunk:
         raise ValueError(

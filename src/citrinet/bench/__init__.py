@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCTC
 
-from ..optimized import PRECISIONS, product_in
+from ..optimized import PRECISIONS, linear_for
 
 CASES = {"1 x 10 s": (1, 10), "8 x 10 s": (8, 10), "1 x 60 s": (1, 60)}
 RATE = 16_000
@@ -254,7 +254,7 @@ def _flops(model: str) -> float:
 
 def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
     """GFLOP/s of one large product."""
-    product = product_in(precision)(torch.randn(size, size))
+    product = linear_for(precision)(torch.randn(size, size))
     inputs = torch.randn(rows, size, dtype=product.dtype)
     with torch.inference_mode():
         product(inputs)

@@ -3,10 +3,14 @@
 import argparse
 import signal
 import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
-from . import bench, convert, evaluate, export, info, tokenizer, train, transcribe
-from .options import fail
+from . import bench, console, convert, evaluate, export, info, tokenizer, train, transcribe
 
 _DESCRIPTION = """\
 NVIDIA Citrinet speech recognisers in Transformers.
@@ -22,6 +26,8 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet export onnx my-model my-model-onnx    make ONNX graphs of a model
 """
 _COMMANDS = (convert, transcribe, info, tokenizer, train, evaluate, bench, export)
+# What a shell reports of a program that SIGINT, SIGPIPE or SIGTERM ended.
+_INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 130, 141, 143
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,24 +38,83 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: words after `citrinet`; those of the process if not given.
 
     Returns:
-        The exit status: 0 if all went well, 1 if something failed, 2 for wrong usage.
+        The exit status: 0 if all went well, 1 if something failed, 2 for wrong usage, 130 if interrupted, 141 if
+        nobody reads what is printed.
     """
-    options = _parser().parse_args(arguments)
-    # A terminated command unwinds like an interrupted one, so that what it was writing is cleaned up.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console.use_utf8()
     try:
-        return options.run(options)
+        options = _parser().parse_args(arguments)
+        with warnings.catch_warnings(), _unwinding_when_terminated():
+            if not options.traceback:
+                console.show_warnings_in_one_line()
+            return _run(options)
+    finally:
+        console.drop_output()
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        status: int = options.run(options)
+        console.flush_output()
+        return status
     except KeyboardInterrupt:
-        return fail("interrupted")
-    except (OSError, ValueError, ImportError) as error:  # bad input or a missing extra; all else is a bug
-        return fail(" ".join(str(error).split()))
+        console.fail("interrupted")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return _PIPE_CLOSED
+    except Exception as error:
+        line = console.one_line(error)
+        expected = isinstance(error, (OSError, ValueError, ImportError, MemoryError)) or console.is_disk_full(error)
+        if not expected:  # a mistake of ours
+            line = f"unexpected {type(error).__name__}: {line} (run with --traceback for details)"
+        return console.fail(line, error if options.traceback else None)
+
+
+@contextmanager
+def _unwinding_when_terminated() -> Iterator[None]:
+    """A terminated command unwinds like an interrupted one, so that what it was writing is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, of the command or a subcommand, that knows what may stand after either."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,  # a subcommand's does not undo the command's
+            help="show where in the program an error came up",
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="citrinet", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="citrinet", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=_version())
+    parser.set_defaults(traceback=False)
     commands: Any = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_parser(commands)
     return parser
+
+
+def _version() -> str:
+    """This package and those that matter in a report of a fault."""
+    from .. import __version__
+
+    others = []
+    for package in ("torch", "transformers", "onnxruntime"):
+        try:
+            others.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"citrinet {__version__} ({', '.join([*others, f'Python {python}'])})"

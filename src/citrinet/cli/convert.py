@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from .options import quiet
+from .options import add_force, quiet
 
 
 def add_parser(commands: Any) -> None:
@@ -12,7 +12,7 @@ def add_parser(commands: Any) -> None:
         "convert",
         help="make a Transformers repository of a .nemo file",
         description="Convert a NeMo Citrinet CTC checkpoint. Nothing in the file is executed, and OUT_DIR appears only "
-        "when it is complete.",
+        "when it is complete. Other files than those of an earlier conversion are never replaced.",
     )
     parser.add_argument("nemo_file", metavar="MODEL.nemo", help="the checkpoint")
     parser.add_argument("output", metavar="OUT_DIR", help="the folder to write")
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         "--dtype", default="float32", choices=["float32", "float16", "bfloat16"], help="type of the weights"
     )
     parser.add_argument("--language", metavar="CODE", help="ISO code for the model card, such as zh")
-    parser.add_argument("--force", action="store_true", help="replace OUT_DIR if it exists")
+    add_force(parser, "an earlier conversion in OUT_DIR")
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result to this Hub repository (owner/name)")
     parser.set_defaults(run=run)
 

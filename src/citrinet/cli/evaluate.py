@@ -1,11 +1,12 @@
 """`citrinet evaluate`."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from .options import add_runtime, fail, quiet
+from ..default import default_model
+from .console import fail, to_json
+from .options import add_json, add_runtime, model_name, quiet
 
 
 def add_parser(commands: Any) -> None:
@@ -19,11 +20,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("manifest", metavar="MANIFEST", help="what is spoken in which files")
     parser.add_argument(
-        "--model", action="append", metavar="DIR|REPO",
+        "--model", type=model_name, action="append", metavar="DIR|REPO",
         help="any model of automatic speech recognition, Citrinet or not; given several times, they share one table "
         "(default: the small Mandarin model of the package)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_json(parser, "the report as JSON")
     parser.add_argument(
         "--output", metavar="OUT_DIR", help="write report.html (with plots), report.json and utterances.jsonl there"
     )
@@ -34,10 +35,11 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from .. import evaluation
-    from ..default import default_model
 
     quiet()
     if options.output:  # before hours of work
+        from ..evaluation import page  # noqa: F401 - says what is missing
+
         Path(options.output).mkdir(parents=True, exist_ok=True)
     models = options.model or [default_model()]
     report = evaluation.evaluate(
@@ -47,5 +49,5 @@ def run(options: argparse.Namespace) -> int:
         fail(f"{recording['audio']}: {recording['error']}")
     if options.output:
         evaluation.write_report(report, options.output)
-    print(json.dumps(report.to_dict(), ensure_ascii=False) if options.json else evaluation.format_report(report))
+    print(to_json(report.to_dict()) if options.json else evaluation.format_report(report))
     return 1 if report.failed else 0

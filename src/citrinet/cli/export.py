@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from .options import fail, positive, quiet
+from .options import add_force, fail, positive, quiet
 
 
 def add_parser(commands: Any) -> None:
@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
     nemo.add_argument(
         "--without-tag-heads", action="store_true", help="leave the tag heads out: NeMo refuses them with strict=True"
     )
-    nemo.add_argument("--force", action="store_true", help="replace OUT.nemo if it exists")
+    add_force(nemo, "an earlier OUT.nemo")
     nemo.set_defaults(run=_export_nemo)
     onnx = forms.add_parser(
         "onnx",
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
         help="type of the weights; int8 quantizes the matrix products (default float32)",
     )  # fmt: skip
     onnx.add_argument("--opset", type=positive, default=18, metavar="N", help="version of ONNX's operators, from 18")
-    onnx.add_argument("--force", action="store_true", help="replace OUT_DIR if it exists")
+    add_force(onnx, "an earlier export in OUT_DIR")
     onnx.set_defaults(run=_export_onnx)
 
 

@@ -1,15 +1,22 @@
-"""What several commands share: options, progress bars and messages."""
+"""Options that several commands share."""
 
 import argparse
+import math
 import sys
+from typing import Any
 
-from tqdm.auto import tqdm
+from ..default import default_model
+from .console import fail
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """`--model`, one model, the package's own if not given."""
     parser.add_argument(
-        "--model", metavar="DIR|REPO", help="a folder or a Hub repository (default: a small Mandarin one)"
+        "--model",
+        type=model_name,
+        default=default_model(),
+        metavar="DIR|REPO",
+        help="a folder or a Hub repository (default: a small Mandarin one)",
     )
 
 
@@ -35,6 +42,11 @@ def add_force(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--force", action="store_true", help=f"replace {output} if it exists")
 
 
+def add_json(parser: argparse.ArgumentParser, output: str) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help=f"print {output}")
+
+
 def positive(text: str) -> int:
     """A whole number above zero."""
     value = int(text)
@@ -43,15 +55,39 @@ def positive(text: str) -> int:
     return value
 
 
+def seconds(text: str) -> float:
+    """A time of zero or more."""
+    value = float(text)
+    if not 0 <= value < math.inf:  # NaN is neither
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return value
+
+
+def model_name(text: str) -> str:
+    """A model's folder or repository."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
 def quiet(unless_terminal: bool = False) -> None:
     """Switch off the progress bars of Transformers: always, or where nobody sees them."""
-    from transformers.utils import logging
+    import transformers.utils.logging
 
+    logging: Any = transformers.utils.logging
     if not (unless_terminal and sys.stderr.isatty()):
         logging.disable_progress_bar()
 
 
-def fail(message: str) -> int:
-    """Say what went wrong, and return the exit status for it."""
-    tqdm.write(f"citrinet: {message}", file=sys.stderr)
-    return 1
+__all__ = [
+    "add_device",
+    "add_force",
+    "add_json",
+    "add_model",
+    "add_runtime",
+    "fail",
+    "model_name",
+    "positive",
+    "quiet",
+    "seconds",
+]

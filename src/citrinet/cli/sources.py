@@ -1,29 +1,106 @@
 """The recordings that the words on a command line stand for."""
 
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import manifest
-from ..audio_citrinet import AudioSegment
+from ..audio_file_citrinet import count_channels
+from ..audio_segment_citrinet import AudioSegment
+from ..audio_source_citrinet import as_file
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".aif", ".aiff"}
+STANDARD_INPUT = "-"
+# What soundfile or ffmpeg reads.
+AUDIO_SUFFIXES = {
+    *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2"),
+    *(".mp3", ".oga", ".ogg", ".opus", ".snd", ".spx", ".w64", ".wav", ".wma", ".wv"),
+    *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
+}
 
 
-def find_sources(path: str) -> list[str | AudioSegment]:
+@dataclass(frozen=True)
+class Source:
+    """
+    A recording, or a part of one.
+
+    Args:
+        name: as it was given.
+        audio: where it is.
+    """
+
+    name: str
+    audio: AudioSegment
+
+    def __str__(self) -> str:
+        """The name, with the part."""
+        return str(replace(self.audio, source=self.name))
+
+
+def find_sources(path: str, channel: int | None = None) -> list[Source]:
     """
     The recordings that an argument stands for: a file or an address itself, those in a folder, those of a manifest.
 
+    Args:
+        path: the argument; `-` is a file on standard input.
+        channel: which channel of the files to take; the mean of all if not given, or what a manifest says.
+
     Raises:
-        OSError: if a manifest cannot be read.
+        OSError: if a folder or a manifest cannot be read.
         ValueError: if a folder holds no audio, or a manifest is damaged.
     """
-    if path.startswith(("http://", "https://")):
-        return [path]
-    place = Path(path)
-    if place.is_dir():
-        files = sorted(str(file) for file in place.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-        if not files:
-            raise ValueError(f"{path}: no audio files in this folder.")
-        return files
-    if place.suffix.lower() not in manifest.SUFFIXES:
-        return [path]
-    return [entry.segment for entry in manifest.read_manifest(place)]
+    if path == STANDARD_INPUT:
+        # Not in a thread: Python could not end while that waits.
+        return [Source(path, AudioSegment(sys.stdin.buffer.read(), channel=channel))]
+    if not path.startswith(("http://", "https://")):
+        if Path(path).is_dir():
+            return [Source(file, AudioSegment(file, channel=channel)) for file in _audio_files(path)]
+        if Path(path).suffix.lower() in manifest.SUFFIXES:
+            segments = (entry.segment for entry in manifest.read_manifest(path))
+            return [
+                Source(str(segment.source), segment if channel is None else replace(segment, channel=channel))
+                for segment in segments
+            ]
+    return [Source(path, AudioSegment(path, channel=channel))]
+
+
+def split_channels(source: Source) -> list[Source]:
+    """Each channel of a recording; the recording as it is if it cannot be read, which is found out later."""
+    audio = source.audio
+    try:
+        with as_file(audio.source) as file:
+            if not isinstance(audio.source, bytes) and file != Path(audio.source):  # what came over a network or a pipe
+                audio = replace(audio, source=file.read_bytes())
+            channels = range(count_channels(file))
+    except (OSError, ValueError):
+        return [Source(source.name, audio)]
+    return [Source(source.name, replace(audio, channel=channel)) for channel in channels]
+
+
+def _audio_files(folder: str) -> list[str]:
+    files = sorted(file for file in _files(folder) if Path(file).suffix.lower() in AUDIO_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder}: no audio files in this folder.")
+    return files
+
+
+def _files(folder: str) -> Iterator[str]:
+    """Files that are not hidden, in a folder and those below it: each folder once, however many links lead to it."""
+    folders, links = deque([folder]), deque[str]()
+    seen = set()
+    while folders or links:
+        place = folders.popleft() if folders else links.popleft()
+        status = os.stat(place)  # noqa: PTH116 - names may begin with `./`, which Path drops
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):  # such as the `._*` in which macOS keeps what is no audio
+                    continue
+                if entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(entry.path)
+                else:
+                    yield entry.path

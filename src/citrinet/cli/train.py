@@ -16,6 +16,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="changes, such as training.learning_rate=1e-3")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
     parser.set_defaults(run=run)
+    _allow_options_anywhere(parser)
+
+
+def _allow_options_anywhere(parser: argparse.ArgumentParser) -> None:
+    """`--resume` may stand before, between and after the other words; a subcommand's parser is not asked for that."""
+    ordinary = parser.parse_known_args
+
+    def intermixed(args: Any = None, namespace: Any = None) -> Any:
+        parser.parse_known_args = ordinary  # type: ignore[method-assign]  # the next line uses it
+        return parser.parse_known_intermixed_args(args, namespace)
+
+    parser.parse_known_args = intermixed  # type: ignore[method-assign]
 
 
 def run(options: argparse.Namespace) -> int:

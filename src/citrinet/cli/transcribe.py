@@ -1,17 +1,19 @@
 """`citrinet transcribe`."""
 
 import argparse
-import json
 import sys
+import warnings
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from ..default import default_model
-from ..recognition import ReadAhead, load_recognizer
+from ..audio_segment_citrinet import TruncatedAudioWarning
+from ..recognition import ReadAhead, Recognizer, load_recognizer
 from ..result_citrinet import RecognitionResult
-from .options import add_model, add_runtime, fail, quiet
-from .sources import find_sources
+from .console import fail, one_line, to_json
+from .options import add_json, add_model, add_runtime, quiet, seconds
+from .sources import Source, find_sources, split_channels
 
 
 def add_parser(commands: Any) -> None:
@@ -23,42 +25,83 @@ def add_parser(commands: Any) -> None:
         "`audio_filepath`) names. A file that cannot be read is reported, the others are done, and the exit status "
         "is 1.",
     )
-    parser.add_argument("paths", nargs="+", metavar="FILE|FOLDER|MANIFEST", help="audio, folders, .jsonl manifests")
+    parser.add_argument(
+        "paths", nargs="+", metavar="FILE|FOLDER|MANIFEST",
+        help="audio files or their addresses, folders, .jsonl manifests; - is a file on standard input",
+    )  # fmt: skip
     add_model(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_json(parser, "one JSON object a line")
     parser.add_argument("--timestamps", choices=["char", "word"], help="times of characters or words as well")
     parser.add_argument(
-        "--chunk-length", type=float, metavar="S",
+        "--chunk-length", type=seconds, metavar="S",
         help="read longer audio in windows of S seconds, 0 for never (default: windows of 30 s above 120 s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--channel", type=_channel, metavar="0|1|all",
+        help="take one channel, counted from 0, or all of them one after the other (default: their mean)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strict", action="store_true", help="count a file that is shorter than its header says as one that failed"
+    )
     add_runtime(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    sources = [source for path in options.paths for source in find_sources(path)]
+    channel = options.channel if isinstance(options.channel, int) else None
+    sources = [source for path in options.paths for source in find_sources(path, channel)]
+    if options.channel == "all":
+        sources = [part for source in sources for part in split_channels(source)]
     quiet()
-    recognizer = load_recognizer(options.model or default_model(), precision=options.precision, device=options.device)
-    ahead = ReadAhead(sources, recognizer.load, recognizer.sampling_rate, options.batch_size)
+    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device)
+    # Each file's: Python shows a warning with the same words once only.
+    warnings.simplefilter("error" if options.strict else "always", TruncatedAudioWarning)
+    ahead = ReadAhead(sources, lambda source: _load(recognizer, source), recognizer.sampling_rate, options.batch_size)
     call: Any = {"return_timestamps": options.timestamps, "chunk_length_s": options.chunk_length}
     with tqdm(total=len(sources), unit="file", disable=None) as progress:
         for result in recognizer.stream(iter(ahead), batch_size=options.batch_size, **call):
             for index, done in ahead.in_order(result):
-                progress.write(_line(str(sources[index]), done, options.json), file=sys.stdout)
+                line = _json(sources[index], done) if options.json else _text(sources[index], done)
+                with progress.external_write_mode():
+                    print(line, flush=True)
             progress.update()
     for index, error in ahead.failed:
         source = sources[index]
-        fail(f"{source}: {str(error).removeprefix(f'{source}: ')}")
+        fail(f"{source}: {_reason(source, error)}", error if options.traceback else None)
     if options.batch_size > 1:
         print(f"{ahead.padding:.1%} of the batches was padding", file=sys.stderr)
     return 1 if ahead.failed else 0
 
 
-def _line(name: str, result: RecognitionResult, as_json: bool) -> str:
-    if as_json:
-        return json.dumps({"audio": name, **result}, ensure_ascii=False)
-    lines = [f"{name}: {result['transcript']}"]
+def _load(recognizer: Recognizer, source: Source) -> np.ndarray:
+    try:
+        return recognizer.load(source.audio)
+    except TruncatedAudioWarning as warning:  # an error if --strict says so
+        raise ValueError(str(warning)) from warning
+
+
+def _reason(source: Source, error: OSError | ValueError) -> str:
+    """Why a recording failed, without its name, with which most messages begin."""
+    reason = one_line(error)
+    for name in (str(source.audio), source.audio.name):
+        reason = reason.removeprefix(f"{name}: ")
+    return reason
+
+
+def _json(source: Source, result: RecognitionResult) -> str:
+    audio = source.audio
+    place: dict[str, Any] = {"audio": source.name}
+    if audio.offset or audio.duration is not None:
+        place |= {"offset": audio.offset, "duration": audio.duration}
+    if audio.channel is not None:
+        place["channel"] = audio.channel
+    return to_json({**place, **result})
+
+
+def _text(source: Source, result: RecognitionResult) -> str:
+    channel = "" if source.audio.channel is None else f", channel {source.audio.channel}"
+    lines = [f"{source}{channel}: {result['transcript']}"]
     lines += [
         f"  {chunk['timestamp'][0]:8.2f} {chunk['timestamp'][1]:8.2f}  {chunk['text']}"
         for chunk in result.get("chunks", ())
@@ -73,3 +116,11 @@ def _line(name: str, result: RecognitionResult, as_json: bool) -> str:
         )
         lines.append("  " + ", ".join(tags))
     return "\n".join(lines)
+
+
+def _channel(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither a channel, counted from 0, nor all")
+    return int(text)

@@ -8,10 +8,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..error_rates import Edits
 from ..manifest import ManifestEntry, read_manifest
-from ..recognition import ReadAhead, load_recognizer
+from ..recognition import ReadAhead, check_model, load_recognizer
+from ..result_citrinet import RecognitionResult
 from . import scoring
-from .scoring import CONVENTIONS, Edits, EntityScore, ErrorRate, Reading, TagScore
+from .scoring import CONVENTIONS, Annotation, EntityScore, ErrorRate, TagScore
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Run:
     Args:
         model: its folder or Hub repository.
         tag_labels: category -> labels of its tag heads.
-        outputs: index of the manifest's entry -> dictionary of the pipeline.
+        outputs: index of the manifest's entry -> result.
         failed: index -> why the recording could not be read.
         processing_seconds: for all of them, reading included.
         audio_seconds: length of what was read.
@@ -30,7 +32,7 @@ class Run:
 
     model: str
     tag_labels: dict[str, list[str]] = field(default_factory=dict)
-    outputs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    outputs: dict[int, RecognitionResult] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     processing_seconds: float = 0.0
     audio_seconds: float = 0.0
@@ -50,7 +52,8 @@ class ModelResult:
         entities: none if the manifest marks none.
         real_time_factor: seconds of work for each second of audio; none if nothing was timed.
         processing_seconds: seconds of work.
-        utterances: recording by recording: the texts, edits, tags and entities of both sides.
+        utterances: recording by recording: file, offset, duration and channel, the texts, edits, tags and entities of
+            both sides.
     """
 
     model: str
@@ -108,14 +111,14 @@ def evaluate(
     Transcribe the recordings of a manifest with each model and score what comes out.
 
     Args:
-        models: folders or Hub repositories that `pipeline("automatic-speech-recognition")` runs, Citrinet or not.
+        models: what [`load_recognizer`] takes: Citrinets in PyTorch or ONNX, and others to compare with.
         manifest: JSON lines with `audio_filepath` and `text`; markers in the text and columns named like tag
             categories (`gender`, ...) are the reference for entities and tags.
         batch_size: recordings at a time.
         device: `cpu`, `cuda`, ...
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        precision: of the models, see [`CitrinetInferenceConfig`].
+        precision: of the models in PyTorch, see [`CitrinetInferenceConfig`].
 
     Returns:
         [`Report`]. Recordings that cannot be read are left out and named in it.
@@ -126,9 +129,8 @@ def evaluate(
             model is none that recognises speech.
     """
     entries = _read(manifest)
-    if len(models) > 1:  # before the first has run for an hour
-        for model in models:
-            load_recognizer(model, device=device, optimized=False, citrinet_only=False)
+    for model in models:  # before the first has run for an hour
+        check_model(model, precision=precision, device=device, citrinet_only=False)
     settings: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
     runs = [transcribe(model, entries, **settings) for model in models]
     return build_report(manifest, entries, runs, settings, resamples, seed)
@@ -160,9 +162,14 @@ def transcribe(
             run.outputs.update(ahead.in_order(result))
             progress.update()
         run.processing_seconds = time.perf_counter() - start
-    run.failed = {index: str(error).removeprefix(f"{entries[index].audio}: ") for index, error in ahead.failed}
+    run.failed = {index: _reason(error, entries[index]) for index, error in ahead.failed}
     run.audio_seconds = ahead.seconds
     return run
+
+
+def _reason(error: Exception, entry: ManifestEntry) -> str:
+    """An error without the recording's name, which stands before it in the report."""
+    return str(error).removeprefix(f"{entry.segment}: ").removeprefix(f"{entry.audio}: ")
 
 
 def build_report(
@@ -190,24 +197,24 @@ def build_report(
     failed = {index: error for run in runs for index, error in run.failed.items()}
     scored = [index for index in range(len(entries)) if all(index in run.outputs for run in runs)]
     if not scored:
-        reasons = "; ".join(f"{entries[index].audio}: {error}" for index, error in sorted(failed.items())[:3])
+        reasons = "; ".join(f"{entries[index].segment}: {error}" for index, error in sorted(failed.items())[:3])
         raise ValueError(f"{manifest}: none of its {len(entries)} recordings could be read ({reasons}).")
     chosen = [entries[index] for index in scored]
     categories = _categories(entries, runs)
     known = sorted({label for run in runs for labels in run.tag_labels.values() for label in labels})
-    references = scoring.read_references(chosen, known, categories)
+    references = scoring.annotate_references(chosen, known, categories)
     results = []
     for run in runs:
         outputs = [run.outputs[index] for index in scored]
         labels = [label for names in run.tag_labels.values() for label in names]
-        hypotheses = scoring.read_outputs(outputs, labels, categories)
+        hypotheses = scoring.annotate_outputs(outputs, labels, categories)
         results.append(_score(run, chosen, references, hypotheses, categories, resamples, seed))
     return Report(
         str(manifest),
         len(entries),
         len(scored),
         runs[0].audio_seconds,
-        [{"audio": str(entries[index].audio), "error": error} for index, error in sorted(failed.items())],
+        [{"audio": str(entries[index].segment), "error": error} for index, error in sorted(failed.items())],
         sorted(scoring.written_kinds(references)),
         results,
         {**(settings or {}), "resamples": resamples, "seed": seed},
@@ -216,8 +223,6 @@ def build_report(
 
 def _read(manifest: str | Path) -> list[ManifestEntry]:
     entries = read_manifest(manifest)
-    if not entries:
-        raise ValueError(f"{manifest}: the manifest is empty.")
     without = sum(entry.text is None for entry in entries)
     if without:
         raise ValueError(f"{manifest}: {without} of {len(entries)} lines have no `text` to compare with.")
@@ -239,17 +244,17 @@ def _categories(entries: Sequence[ManifestEntry], runs: Sequence[Run]) -> list[s
 def _score(
     run: Run,
     entries: Sequence[ManifestEntry],
-    references: Sequence[Reading],
-    hypotheses: Sequence[Reading],
+    references: Sequence[Annotation],
+    hypotheses: Sequence[Annotation],
     categories: Sequence[str],
     resamples: int,
     seed: int,
 ) -> ModelResult:
-    characters = scoring.character_edits(references, hypotheses)
+    characters = scoring.transcript_edits(references, hypotheses)
     words = scoring.word_edits(references, hypotheses, set())
     kinds = scoring.written_kinds(references)
     tagged = scoring.word_edits(references, hypotheses, kinds)
-    written = {category for reading in references for category in reading.tags["merged"]}
+    written = {category for annotation in references for category in annotation.tags["merged"]}
     tags = {
         category: scoring.tag_score(category, references, hypotheses, resamples, seed)
         for category in sorted(written.union(categories))
@@ -273,8 +278,8 @@ def _score(
 def _utterance(
     model: str,
     entry: ManifestEntry,
-    reference: Reading,
-    hypothesis: Reading,
+    reference: Annotation,
+    hypothesis: Annotation,
     characters: Edits,
     words: Edits,
     tagged: Edits,
@@ -282,6 +287,9 @@ def _utterance(
     return {
         "model": model,
         "audio": str(entry.audio),
+        "offset": entry.offset,
+        "duration": entry.duration,
+        "channel": entry.channel,
         "reference": {"text": reference.text, "transcript": reference.transcript, "entities": reference.entities,
                       "tags": reference.tags["merged"]},
         "hypothesis": {"text": hypothesis.text, "transcript": hypothesis.transcript, "entities": hypothesis.entities,

@@ -6,20 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jiwer
 import numpy as np
 
+from ..error_rates import Edits, character_edits, count_edits, find_corpus_markers, normalize
 from ..manifest import ManifestEntry
-from ..transcript_citrinet import (
-    END,
-    ENTITY_PREFIX,
-    NONE,
-    Marker,
-    find_markers,
-    is_entity_marker,
-    parse_transcript,
-    split_words,
-)
+from ..result_citrinet import RecognitionResult
+from ..transcript_citrinet import NONE, Marker, is_entity_marker, parse_transcript, split_words
 
 SOURCES = ("head", "text", "merged")
 
@@ -51,28 +43,7 @@ class Rate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Edits:
-    """
-    What turns a reference into a hypothesis.
-
-    Args:
-        substitutions, deletions, insertions: how many of each.
-        length: characters or words of the reference.
-    """
-
-    substitutions: int
-    deletions: int
-    insertions: int
-    length: int
-
-    @property
-    def errors(self) -> int:
-        """Edits of all kinds."""
-        return self.substitutions + self.deletions + self.insertions
-
-
-@dataclass(frozen=True)
-class Reading:
+class Annotation:
     """
     What one side says of a recording.
 
@@ -141,18 +112,7 @@ class EntityScore:
     types: dict[str, dict[str, Any]]
 
 
-def normalize(text: str) -> str:
-    """
-    Text as error rates compare it: NFKC, lower case, letters, marks and digits only, spaces dropped too.
-
-    Args:
-        text: without markers.
-    """
-    lowered = unicodedata.normalize("NFKC", text).lower()
-    return "".join(char for char in lowered if unicodedata.category(char)[0] in "LMN")
-
-
-def read_references(entries: Sequence[ManifestEntry], labels: list[str], categories: list[str]) -> list[Reading]:
+def annotate_references(entries: Sequence[ManifestEntry], labels: list[str], categories: list[str]) -> list[Annotation]:
     """
     Take what a manifest says apart.
 
@@ -161,18 +121,22 @@ def read_references(entries: Sequence[ManifestEntry], labels: list[str], categor
         labels: known tag labels, found where they are glued to one another too.
         categories: tag categories.
     """
-    readings = []
-    for entry, markers in zip(entries, _find_all([entry.text or "" for entry in entries], labels), strict=True):
+    annotations = []
+    for entry, markers in zip(
+        entries, find_corpus_markers([entry.text or "" for entry in entries], labels), strict=True
+    ):
         parsed = parse_transcript(entry.text or "", markers, categories)
         tags = {**parsed.tags, **entry.tags(categories)}
         entities = [_entity(entity.type, entity.text) for entity in parsed.entities]
-        readings.append(Reading(parsed.text, parsed.transcript, markers, entities, {"merged": tags}))
-    return readings
+        annotations.append(Annotation(parsed.text, parsed.transcript, markers, entities, {"merged": tags}))
+    return annotations
 
 
-def read_outputs(outputs: Sequence[dict[str, Any]], labels: list[str], categories: list[str]) -> list[Reading]:
+def annotate_outputs(
+    outputs: Sequence[RecognitionResult], labels: list[str], categories: list[str]
+) -> list[Annotation]:
     """
-    Take what a speech recognition pipeline returned apart.
+    Take what a recogniser returned apart.
 
     Args:
         outputs: the results of a recogniser. Entities and tags of a model that is no Citrinet, whose results hold none,
@@ -180,58 +144,35 @@ def read_outputs(outputs: Sequence[dict[str, Any]], labels: list[str], categorie
         labels: known tag labels.
         categories: tag categories.
     """
-    readings = []
-    for output, markers in zip(outputs, _find_all([output["text"] for output in outputs], labels), strict=True):
+    annotations = []
+    for output, markers in zip(
+        outputs, find_corpus_markers([output["text"] for output in outputs], labels), strict=True
+    ):
         parsed = parse_transcript(output["text"], markers, categories)
-        if output.get("transcript", output["text"]) == output["text"] and not output.get("tags"):
+        if output["transcript"] == output["text"] and not output["tags"]:
             entities = [_entity(entity.type, entity.text) for entity in parsed.entities]
             tags = {"text": parsed.tags, "merged": parsed.tags}
-            readings.append(Reading(parsed.text, parsed.transcript, markers, entities, tags))
+            annotations.append(Annotation(parsed.text, parsed.transcript, markers, entities, tags))
             continue
         entities = [_entity(entity["type"], entity["text"]) for entity in output["entities"]]
-        keys = {"head": "head", "text": "text", "merged": "label"}
-        tags = {s: {c: tag[key] for c, tag in output["tags"].items() if tag[key]} for s, key in keys.items()}
-        readings.append(Reading(output["text"], output["transcript"], markers, entities, tags))
-    return readings
+        tags = {
+            "head": {category: tag["head"] for category, tag in output["tags"].items() if tag["head"]},
+            "text": {category: tag["text"] for category, tag in output["tags"].items() if tag["text"]},
+            "merged": {category: tag["label"] for category, tag in output["tags"].items()},
+        }
+        annotations.append(Annotation(output["text"], output["transcript"], markers, entities, tags))
+    return annotations
 
 
-def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
-    """
-    Count edits with jiwer.
-
-    Args:
-        reference: characters or words, none of which holds a space; may be empty.
-        hypothesis: the same.
-    """
-    words = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
-    return Edits(words.substitutions, words.deletions, words.insertions, len(reference))
-
-
-def align(reference: str, hypothesis: str) -> list[tuple[str, str]]:
-    """
-    Show where two normalised texts differ.
-
-    Returns:
-        (`equal`, text), (`delete`, text of the reference) and (`insert`, text of the hypothesis) in order; a
-        substitution is a deletion and an insertion.
-    """
-    runs: list[tuple[str, str]] = []
-    for chunk in jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]:
-        left = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-        right = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        runs += [("equal", left)] if chunk.type == "equal" else [("delete", left), ("insert", right)]
-    return [(kind, text) for kind, text in runs if text]
-
-
-def character_edits(references: Sequence[Reading], hypotheses: Sequence[Reading]) -> list[Edits]:
+def transcript_edits(references: Sequence[Annotation], hypotheses: Sequence[Annotation]) -> list[Edits]:
     """Edits between the normalised characters of the transcripts, recording by recording."""
     return [
-        count_edits(normalize(reference.transcript), normalize(hypothesis.transcript))
+        character_edits(reference.transcript, hypothesis.transcript)
         for reference, hypothesis in zip(references, hypotheses, strict=True)
     ]
 
 
-def word_edits(references: Sequence[Reading], hypotheses: Sequence[Reading], kept: set[str]) -> list[Edits]:
+def word_edits(references: Sequence[Annotation], hypotheses: Sequence[Annotation], kept: set[str]) -> list[Edits]:
     """
     Edits between words, recording by recording.
 
@@ -247,9 +188,9 @@ def word_edits(references: Sequence[Reading], hypotheses: Sequence[Reading], kep
     ]
 
 
-def written_kinds(readings: Iterable[Reading]) -> set[str]:
+def written_kinds(annotations: Iterable[Annotation]) -> set[str]:
     """Which of `entities` and `tags` stand in the texts as markers."""
-    return {_kind(marker) for reading in readings for marker in reading.markers}
+    return {_kind(marker) for annotation in annotations for marker in annotation.markers}
 
 
 def words(text: str, markers: list[Marker], kept: set[str]) -> list[str]:
@@ -278,7 +219,11 @@ def error_rate(edits: Sequence[Edits], resamples: int = 1000, seed: int = 0) -> 
 
 
 def tag_score(
-    category: str, references: Sequence[Reading], hypotheses: Sequence[Reading], resamples: int = 1000, seed: int = 0
+    category: str,
+    references: Sequence[Annotation],
+    hypotheses: Sequence[Annotation],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> TagScore | None:
     """
     Score one category of tags.
@@ -286,14 +231,14 @@ def tag_score(
     Returns:
         [`TagScore`], or none if the manifest knows no label of this category.
     """
-    truth = [reading.tags["merged"].get(category) for reading in references]
+    truth = [annotation.tags["merged"].get(category) for annotation in references]
     counts = Counter(label for label in truth if label)
     if not counts:
         return None
     said = {
-        source: [reading.tags.get(source, {}).get(category) for reading in hypotheses]
+        source: [annotation.tags.get(source, {}).get(category) for annotation in hypotheses]
         for source in SOURCES
-        if any(category in reading.tags.get(source, {}) for reading in hypotheses)
+        if any(category in annotation.tags.get(source, {}) for annotation in hypotheses)
     }
     pairs = {
         source: Counter((label, answer or NONE) for label, answer in zip(truth, answers, strict=True) if label)
@@ -314,7 +259,7 @@ def tag_score(
 
 
 def entity_score(
-    references: Sequence[Reading], hypotheses: Sequence[Reading], resamples: int = 1000, seed: int = 0
+    references: Sequence[Annotation], hypotheses: Sequence[Annotation], resamples: int = 1000, seed: int = 0
 ) -> EntityScore | None:
     """
     Score entities: type and normalised text must agree, each entity counts once.
@@ -322,10 +267,10 @@ def entity_score(
     Returns:
         [`EntityScore`], or none if the manifest marks no entities.
     """
-    if not any(reading.entities for reading in references):
+    if not any(annotation.entities for annotation in references):
         return None
-    truth = [Counter(reading.entities) for reading in references]
-    found = [Counter(reading.entities) for reading in hypotheses]
+    truth = [Counter(annotation.entities) for annotation in references]
+    found = [Counter(annotation.entities) for annotation in hypotheses]
     sides = truth, found, [a & b for a, b in zip(truth, found, strict=True)]
     wanted, predicted, matched = (np.array([counter.total() for counter in side]) for side in sides)
     of_type = [_by_type(side) for side in sides]
@@ -362,17 +307,6 @@ def rate(numerators: Any, denominators: Any, resamples: int = 1000, seed: int = 
     return Rate(float(above / below), float(low), float(high))
 
 
-def _find_all(texts: list[str], labels: list[str]) -> list[list[Marker]]:
-    """
-    The markers of each text.
-
-    Where no text has an entity marker, END is an English word in upper case, as corpora and models of English write it.
-    """
-    found = [find_markers(text, labels) for text in texts]
-    has_entities = any(marker.name.startswith(ENTITY_PREFIX) for markers in found for marker in markers)
-    return [[marker for marker in markers if has_entities or marker.name != END] for markers in found]
-
-
 def _kind(marker: Marker) -> str:
     if is_entity_marker(marker.name):
         return "entities"
@@ -383,8 +317,8 @@ def _entity(name: str, text: str) -> tuple[str, str]:
     return name, normalize(text) or text
 
 
-def _by_type(side: list[Counter]) -> Counter:
-    counts: Counter = Counter()
+def _by_type(side: "list[Counter[tuple[str, str]]]") -> "Counter[str]":
+    counts: Counter[str] = Counter()
     for entities in side:
         for (name, _), count in entities.items():
             counts[name] += count

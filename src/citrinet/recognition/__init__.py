@@ -1,8 +1,17 @@
 """Recognisers: one way to make one, one protocol for all of them, and files read ahead for them."""
 
-from .onnx_recognizer import CitrinetOnnx, is_onnx_folder
+from .onnx_folder import is_onnx_folder
+from .onnx_recognizer import CitrinetOnnx
 from .protocol import Progress, Recognizer
 from .read_ahead import ReadAhead
-from .recognizer import load_recognizer
+from .recognizer import check_model, load_recognizer
 
-__all__ = ["CitrinetOnnx", "Progress", "ReadAhead", "Recognizer", "is_onnx_folder", "load_recognizer"]
+__all__ = [
+    "CitrinetOnnx",
+    "Progress",
+    "ReadAhead",
+    "Recognizer",
+    "check_model",
+    "is_onnx_folder",
+    "load_recognizer",
+]

@@ -1,6 +1,5 @@
 """Exported models in onnxruntime, with what the pipeline returns; neither PyTorch nor Transformers is imported."""
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,14 +12,11 @@ from ..decoding_citrinet import PieceJoiner, collapse, punctuation_marks
 from ..result_citrinet import RecognitionResult, ResultBuilder
 from ..transcript_citrinet import entity_types
 from ..windows_citrinet import cut_windows
+from .onnx_folder import FRONT_END, NETWORK, TAG_HEADS, read_description
 from .protocol import Progress, Recognizer, Timestamps
 
-FRONT_END, NETWORK, TAG_HEADS = "frontend.onnx", "model.onnx", "tag_classifier.onnx"
-
-
-def is_onnx_folder(path: str | Path) -> bool:
-    """Whether a path is a folder that `citrinet export onnx` wrote."""
-    return all((Path(path) / name).is_file() for name in (FRONT_END, NETWORK, "vocabulary.json"))
+# A window: features (80, T), the first and last frames of logits to keep of it, whether it is the recording's last.
+_Window = tuple[np.ndarray, tuple[int, int], bool]
 
 
 class CitrinetOnnx(Recognizer):
@@ -46,59 +42,29 @@ class CitrinetOnnx(Recognizer):
     def __init__(
         self, folder: str | Path, threads: int | None = None, providers: Iterable[str] = ("CPUExecutionProvider",)
     ):
-        self._folder, self.model = Path(folder), str(folder)
-        vocabulary = self._json("vocabulary.json")
-        config = self._json("config.json")
-        self._blank = vocabulary["blank_id"]
-        self._pieces: list[str] = vocabulary["vocabulary"]
-        pieces = self._pieces
+        self.model = str(folder)
+        self._facts = facts = read_description(Path(folder))
+        pieces = facts.pieces
         self._joiner = PieceJoiner(
             lambda token: pieces[token] if token < len(pieces) else None,
-            vocabulary["unknown_id"],
-            vocabulary["leading_boundaries"],
+            facts.unknown_id,
+            facts.leading_boundaries,
             punctuation_marks(pieces),
         )
-        preprocessor = config["preprocessor"]
-        self.sampling_rate: int = preprocessor["sample_rate"]
-        self._hop = preprocessor["hop_length"]
-        self._multiple = preprocessor["pad_to"]
-        self._ratio = config["subsampling_factor"]
-        self._frame_s = self._hop / self.sampling_rate
-        frame_s = self._frame_s * self._ratio
-        self._results = ResultBuilder({piece: index for index, piece in enumerate(pieces)}, frame_s)
-        self._start_sessions(threads, list(providers))
-
-    def _start_sessions(self, threads: int | None, providers: list[str]) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise ImportError('ONNX graphs need onnxruntime: pip install "citrinet[onnx]"') from error
-        options = onnxruntime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        sessions = {}
-        for name in (FRONT_END, NETWORK, TAG_HEADS):
-            path = self._folder / name
-            if path.is_file():
-                try:
-                    sessions[name] = onnxruntime.InferenceSession(str(path), options, providers=providers)
-                except Exception as error:  # onnxruntime has a class for every way to be damaged
-                    raise ValueError(f"{path} is no graph that onnxruntime reads: {error}") from error
-        self._front_end, self._network = sessions[FRONT_END], sessions[NETWORK]
-        self._tag_heads = sessions.get(TAG_HEADS)
-        categories = self._json("tag_classifier.json")["categories"] if self._tag_heads else {}
-        self.tag_labels = {category: facts["labels"] for category, facts in categories.items()}
-
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self._folder / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: export the model again ({error}).") from error
+        self.sampling_rate = facts.sampling_rate
+        self.tag_labels = facts.tag_labels
+        self._frame_s = facts.hop_length / facts.sampling_rate
+        ids = {piece: index for index, piece in enumerate(pieces)}
+        self._results = ResultBuilder(ids, self._frame_s * facts.subsampling_factor)
+        graphs = _Graphs(Path(folder), threads, list(providers))
+        self._front_end = graphs.open(FRONT_END, ["waveform", "waveform_length"])
+        self._network = graphs.open(NETWORK, ["audio_signal", "length"], [len(pieces) + 1, None])
+        labels = [len(facts.tag_labels[category]) for category in sorted(facts.tag_labels)]
+        self._tag_heads = graphs.open(TAG_HEADS, ["pooled_encoder"], labels) if labels else None
 
     def load(self, source: Any) -> np.ndarray:
         """Read audio and check it, see [`Recognizer.load`]."""
-        return check_samples(load_audio(source, self.sampling_rate), self._hop, self.sampling_rate)
+        return check_samples(load_audio(source, self.sampling_rate), self._facts.hop_length, self.sampling_rate)
 
     def stream(
         self,
@@ -128,36 +94,41 @@ class CitrinetOnnx(Recognizer):
             if len(outputs) < len(windows):
                 yield Progress(len(outputs) / len(windows))
         tokens, scores = (np.concatenate([output[key] for output in outputs]) for key in ("tokens", "scores"))
-        written = scores[tokens != self._blank]
+        written = scores[tokens != self._facts.blank_id]
         confidence = float(written.mean()) if len(written) else 0.0
         yield Progress(1.0, self._result(outputs, return_timestamps), confidence)
 
     def describe(self) -> str:
         """Say what the graphs are, see [`Recognizer.describe`]."""
-        lines = [f"Citrinet in ONNX: {len(self._pieces) + 1} outputs, one each {self._hop * self._ratio} samples"]
+        facts = self._facts
+        dtype = self._network.get_modelmeta().custom_metadata_map.get("dtype")
+        lines = [
+            f"Citrinet in ONNX: {len(facts.pieces) + 1} outputs, one each "
+            f"{facts.hop_length * facts.subsampling_factor} samples{f', weights of {dtype}' if dtype else ''}"
+        ]
         lines += [f"  {category}: {', '.join(labels)}" for category, labels in sorted(self.tag_labels.items())]
-        entities = entity_types(self._pieces)
+        entities = entity_types(facts.pieces)
         return "\n".join(lines + ([f"  entities: {', '.join(entities)}"] if entities else []))
 
-    def _windows(self, samples: np.ndarray, chunk_length_s: float | None) -> Iterator[tuple]:
-        """Features (80, T) of each window, the frames of logits to keep of it, and whether it is the last."""
-        features = self.features(samples)
-        windows = cut_windows(features.shape[1], self._frame_s, self._ratio, chunk_length_s)
+    def _windows(self, samples: np.ndarray, chunk_length_s: float | None) -> Iterator[_Window]:
+        features, ratio = self.features(samples), self._facts.subsampling_factor
+        windows = cut_windows(features.shape[1], self._frame_s, ratio, chunk_length_s)
         for index, (start, stop, left, right) in enumerate(windows):
-            end = -(-(stop - start) // self._ratio) - right
+            end = -(-(stop - start) // ratio) - right
             yield features[:, start:stop], (left, end), index == len(windows) - 1
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(n,) samples to (80, T) features."""
         inputs = {"waveform": samples[None], "waveform_length": np.array([len(samples)], np.int64)}
         features, length = self._front_end.run(None, inputs)
-        return features[0, :, : length[0]]
+        kept: np.ndarray = features[0, :, : length[0]]
+        return kept
 
-    def _hear(self, windows: Iterator[tuple], batch_size: int) -> Iterator[tuple[bool, dict[str, np.ndarray]]]:
+    def _hear(self, windows: Iterator[_Window], batch_size: int) -> Iterator[tuple[bool, dict[str, np.ndarray]]]:
         """Run the network over batches; for each window whether it is the last of its recording, and what to keep."""
         while batch := list(islice(windows, batch_size)):
             lengths = np.array([features.shape[1] for features, *_ in batch], np.int64)
-            frames = -(-int(lengths.max()) // self._multiple) * self._multiple
+            frames = -(-int(lengths.max()) // self._facts.pad_to) * self._facts.pad_to
             signal = np.stack([np.pad(item[0], ((0, 0), (0, frames - item[0].shape[1]))) for item in batch])
             outputs = self._network.run(["logprobs", "encoder_output"], {"audio_signal": signal, "length": lengths})
             for (_, (start, end), is_last), logprobs, encoded in zip(batch, *outputs, strict=True):
@@ -174,9 +145,43 @@ class CitrinetOnnx(Recognizer):
             pooled = np.sum([part["pooled"] for part in parts], axis=0) / max(len(tokens), 1)
             logits = self._tag_heads.run(None, {"pooled_encoder": pooled[None].astype(np.float32)})
             tag_logits = np.concatenate([category[0] for category in logits])
-        ctc_tokens = collapse(tokens.tolist(), self._blank)
+        ctc_tokens = collapse(tokens.tolist(), self._facts.blank_id)
         text, spans = self._joiner.text_with_spans(ctc_tokens)
         return self._results.build(text, spans, ctc_tokens, scores, self.tag_labels, tag_logits, return_timestamps)
 
 
-__all__ = ["CitrinetOnnx", "is_onnx_folder"]
+class _Graphs:
+    """Opens the graphs of a folder, and makes sure that they are the ones that its other files describe."""
+
+    def __init__(self, folder: Path, threads: int | None, providers: list[str]):
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise ImportError('ONNX graphs need onnxruntime: pip install "citrinet[onnx]"') from error
+        self._folder, self._providers, self._session = folder, providers, onnxruntime.InferenceSession
+        self._options = onnxruntime.SessionOptions()
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+
+    def open(self, name: str, inputs: list[str], sizes: list[int | None] | None = None) -> Any:
+        """The session of a graph with these inputs, and these sizes of the last axes of its outputs."""
+        path = self._folder / name
+        try:
+            session = self._session(str(path), self._options, providers=self._providers)
+        except Exception as error:  # onnxruntime has a class for every way to be damaged
+            raise ValueError(f"{path} is no graph that onnxruntime reads: {error}") from error
+        if [node.name for node in session.get_inputs()] != inputs:
+            raise ValueError(f"{path} was not written by `citrinet export onnx`: its inputs are not {inputs}.")
+        found = [node.shape[-1] for node in session.get_outputs()]
+        if sizes is not None and not _fit(found, sizes):
+            raise ValueError(f"{path} is of another model than the other files of {self._folder}: export it again.")
+        return session
+
+
+def _fit(found: list[Any], sizes: list[int | None]) -> bool:
+    """Whether sizes are as they should be; those that a graph leaves open, it names by strings."""
+    pairs = zip(found, sizes, strict=False)
+    return len(found) == len(sizes) and all(size in (None, end) or isinstance(end, str) for end, size in pairs)
+
+
+__all__ = ["CitrinetOnnx"]

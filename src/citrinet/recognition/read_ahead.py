@@ -1,6 +1,7 @@
 """Many recordings for a recogniser: read ahead, batched by length, handed back in order."""
 
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -11,6 +12,7 @@ from ..result_citrinet import RecognitionResult
 
 READ_AHEAD_S = 1800.0  # 115 MB at 16 kHz
 WINDOW = 8  # batches that are sorted by length together
+INTERRUPTIBLE_S = 0.5  # Windows tells a waiting thread of Ctrl-C only between two waits
 
 Source = TypeVar("Source")
 
@@ -79,12 +81,12 @@ class ReadAhead(Generic[Source]):
         """The part of the batches that was padding."""
         return 1 - self._read_samples / max(self._computed_samples, 1)
 
-    def _by_length(self, window: "list[tuple[int, np.ndarray | Exception]]") -> list[tuple[int, np.ndarray]]:
+    def _by_length(self, window: "list[tuple[int, np.ndarray | BaseException]]") -> list[tuple[int, np.ndarray]]:
         waveforms = []
         for index, read in window:
             if isinstance(read, (OSError, ValueError)):
                 self.failed.append((index, read))
-            elif isinstance(read, Exception):
+            elif isinstance(read, BaseException):
                 raise read
             else:
                 waveforms.append((index, read))
@@ -106,23 +108,23 @@ class _Reader(Generic[Source]):
 
     def __init__(self, sources: Sequence[Source], load: Callable[[Source], np.ndarray], limit: int):
         self._sources, self._load, self._limit = sources, load, limit
-        self._read: deque[tuple[int, np.ndarray | Exception]] = deque()
+        self._read: deque[tuple[int, np.ndarray | BaseException]] = deque()
         self._left = len(sources)
         self._held = 0
         self._stopped = False
         self._changed = threading.Condition()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def take(self, count: int) -> "list[tuple[int, np.ndarray | Exception]]":
+    def take(self, count: int) -> "list[tuple[int, np.ndarray | BaseException]]":
         """Up to `count` sources, fewer if their samples reach the limit; none when all were taken."""
-        taken: list[tuple[int, np.ndarray | Exception]] = []
+        taken: list[tuple[int, np.ndarray | BaseException]] = []
         with self._changed:
             while len(taken) < count and self._left and not (taken and not self._read and self._held >= self._limit):
                 if self._read:
                     taken.append(self._read.popleft())
                     self._left -= 1
                 else:
-                    self._changed.wait()
+                    self._changed.wait(INTERRUPTIBLE_S)
         return taken
 
     def release(self, samples: int) -> None:
@@ -146,11 +148,19 @@ class _Reader(Generic[Source]):
                 if self._stopped:
                     return
             try:
-                read: np.ndarray | Exception = self._load(source)
-            except Exception as error:  # for whoever takes it
+                read: np.ndarray | BaseException = self._load(source)
+            except BaseException as error:  # for whoever takes it, who would wait for ever otherwise
+                _clear_locals(error)
                 read = error
             with self._changed:
                 self._read.append((index, read))
-                self._held += 0 if isinstance(read, Exception) else len(read)
+                self._held += 0 if isinstance(read, BaseException) else len(read)
                 self._changed.notify_all()
             del read
+
+
+def _clear_locals(error: BaseException | None) -> None:
+    """An error that is kept does not keep what the functions held through which it went, such as hours of audio."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

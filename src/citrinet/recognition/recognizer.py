@@ -1,9 +1,17 @@
 """One way to make a recogniser of a model, wherever it is and whatever computes it."""
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .onnx_recognizer import CitrinetOnnx, is_onnx_folder
+from .onnx_folder import is_onnx_folder
+from .onnx_recognizer import CitrinetOnnx
 from .protocol import Recognizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 def load_recognizer(
@@ -39,35 +47,68 @@ def load_recognizer(
         ValueError: if it is none that can be run here; for a `.nemo` file the message says how to convert it.
     """
     model = str(model)
-    if is_onnx_folder(model):
-        if (precision, device) != ("float32", "cpu"):
-            raise ValueError(f"{model} holds graphs for a CPU: their precision is that of `export onnx --dtype`.")
+    config = _check(model, precision, device, citrinet_only)
+    if config is None:
         return CitrinetOnnx(model)
-    from ..checkpoint import load_config
     from ..configuration_citrinet import CitrinetConfig
     from .transformers_recognizer import CitrinetRecognizer, OtherRecognizer
 
-    _check_device(device)
-    config = load_config(model)
     if isinstance(config, CitrinetConfig):
         return CitrinetRecognizer(model, precision, device, optimized)
-    if citrinet_only:
-        raise ValueError(f"{model} is a {config.model_type} model, not a Citrinet.")
     return OtherRecognizer(model, precision, device)
+
+
+def check_model(
+    model: str | Path, *, precision: str = "float32", device: str = "cpu", citrinet_only: bool = True
+) -> None:
+    """
+    Refuse what [`load_recognizer`] would refuse, as far as that shows without reading the weights.
+
+    Args:
+        model, precision, device, citrinet_only: as there.
+
+    Raises:
+        ImportError, OSError, ValueError: as there.
+    """
+    _check(str(model), precision, device, citrinet_only)
+
+
+def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "PreTrainedConfig | None":
+    """The configuration of a model that Transformers runs, none for ONNX graphs."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision!r}: use {', '.join(PRECISIONS)}.")
+    if os.path.isdir(model) and is_onnx_folder(model):  # noqa: PTH112 - Path's raises for a name too long
+        if (precision, device) != ("float32", "cpu"):
+            raise ValueError(f"{model} holds graphs for a CPU: their precision is that of `export onnx --dtype`.")
+        return None
+    from ..checkpoint import load_config, recognizes_speech
+    from ..configuration_citrinet import CitrinetConfig
+
+    _check_device(device)
+    config = load_config(model)
+    if not isinstance(config, CitrinetConfig):
+        if citrinet_only:
+            raise ValueError(f"{model} is a {config.model_type} model, not a Citrinet.")
+        if not recognizes_speech(config):
+            raise ValueError(f"{model} is a {config.model_type} model, which does not recognise speech.")
+    return config
 
 
 def _check_device(device: str) -> None:
     import torch
 
     try:
-        kind = torch.device(device).type
+        wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"there is no device {device!r}: use cpu, cuda, cuda:1, mps, ...") from error
-    if kind == "cpu":
+    if wanted.type == "cpu":
         return
-    backend = getattr(torch, kind, None)
+    backend = getattr(torch, wanted.type, None)
     if backend is None or not getattr(backend, "is_available", lambda: False)():
-        raise ValueError(f"PyTorch finds no {kind} device on this machine: leave --device out to use the CPU.")
+        raise ValueError(f"PyTorch finds no {wanted.type} device on this machine: use cpu.")
+    count = backend.device_count()
+    if wanted.index is not None and wanted.index >= count:
+        raise ValueError(f"there is no device {device!r}: PyTorch finds {count} of {wanted.type}, counted from 0.")
 
 
-__all__ = ["load_recognizer"]
+__all__ = ["check_model", "load_recognizer"]

@@ -101,7 +101,7 @@ def _is_model_of(content: bytes | None, tokenizer: CitrinetTokenizer, vocabulary
     )
 
 
-def _proto(serialized: dict[str, Any], vocabulary: list[str]):
+def _proto(serialized: dict[str, Any], vocabulary: list[str]) -> Any:
     """A SentencePiece model that says what a tokenizer in the JSON of the `tokenizers` library does."""
     model, splitter = serialized["model"], serialized["pre_tokenizer"]
     is_unigram = model["type"] == "Unigram"
@@ -127,7 +127,7 @@ def _scores(model: dict[str, Any]) -> dict[str, float]:
     return {piece: -float(rank) for rank, piece in enumerate(merged)}
 
 
-def _describe_normalizer(steps: list[dict[str, Any]], spec) -> None:
+def _describe_normalizer(steps: list[dict[str, Any]], spec: Any) -> None:
     """The inverse of [`_normalizer`]."""
     patterns = [step["pattern"].get("Regex") for step in steps if step["type"] == "Replace"]
     spec.precompiled_charsmap = next(
@@ -137,7 +137,7 @@ def _describe_normalizer(steps: list[dict[str, Any]], spec) -> None:
     spec.add_dummy_prefix = any(step["type"] == "Prepend" for step in steps)
 
 
-def _parse(content: bytes):
+def _parse(content: bytes) -> Any:
     """The model as a protobuf message, after SentencePiece itself has accepted it."""
     if not content:
         raise ValueError("the tokenizer is not a SentencePiece model: it is empty.")
@@ -158,7 +158,7 @@ def _character_tokenizer(vocabulary: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _sentencepiece_tokenizer(vocabulary: list[str], proto) -> tuple[Tokenizer, str | None]:
+def _sentencepiece_tokenizer(vocabulary: list[str], proto: Any) -> tuple[Tokenizer, str | None]:
     ids = {token: index for index, token in enumerate(vocabulary)}
     pieces = {piece.piece: piece for piece in proto.pieces}
     unknown = next((p.piece for p in proto.pieces if p.type == _Type.UNKNOWN and p.piece in ids), None)
@@ -178,7 +178,7 @@ def _sentencepiece_tokenizer(vocabulary: list[str], proto) -> tuple[Tokenizer, s
     return tokenizer, unknown
 
 
-def _merges(learned, ids: dict[str, int]) -> list[tuple[str, str]]:
+def _merges(learned: list[Any], ids: dict[str, int]) -> list[tuple[str, str]]:
     """All pairs that make a piece, best piece first: SentencePiece merges any two neighbours that do, in that order."""
     merges = []
     for piece in sorted(learned, key=lambda piece: -piece.score):
@@ -188,7 +188,7 @@ def _merges(learned, ids: dict[str, int]) -> list[tuple[str, str]]:
     return merges
 
 
-def _normalizer(spec) -> normalizers.Normalizer:
+def _normalizer(spec: Any) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
@@ -200,7 +200,7 @@ def _normalizer(spec) -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
-def _leading_boundaries(spec) -> str:
+def _leading_boundaries(spec: Any) -> str:
     if spec.remove_extra_whitespaces:
         return "drop_all"
     return "drop_one" if spec.add_dummy_prefix else "keep"

@@ -26,7 +26,7 @@ class Augmentation:
     room_probability: float = 0.0
     room_decay_s: tuple[float, float] = (0.1, 0.5)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.speeds or min(self.speeds) <= 0:
             raise ValueError(f"`speeds` must be positive factors such as [0.9, 1.0, 1.1], got {list(self.speeds)}.")
 
@@ -60,7 +60,8 @@ def _in_room(waveform: torch.Tensor, decay_s: float, rate: int, rng: np.random.G
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay_s)
     tail *= 10 ** (-rng.uniform(0, 15) / 20) / np.sqrt(np.square(tail).sum())
     response = torch.from_numpy(np.concatenate([[1.0], tail]).astype(np.float32))
-    return F.fftconvolve(waveform, response)[: len(waveform)]
+    echoed: torch.Tensor = F.fftconvolve(waveform, response)
+    return echoed[: len(waveform)]
 
 
 def _coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> torch.Tensor:

@@ -1,15 +1,20 @@
-"""What a training run shall do, as a YAML file says it."""
+"""What a training run is to do, as a YAML file says it."""
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from pydantic import BeforeValidator, Field
 
 from .augmentation import Augmentation
 
 Source = str | dict[str, Any]
+Item = TypeVar("Item")
+# One thing where a list is wanted is a list of one; a string is not a list of letters.
+ListOf = Annotated[list[Item], BeforeValidator(lambda value: [value] if isinstance(value, (str, dict)) else value)]
+Category = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class _Loader(yaml.SafeLoader):
@@ -27,28 +32,29 @@ class DataRecipe:
     Which data, and what of it.
 
     Args:
-        train: NeMo manifests, or Hub datasets as keywords of `datasets.load_dataset` with `audio_column` and
-            `text_column`.
+        train: NeMo manifests, or datasets as keywords of `datasets.load_dataset` with `audio_column` and `text_column`.
         validation: the same; checkpoints are chosen on it.
-        min_duration: seconds; shorter utterances are dropped.
+        min_duration: seconds; shorter utterances are dropped. Like `max_duration` it is that of the recording itself,
+            before its speed is changed.
         max_duration: seconds; longer ones are dropped.
         tag_categories: categories whose labels the tag heads learn, from columns of that name or from the text.
         keep_tags: whether speaker tags stay in the target of the CTC head.
         keep_entities: whether entity markers stay in it.
-        augmentation: keywords of [`Augmentation`].
+        augmentation: what happens to the waveforms in training.
         variants: augmented versions of each utterance to keep; 0 makes a new one every time.
-        cache: a folder to keep them in, shared by processes and later runs; in memory if not given.
+        cache: a folder to keep them in, shared by processes and later runs. If not given they are kept for the run
+            alone: in memory, or with `training.dataloader_num_workers` in a temporary folder.
     """
 
-    train: list[Source]
-    validation: list[Source] = field(default_factory=list)
-    min_duration: float = 0.1
-    max_duration: float = 16.0
-    tag_categories: list[str] = field(default_factory=list)
+    train: ListOf[Source]
+    validation: ListOf[Source] = field(default_factory=list)
+    min_duration: Annotated[float, Field(ge=0)] = 0.1
+    max_duration: Annotated[float, Field(gt=0)] = 16.0
+    tag_categories: ListOf[Category] = field(default_factory=list)
     keep_tags: bool = False
     keep_entities: bool = True
-    augmentation: dict[str, Any] = field(default_factory=dict)
-    variants: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    variants: Annotated[int, Field(ge=0)] = 0
     cache: str | None = None
 
 
@@ -100,10 +106,7 @@ class Recipe:
     model: ModelRecipe
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     training: dict[str, Any] = field(default_factory=dict)
-    average_checkpoints: int = 0
-
-
-_SECTIONS = {"data": DataRecipe, "model": ModelRecipe, "tokenizer": TokenizerRecipe}
+    average_checkpoints: Annotated[int, Field(ge=0)] = 0
 
 
 def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
@@ -116,56 +119,58 @@ def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is not YAML, or holds a key that does not exist; the message lists those that do.
+        ValueError: if it is not YAML, or a key in it does not exist, is missing, or has a value of a wrong type; the
+            message names file, section and key, and says what is expected.
     """
+    from .recipe_check import check_content
+
     file = Path(path)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
         for change in changes or []:
             _change(content, change)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not YAML: it is no text in UTF-8.") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not YAML: {error}") from error
-    sections = _keywords(Recipe, content, f"{file}")
-    for name, kind in _SECTIONS.items():
-        if name in sections:
-            sections[name] = kind(**_keywords(kind, sections[name], f"{file}, section `{name}`"))
-    recipe = Recipe(**sections)
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    recipe = check_content(content, str(file))
     _check(recipe, file)
     return recipe
 
 
-def _change(content: dict[str, Any], change: str) -> None:
+def _change(content: Any, change: str) -> None:
     """Set `a.b=value` in the content of a recipe."""
     key, equals, value = change.partition("=")
     *sections, name = key.split(".")
-    if not equals or not name:
+    if not equals or not all((*sections, name)):
         raise ValueError(f"{change!r} is no change of a recipe: write it like training.learning_rate=1e-3.")
+    try:
+        parsed = yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{change!r} is no change of a recipe: the value is not YAML.") from error
     for section in sections:
-        content = content.setdefault(section, {})
-    content[name] = yaml.load(value, _Loader)
-
-
-def _keywords(kind: type, values: Any, place: str) -> dict[str, Any]:
-    known = [entry.name for entry in fields(kind)]
-    required = [name for name in ("data", "model", "train") if name in known and kind is not TokenizerRecipe]
-    if not isinstance(values, dict):
-        raise ValueError(f"{place}: expected the keys {known}.")
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{place}: unknown keys {unknown}; there are {known}.")
-    if missing := sorted(set(required) - set(values)):
-        raise ValueError(f"{place}: missing keys {missing}.")
-    return values
+        if isinstance(content, dict) and content.get(section) is None:
+            content[section] = {}
+        content = content[section] if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise ValueError(f"{change!r} is no change of this recipe: {'.'.join(sections) or 'it'} has no keys.")
+    content[name] = parsed
 
 
 def _check(recipe: Recipe, file: Path) -> None:
-    if not recipe.model.pretrained and not recipe.model.config:
+    """What each key alone does not tell."""
+    data, model = recipe.data, recipe.model
+    if not data.train:
+        raise ValueError(f"{file}, section `data`: `train` names no manifest or dataset.")
+    if data.min_duration > data.max_duration:
+        raise ValueError(f"{file}, section `data`: `min_duration` is above `max_duration`, which drops everything.")
+    if not model.pretrained and not model.config:
         raise ValueError(f"{file}, section `model`: give `pretrained` or `config`.")
-    if not recipe.model.pretrained and not (recipe.tokenizer.pretrained or recipe.tokenizer.train):
+    if not model.pretrained and not (recipe.tokenizer.pretrained or recipe.tokenizer.train):
         raise ValueError(f"{file}, section `tokenizer`: a new network needs `pretrained` or `train`.")
-    if recipe.model.adapter is not None and not recipe.model.pretrained:
+    if recipe.tokenizer.pretrained and recipe.tokenizer.train is not None:
+        raise ValueError(f"{file}, section `tokenizer`: give `pretrained` or `train`, not both.")
+    if model.adapter is not None and not model.pretrained:
         raise ValueError(f"{file}, section `model`: an adapter needs a `pretrained` network to adapt.")
-    if "output_dir" not in recipe.training:
+    if not recipe.training.get("output_dir"):
         raise ValueError(f"{file}, section `training`: give `output_dir`.")
-    augmentation = [entry.name for entry in fields(Augmentation)]
-    if unknown := sorted(set(recipe.data.augmentation) - set(augmentation)):
-        raise ValueError(f"{file}, `data.augmentation`: unknown keys {unknown}; there are {augmentation}.")

@@ -11,14 +11,8 @@ import torch
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
 import citrinet
-from citrinet import optimized as optimization
-from citrinet.optimized import (
-    PRECISIONS,
-    CitrinetInferenceConfig,
-    Int8Product,
-    PackedProduct,
-    optimize_for_inference,
-)
+from citrinet.optimized import PRECISIONS, CitrinetInferenceConfig, folding, layers, optimize_for_inference
+from citrinet.optimized.layers import Int8Linear, PackedLinear
 from tiny_models import tiny_config
 
 CLIPS = sorted((Path(__file__).parent.parent / "examples").glob("*.flac"))
@@ -86,12 +80,12 @@ def test_every_kind_of_layer_is_folded(precision, base):
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "gelu"])
 @torch.no_grad()
-def test_sums_inside_int8_products_change_nothing(activation, monkeypatch):
+def test_fused_adds_change_nothing(activation, monkeypatch):
     places = {"first": "pre", "second": "post"}
     adapters = [{"name": n, "dim": 4, "norm_position": p, "activation": activation} for n, p in places.items()]
     model, features = tiny_model(hidden_act=activation, adapters=adapters), torch.randn(2, 48, 8)
     fast = optimize_for_inference(model, "int8")
-    monkeypatch.setattr(optimization, "_move_sums_into_products", lambda block: None)
+    monkeypatch.setattr(folding, "_fuse_adds", lambda block: None)
     plain = optimize_for_inference(model, "int8")
     for enabled in ("first", "second", None):
         fast.enable_adapter(enabled)
@@ -103,10 +97,10 @@ def test_sums_inside_int8_products_change_nothing(activation, monkeypatch):
 @torch.no_grad()
 def test_int8_adds_and_activates_inside():
     rows, weight, bias, plus = torch.randn(3, 7, 32), torch.randn(16, 32), torch.randn(16), torch.randn(3, 7, 16)
-    plain = Int8Product(weight, bias)(rows)
-    assert torch.allclose(Int8Product(weight, bias)(rows, plus), plain + plus, atol=1e-5)
-    assert torch.allclose(Int8Product(weight, bias, "relu")(rows, plus), (plain + plus).relu(), atol=1e-5)
-    assert torch.allclose(Int8Product(weight, bias, "swish")(rows), torch.nn.functional.silu(plain), atol=1e-5)
+    plain = Int8Linear(weight, bias)(rows)
+    assert torch.allclose(Int8Linear(weight, bias)(rows, plus), plain + plus, atol=1e-5)
+    assert torch.allclose(Int8Linear(weight, bias, "relu")(rows, plus), (plain + plus).relu(), atol=1e-5)
+    assert torch.allclose(Int8Linear(weight, bias, "swish")(rows), torch.nn.functional.silu(plain), atol=1e-5)
 
 
 def test_bfloat16_is_float32_where_the_cpu_has_none(model, inputs, monkeypatch):
@@ -150,7 +144,7 @@ def test_loads_saves_and_copies(model, inputs, tmp_path, precision):
         assert torch.equal(expected, logits(twin, inputs))
     fast.save_pretrained(tmp_path)
     saved = AutoModelForCTC.from_pretrained(tmp_path, dtype=torch.float32)
-    assert not any(isinstance(module, PackedProduct) for module in saved.modules())
+    assert not any(isinstance(module, PackedLinear) for module in saved.modules())
     assert difference(logits(saved, inputs), expected) < TOLERANCES[precision]
     saved.train()
 
@@ -175,7 +169,7 @@ def test_folded_weights_leave_the_memory_and_no_other_model(tmp_path, monkeypatc
         changed = [weight.add_(1).clone() for weight in other.parameters()]
     assert in_memory(file)[0] > 0.9 * Path(file).stat().st_size
     resident = []
-    monkeypatch.setattr(optimization, "_keep_free_memory", lambda: resident.extend(in_memory(file)))
+    monkeypatch.setattr(folding, "keep_free_memory", lambda: resident.extend(in_memory(file)))
     AutoModelForCTC.from_pretrained(tmp_path, quantization_config=CitrinetInferenceConfig("float32"))
     assert len(resident) == 2
     assert min(resident) < 0.2 * Path(file).stat().st_size
@@ -217,7 +211,106 @@ def test_without_onednn_the_numbers_are_the_same(model, inputs, precision, monke
     assert difference(logits(optimize_for_inference(model, precision), inputs), expected) < TOLERANCES[precision]
 
 
-def test_int8_without_onednn_is_refused(model, monkeypatch):
+class Without:
+    """`torch.ops` of a PyTorch that lacks private operators, or has changed them."""
+
+    def __init__(self, namespace, missing):
+        self.namespace, self.missing = namespace, missing
+
+    def __getattr__(self, name):
+        if name in self.missing:
+            raise AttributeError(name)
+        return getattr(self.namespace, name)
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """What `optimized` warns of, as often as it is said."""
+    layers.logger.warning_once.cache_clear()
+    messages = []
+    monkeypatch.setattr(layers.logger, "warning", lambda message, *_, **__: messages.append(message))
+    return messages
+
+
+OPERATORS = {
+    "_reorder_linear_weight": ("mkldnn", PRECISIONS),
+    "_linear_pointwise": ("mkldnn", PRECISIONS),
+    "_reorder_convolution_weight": ("mkldnn", PRECISIONS),
+    "_convolution_pointwise": ("mkldnn", PRECISIONS),
+    "_is_mkldnn_bf16_supported": ("mkldnn", ["bfloat16"]),
+    "qlinear_prepack": ("onednn", ["int8"]),
+    "qlinear_pointwise": ("onednn", ["int8"]),
+}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_missing_private_operator_is_replaced_and_named_once(operator, monkeypatch, warned):
+    namespace, precisions = OPERATORS[operator]
+    model, features = tiny_model(), torch.randn(2, 48, 8)
+    monkeypatch.setattr(torch.ops, namespace, Without(getattr(torch.ops, namespace), {operator}))
+    for precision in precisions:
+        fast = optimize_for_inference(model, precision)
+        tolerance = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[precision]
+        assert difference(fast(features).logits.float(), model(features).logits) < tolerance
+        assert difference(pickle.loads(pickle.dumps(fast))(features).logits, fast(features).logits) == 0
+    assert len(warned) == 1
+
+
+def test_a_private_operator_with_other_arguments_is_replaced(monkeypatch, warned):
+    changed = Without(torch.ops.mkldnn, ())
+    changed._linear_pointwise = lambda rows, weight: None
+    model, features = tiny_model(), torch.randn(2, 48, 8)
+    monkeypatch.setattr(torch.ops, "mkldnn", changed)
+    assert difference(optimize_for_inference(model)(features).logits, model(features).logits) < 1e-5
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize("check", ["_is_avx512_supported", "_is_avx512_bf16_supported", "_is_vnni_supported"])
+def test_a_pytorch_that_does_not_say_what_the_cpu_has(check, monkeypatch):
+    model, features = tiny_model(), torch.randn(2, 48, 8)
+    monkeypatch.delattr(torch.cpu, check)
+    for precision in PRECISIONS:
+        fast = optimize_for_inference(model, precision)
+        tolerance = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.1}[precision]
+        assert difference(fast(features).logits.float(), model(features).logits) < tolerance
+
+
+def test_int8_without_onednn_is_float32(model, inputs, monkeypatch, warned):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="no oneDNN"):
-        optimize_for_inference(model, "int8")
+    fast = optimize_for_inference(model, "int8")
+    assert torch.equal(logits(fast, inputs), logits(optimize_for_inference(model), inputs))
+    assert warned == ["This PyTorch has no oneDNN operators for int8: float32 is used instead."]
+
+
+def test_an_int8_layer_needs_the_operators_for_it(monkeypatch):
+    kept = pickle.dumps(Int8Linear(torch.randn(4, 8)))
+    monkeypatch.setattr(torch.ops, "onednn", Without(torch.ops.onednn, {"qlinear_prepack"}))
+    with pytest.raises(ValueError, match="float32"):
+        pickle.loads(kept)
+    with pytest.raises(ValueError, match="float32"):
+        Int8Linear(torch.randn(4, 8))
+
+
+@torch.no_grad()
+def test_folding_keeps_what_a_linear_layer_and_its_normalisation_do():
+    linear, norm = torch.nn.Linear(6, 5, bias=False).double(), torch.nn.BatchNorm1d(5, eps=1e-3).double().eval()
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        tensor.copy_(torch.rand_like(tensor) + 0.5)
+    rows = torch.randn(7, 6, dtype=torch.float64)
+    weight, bias = folding.fold_batch_norm(linear, norm)
+    assert torch.allclose(
+        torch.nn.functional.linear(rows, weight.double(), bias.double()), norm(linear(rows)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("arguments", [{"precison": "int8"}, {"precision": "int8", "dtype": "int8"}, {"bits": 8}])
+def test_a_misspelt_argument_is_refused(arguments):
+    with pytest.raises(TypeError, match=str(list(arguments)[-1])):
+        CitrinetInferenceConfig(**arguments)
+
+
+def test_the_configuration_survives_a_round_trip():
+    config = CitrinetInferenceConfig("int8")
+    assert CitrinetInferenceConfig.from_dict(config.to_dict()).precision == "int8"
+    with pytest.raises(ValueError, match="quant_method"):
+        CitrinetInferenceConfig(quant_method="awq")

@@ -1,0 +1,386 @@
+"""Files of audio to mono samples at one rate, block by block: with soundfile, and with ffmpeg what that cannot read."""
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .audio_segment_citrinet import AudioSegment
+from .resampling_citrinet import Resampler, check_rate
+
+try:
+    import soundfile
+except (ImportError, OSError):  # OSError: the package is there, the library it wraps is not
+    soundfile = None
+
+BLOCK = 2**18  # samples of all channels that are decoded at once, whatever a header says: 1 MB
+UNKNOWN_LENGTH = 2**62  # frames; libsndfile says 2^63 - 1
+# What soundfile raises for damaged files; some headers make it ask for terabytes.
+FAILURES = (RuntimeError, MemoryError, SystemError, OverflowError, TypeError)
+
+# Containers of audio and video, by the names of ffmpeg's demuxers. None of them opens further files, as those of
+# playlists, lists of files and sessions do (hls, dash, concat, imf, sdp, image2, ...).
+CONTAINERS = (
+    "3gp,aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dss,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,m4a,"
+    "matroska,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,qcp,rm,shn,sox,tak,truehd,tta,voc,w64,wav,"
+    "webm,wtv,wv,xwma"
+)
+
+
+class Reading:
+    """
+    What is read of a file: mono samples at the rate that is wanted, and how many there should be.
+
+    Args:
+        segment: the part of the file.
+        sampling_rate: the rate that is wanted, in Hz.
+        max_seconds: the limit.
+        rate: of the file, in Hz.
+        channels: of the file.
+
+    Raises:
+        ValueError: if the file has not the segment's channel, or a rate that cannot be.
+    """
+
+    def __init__(self, segment: AudioSegment, sampling_rate: int, max_seconds: float | None, rate: int, channels: int):
+        check_rate(rate, segment.name)
+        segment.check_channel(channels)
+        self.segment, self.rate, self.channels = segment, rate, channels
+        self.start, self.wanted = segment.frames(rate)
+        self.frames = 0  # that were read
+        self.length: int | None = None  # frames of the whole recording, if its header says
+        self.is_broken = False  # the decoder stopped at an error
+        self._max_seconds = max_seconds
+        self._resampler = Resampler(rate, sampling_rate)
+        self._samples = bytearray()  # grows in place
+
+    @property
+    def next_frames(self) -> int:
+        """How many to decode next, 0 when all that is wanted was read."""
+        block = max(BLOCK // self.channels, 1)
+        return block if self.wanted is None else min(block, self.wanted - self.frames)
+
+    def add(self, block: np.ndarray) -> None:
+        """
+        Take decoded frames (n, channels).
+
+        Raises:
+            AudioTooLongError: if there are more than the limit now.
+        """
+        self.frames += len(block)
+        self.segment.check_limit(self.frames, self.rate, self._max_seconds)
+        one_channel = self.channels == 1 or self.segment.channel is not None
+        self._append(block[:, self.segment.channel or 0] if one_channel else block.mean(axis=1, dtype=np.float32))
+
+    def samples(self) -> np.ndarray:
+        """All samples (n,), float32; nothing can be added from then on."""
+        self._append(np.zeros(0, np.float32), last=True)
+        return np.frombuffer(self._samples, np.float32)
+
+    def _append(self, mono: np.ndarray, last: bool = False) -> None:
+        resampled = self._resampler(np.ascontiguousarray(mono, np.float32), last)
+        self._samples += memoryview(resampled).cast("B") if len(resampled) else b""
+
+
+NewReading = Callable[[int, int], Reading]  # of a rate and a number of channels
+
+
+def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds: float | None = None) -> np.ndarray:
+    """
+    Read a part of a file; no more of the file is decoded than that.
+
+    Args:
+        path: the file.
+        segment: the part; its source is the name for messages.
+        sampling_rate: of the samples, in Hz.
+        max_seconds: the limit of its length.
+
+    Returns:
+        (n,) float32.
+
+    Warns:
+        TruncatedAudioWarning: if it is shorter than its header or the segment says.
+
+    Raises:
+        AudioTooLongError: if it is longer than the limit.
+        ValueError: if it is not audio, is damaged or empty, has not the segment's channel or ends before the segment.
+    """
+
+    def new_reading(rate: int, channels: int) -> Reading:
+        return Reading(segment, sampling_rate, max_seconds, rate, channels)
+
+    reading = None if soundfile is None else _read_with_soundfile(path, new_reading)
+    if reading is None or reading.is_broken:
+        reading = _read_with_ffmpeg(path, segment, new_reading, reading)
+    if not reading.frames:
+        if segment.offset:
+            raise segment.beyond(None if reading.length is None else reading.length / reading.rate)
+        raise ValueError(f"{segment.name}: the audio is {'damaged' if reading.is_broken else 'empty'}.")
+    segment.warn_if_short(reading.frames, reading.rate, reading.length, reading.is_broken)
+    return reading.samples()
+
+
+def count_channels(path: Path) -> int:
+    """
+    Channels of a file, by its header.
+
+    Raises:
+        ValueError: if it is not audio.
+    """
+    nothing = AudioSegment(path, duration=0.0)
+
+    def new_reading(rate: int, channels: int) -> Reading:
+        return Reading(nothing, rate, None, rate, channels)
+
+    reading = None if soundfile is None else _read_with_soundfile(path, new_reading)
+    return (reading or _read_with_ffmpeg(path, nothing, new_reading, None)).channels
+
+
+def _read_with_soundfile(path: Path, new_reading: NewReading, can_seek: bool = True) -> Reading | None:
+    """Read with soundfile; None if it cannot open the file."""
+    try:
+        with _repaired(path) as (file, length):
+            reading = new_reading(file.samplerate, file.channels)
+            reading.length = length
+            if not can_seek:
+                _decode(file, reading, skip=reading.start)
+            elif length is None or reading.start < length:
+                _seek(file, reading.start)
+                _decode(file, reading)
+            return reading
+    except _NoWayThere:
+        return _read_with_soundfile(path, new_reading, can_seek=False)
+    except _Unreadable:
+        return None
+
+
+class _Unreadable(Exception):
+    """A file that soundfile cannot open."""
+
+
+class _NoWayThere(Exception):
+    """A place in a damaged file that can only be reached through all that stands before it."""
+
+
+def _open(path: Path) -> Any:
+    try:
+        file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
+    except FAILURES as error:
+        raise _Unreadable from error
+    # Else it seeks after each block to where it is, and MP3's decoder forgets the frame before.
+    file.seekable = lambda: False
+    return file
+
+
+def _seek(file: Any, frame: int) -> None:
+    try:
+        if frame:
+            file.seek(frame)
+    except FAILURES as error:
+        raise _NoWayThere from error
+
+
+def _decode(file: Any, reading: Reading, skip: int = 0) -> None:
+    buffer = np.empty((max(BLOCK // file.channels, 1), file.channels), np.float32)
+    while count := min(skip, len(buffer)) or reading.next_frames:
+        block = _next_block(file, buffer[:count], reading)
+        if skip:
+            skip -= len(block)
+        else:
+            reading.add(block)
+        if not len(block) or reading.is_broken:
+            break
+
+
+def _next_block(file: Any, buffer: np.ndarray, reading: Reading) -> np.ndarray:
+    """Decode into a buffer (frames, channels); at an error, what came before it."""
+    buffer.fill(np.nan)
+    try:
+        block: np.ndarray = file.read(out=buffer)
+        return block
+    except FAILURES:
+        reading.is_broken = True
+        decoded = np.flatnonzero(~np.isnan(buffer).all(axis=1))
+        return buffer[: decoded[-1] + 1 if len(decoded) else 0]
+
+
+@contextmanager
+def _repaired(path: Path) -> Iterator[tuple[Any, int | None]]:
+    """Open a file, or a copy that can be read to its end; and the frames that it says to have, if it does."""
+    with _open(path) as file:
+        repair = _find_repair(path, file)
+        if repair is None:
+            yield file, _length(file)
+            return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / "audio"
+        shutil.copyfile(path, copy)
+        repair(copy)
+        with _open(copy) as file:
+            yield file, None
+
+
+def _length(file: Any) -> int | None:
+    """Frames that the header announces; libsndfile counts those of a file that is shorter, and logs what it found."""
+    if file.frames >= UNKNOWN_LENGTH:
+        return None
+    sizes = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    said, there = map(int, sizes.groups()) if sizes else (0, 0)
+    is_placeholder = min(abs(said - 2**31), abs(said - 2**32)) < 2**16  # of programs that write to a pipe
+    return file.frames * said // there if said > there > 0 and not is_placeholder else file.frames
+
+
+def _find_repair(path: Path, file: Any) -> Callable[[Path], None] | None:
+    if file.format in ("WAV", "WAVEX", "RF64") and not file.frames:
+        return _say_no_size
+    if file.format == "MP3" and (found := _find_mp3_frame(path)) is not None:
+        start, header, says_frames = found
+        return None if says_frames else partial(_say_many_frames, start=start, header=header)
+    return None
+
+
+def _say_no_size(wav: Path) -> None:
+    """Let the data of a WAV whose header says 0 bytes, as nobody came back to fill it in, go to the file's end."""
+    with wav.open("r+b") as file:
+        file.write(b"RIFF")  # for RF64, whose size stands in another chunk
+        position = 12
+        while len(header := _read_at(file, position, 8)) == 8:
+            name, size = struct.unpack("<4sI", header)
+            if name in (b"data", b"ds64"):
+                file.seek(position)
+                file.write(b"JUNK" if name == b"ds64" else b"data\xff\xff\xff\xff")
+            if name == b"data":
+                break
+            position += 8 + size + size % 2
+
+
+def _find_mp3_frame(mp3: Path) -> tuple[int, bytes, bool] | None:
+    """Place and header of the first frame of layer III, and whether it holds the number of all, as far as true."""
+    with mp3.open("rb") as file:
+        tag = file.read(10)
+        size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
+        after_tag = 10 + size if tag.startswith(b"ID3") else 0
+        content = _read_at(file, after_tag, 2**14)
+    frame = re.search(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xeb].", content, re.DOTALL)
+    if frame is None:
+        return None
+    start = after_tag + frame.start()
+    # Xing's header: flags that say which fields follow, the number of frames, the number of bytes.
+    xing = re.compile(rb"(?:Xing|Info)\0\0\0(.)(.{4})(.{4})", re.DOTALL).search(content, frame.start())
+    if xing is None:
+        return start, frame[0], b"VBRI" in content[frame.start() :]
+    flags, frames, size = xing[1][0], *(int.from_bytes(field) for field in xing.groups()[1:])
+    is_longer = flags & 2 and mp3.stat().st_size - start > 1.1 * size + 2**12  # two files in one, for instance
+    return start, frame[0], bool(flags & 1 and frames and not is_longer)
+
+
+def _say_many_frames(mp3: Path, start: int, header: bytes) -> None:
+    """
+    Put a frame before the first of an MP3 that says that there are more frames than there can be.
+
+    Without a number of frames, libsndfile reads no more than it estimates by the sizes of the file and of its first
+    frame: too few where that is larger than the mean.
+    """
+    is_version_1, is_mono = header[1] & 0x08, header[3] >> 6 == 3
+    rate = (44100, 48000, 32000)[header[2] >> 2 & 3] >> (0 if is_version_1 else 1 if header[1] & 0x10 else 2)
+    size = 144 * 128_000 // rate if is_version_1 else 72 * 80_000 // rate  # at the bit rate with index 9
+    side_information = (17 if is_mono else 32) if is_version_1 else (9 if is_mono else 17)
+    frame = bytes([0xFF, header[1] | 1, 0x90 | header[2] & 0x0C, header[3]]) + bytes(side_information)
+    with mp3.open("rb") as old, (mp3.parent / "longer").open("wb") as new:
+        frame += b"Xing" + struct.pack(">II", 1, mp3.stat().st_size // 24)  # the smallest frame has 24 bytes
+        new.write(frame.ljust(size, b"\0"))
+        old.seek(start)
+        shutil.copyfileobj(old, new)
+    (mp3.parent / "longer").replace(mp3)
+
+
+def _read_at(file: IO[bytes], position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
+def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_reading: NewReading, first: Reading | None) -> Reading:
+    """Read with ffmpeg, where it is installed; it may get further in a damaged file than soundfile in `first`."""
+    ffmpeg = shutil.which("ffmpeg")
+    reading = None if ffmpeg is None else _run_ffmpeg(ffmpeg, path, segment, new_reading)
+    if first is not None and (reading is None or reading.frames <= first.frames):
+        return first
+    if reading is not None:
+        if first is not None and first.rate == reading.rate:
+            reading.length = first.length
+        return reading
+    if ffmpeg is None:
+        raise ValueError(
+            f"{segment.name}: not an audio format that soundfile reads (wav, flac, mp3, ogg). If it is another format, "
+            "such as m4a, install ffmpeg; otherwise the file is damaged or not audio."
+        )
+    raise ValueError(
+        f"{segment.name}: neither soundfile nor ffmpeg can read this as audio; it is damaged, not audio, or a list of "
+        "other files."
+    )
+
+
+def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_reading: NewReading) -> Reading | None:
+    """Decode with ffmpeg; None if it cannot open the file."""
+    # It jumps to a second before the segment and decodes from there: decoders lose some milliseconds at a jump.
+    lead = min(segment.offset, 1.0)
+    jump = ["-ss", f"{segment.offset - lead:.6f}"] if segment.offset > lead else []
+    part = ["-ss", f"{lead:.6f}"] if lead else []
+    part += ["-t", f"{segment.duration:.6f}"] if segment.duration else []
+    command = [ffmpeg, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
+    command += ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, *jump, "-i", f"file:{path}", *part]
+    # AU is the simplest of the containers that say rate and channels and can be written to a pipe.
+    command += ["-vn", "-sn", "-dn", "-c:a", "pcm_f32be", "-f", "au", "-"]
+    with tempfile.TemporaryFile() as log:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
+            assert process.stdout is not None
+            try:
+                reading = _read_au(process.stdout, new_reading)
+            except BaseException:
+                process.kill()
+                raise
+        log.seek(0)
+        lines = log.read(2**20).decode(errors="replace")
+    if reading is not None:
+        reading.length = _announced(lines, reading.rate)
+        reading.is_broken = process.returncode != 0 and reading.next_frames > 0
+    return reading
+
+
+def _read_au(stream: IO[bytes], new_reading: NewReading) -> Reading | None:
+    header = stream.read(24)
+    if len(header) < 24:
+        return None
+    _, start, _, _, rate, channels = struct.unpack(">4s5I", header)
+    stream.read(start - 24)
+    reading = new_reading(rate, channels)
+    while count := reading.next_frames:
+        content = stream.read(4 * channels * count)
+        frames = len(content) // (4 * channels)
+        if not frames:
+            break
+        reading.add(np.frombuffer(content, ">f4", frames * channels).reshape(frames, channels))
+    return reading
+
+
+def _announced(log: str, rate: int) -> int | None:
+    """Frames that a container announces; those of a film may be its pictures', so they count only beside errors."""
+    duration = re.search(r"^.*\bDuration: (\d+):(\d+):(\d+\.\d+)", log, re.MULTILINE)
+    has_pictures = re.search(r"Stream #\S+ .*Video: (?!.*attached pic)", log)
+    if duration is None or "Estimating duration" in log or (has_pictures and "[error]" not in log):
+        return None
+    hours, minutes, seconds = map(float, duration.groups())
+    return round((3600 * hours + 60 * minutes + seconds) * rate)
+
+
+__all__ = ["count_channels", "read_file"]

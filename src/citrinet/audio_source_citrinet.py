@@ -1,0 +1,131 @@
+"""Recordings wherever they are, as files: bytes, http(s) addresses, and pipes that may have no end."""
+
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+MAX_BYTES = 2**30  # nine hours of 16-bit samples at 16 kHz
+MAX_DOWNLOAD_S = 600.0
+STALLED_S = 30.0  # without a byte
+BLOCK = 2**20
+PAGES = ("text/html", "application/xhtml+xml")
+
+
+@contextmanager
+def as_file(source: "str | os.PathLike[str] | bytes") -> Iterator[Path]:
+    """
+    Give a recording as a file, for as long as the context lasts.
+
+    Bytes go to a file too: a decoder that reads them through Python loses an interruption from the keyboard on its way.
+
+    Args:
+        source: a path, an http(s) address or the bytes of a file.
+
+    Raises:
+        ValueError: if it is a folder or empty.
+        OSError: if it cannot be opened, or see [`download`].
+    """
+    is_content = isinstance(source, bytes)
+    is_address = isinstance(source, str) and source.startswith(("http://", "https://"))
+    if not is_content and not is_address and _is_ordinary(Path(source)):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / "audio"
+        with copy.open("wb") as file:
+            if isinstance(source, bytes):
+                file.write(source)
+            elif is_address:
+                download(str(source), file)
+            else:
+                _copy_pipe(Path(source), file)
+        if not copy.stat().st_size:
+            raise ValueError(f"{'the given bytes' if is_content else source}: the audio file is empty.")
+        yield copy
+
+
+def download(url: str, file: IO[bytes]) -> None:
+    """
+    Write what an address answers to a file.
+
+    Args:
+        url (`str`): http(s).
+        file: Open for writing.
+
+    Raises:
+        OSError: if it cannot be reached, does not answer with a file, or does not end: after 1 GiB (`MAX_BYTES`), 10
+            minutes (`MAX_DOWNLOAD_S`), or 30 s without a byte.
+    """
+    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def work() -> None:
+        try:
+            _write(url, file, given_up)
+            outcome.put(None)
+        except Exception as error:  # huggingface_hub decides which HTTP library it is that fails
+            outcome.put(error)
+
+    # In a thread, for only so is there a limit on everything: names, redirects and headers come as slowly as contents.
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        error = outcome.get(timeout=MAX_DOWNLOAD_S)
+    except queue.Empty:
+        raise OSError(f"{url}: the download takes more than {MAX_DOWNLOAD_S:g} s.") from None
+    finally:
+        given_up.set()
+    if error is not None:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise OSError(reason if reason.startswith(url) else f"{url}: {reason}") from error
+
+
+def _write(url: str, file: IO[bytes], given_up: threading.Event) -> None:
+    from huggingface_hub.utils import get_session
+
+    session: Any = get_session()
+    with session.stream("GET", url, follow_redirects=True, timeout=STALLED_S) as response:
+        if response.status_code != 200:
+            raise OSError(f"{url}: the server answered {response.status_code}.")
+        if response.headers.get("content-type", "").split(";")[0].strip().lower() in PAGES:
+            raise OSError(f"{url}: the server answered with a web page, not with audio.")
+        total = 0
+        for block in response.iter_bytes():
+            if given_up.is_set():
+                return
+            total += len(block)
+            _check_size(total, url)
+            file.write(block)
+
+
+def _is_ordinary(path: Path) -> bool:
+    """Whether a file can be read again and again, not like a pipe."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the audio files in it.")
+    if path.is_file() or not path.exists():
+        with path.open("rb") as file:  # the error of a file that is not there, or not for us
+            if not file.read(1):
+                raise ValueError(f"{path}: the audio file is empty.")
+        return True
+    return False
+
+
+def _copy_pipe(path: Path, file: IO[bytes]) -> None:
+    total = 0
+    with path.open("rb") as pipe:
+        while block := pipe.read(BLOCK):
+            total += len(block)
+            _check_size(total, str(path))
+            file.write(block)
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > MAX_BYTES:
+        raise OSError(f"{name}: more than {MAX_BYTES / 2**30:g} GiB, it may have no end.")
+
+
+__all__ = ["as_file", "download"]

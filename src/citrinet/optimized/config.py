@@ -1,0 +1,74 @@
+"""The `quantization_config` that makes a network faster while it is loaded."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from .folding import optimize
+from .layers import PRECISIONS, linear_for
+from .memory import mapped_ranges
+
+METHOD = "citrinet"
+
+
+@register_quantization_config(METHOD)
+class CitrinetInferenceConfig(QuantizationConfigMixin):
+    """
+    How to run a Citrinet fast on a CPU: the `quantization_config` of `from_pretrained`.
+
+    Args:
+        precision: `"float32"` gives the numbers of the ordinary model up to rounding, `"bfloat16"` and `"int8"` are
+            faster and less exact. In int8, weights are quantised by output channel and activations by tensor, as they
+            come; everything between the linear layers stays float32. Where the CPU has no instructions for bfloat16, or
+            PyTorch no oneDNN for int8, float32 is used in its place, with a warning.
+        quant_method: Transformers' name for all of this, `"citrinet"`.
+
+    Raises:
+        ValueError: for another precision or method.
+        TypeError: for another argument.
+    """
+
+    def __init__(self, precision: str = "float32", quant_method: str = METHOD):
+        if precision not in PRECISIONS:
+            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        if quant_method != METHOD:
+            raise ValueError(f"`quant_method` of a Citrinet is {METHOD!r}, got {quant_method!r}.")
+        self.quant_method: Any = quant_method  # Transformers types it as one of its own methods
+        self.precision = precision
+
+
+@register_quantizer(METHOD)
+class CitrinetInferenceQuantizer(HfQuantizer):
+    """Optimises a model after its weights were loaded; what it leaves is an ordinary model to all others."""
+
+    quantization_config: CitrinetInferenceConfig
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Weights are loaded as float32, so that folding rounds once."""
+        return torch.float32
+
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        self._files = checkpoint_files or []
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        optimize(model, linear_for(self.quantization_config.precision), mapped_ranges(self._files))
+        self.remove_quantization_config(model)  # type: ignore[no-untyped-call]
+        return model
+
+    def is_serializable(self) -> bool:
+        """Whether it saves: as an ordinary checkpoint, without folded layers."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether it trains: no."""
+        return False
+
+
+__all__ = ["CitrinetInferenceConfig", "CitrinetInferenceQuantizer"]

@@ -1,0 +1,167 @@
+"""A faster network from an ordinary one: batch normalisation folded into linear layers, weights packed or quantised."""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import SiLUActivation
+
+from ..modeling_citrinet import CitrinetPreTrainedModel
+from .layers import (
+    BFloat16Linear,
+    FoldedBatchNorm,
+    FoldedLayerNorm,
+    Int8Adapter,
+    Int8Block,
+    Int8Linear,
+    PackedDepthwiseConv,
+    PackedLinear,
+    linear_for,
+)
+from .memory import drop_pages, keep_free_memory, return_free_memory
+
+
+@torch.no_grad()
+def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Weight and bias of the linear layer that does what a linear layer and its batch normalisation do in evaluation.
+
+    Args:
+        linear: (.., C_in) -> (.., C_out), without bias.
+        norm: of its output.
+
+    Returns:
+        Weight (C_out, C_in) and bias (C_out,), in float32; scale and bias are computed in double precision.
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = (norm.bias.double() - norm.running_mean.double() * scale).float()
+    return linear.weight * scale.float()[:, None], bias
+
+
+def optimize_for_inference(model: CitrinetPreTrainedModel, precision: str = "float32") -> CitrinetPreTrainedModel:
+    """
+    Make a faster copy of a model; the model itself stays as it is and can be trained on.
+
+    The copy cannot be trained. `save_pretrained` writes it as an ordinary checkpoint of the same outputs, with
+    normalisation that changes nothing.
+
+    Args:
+        model: a `CitrinetForCTC` or `CitrinetModel` on a CPU.
+        precision: see [`CitrinetInferenceConfig`].
+
+    Raises:
+        ValueError: for an unknown precision, or a model that was optimised already.
+    """
+    linear = linear_for(precision)
+    _refuse_optimized(model)
+    twin = copy.deepcopy(model).float()  # type: ignore[no-untyped-call]
+    return optimize(twin, linear)
+
+
+def optimize(
+    model: CitrinetPreTrainedModel, linear: type[PackedLinear], mappings: Sequence[range] = ()
+) -> CitrinetPreTrainedModel:
+    """
+    Make a model faster, itself and not a copy.
+
+    Args:
+        model: in float32, on a CPU.
+        linear: the linear layer of its precision, see [`linear_for`].
+        mappings: addresses of the files that its weights are mapped from: what is packed leaves the memory there.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if it was optimised already.
+    """
+    _refuse_optimized(model)
+    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    head = getattr(model, "ctc_head", None)
+    encoder: Any = getattr(model, model.base_model_prefix, model)
+    for block in encoder.blocks:
+        weights = list(block.parameters())
+        _optimize_block(block, linear)
+        drop_pages(weights, mappings)
+        weights.clear()
+        return_free_memory()
+    if isinstance(head, nn.Linear):
+        model.ctc_head = linear(head.weight, head.bias)
+    keep_free_memory()
+    for parameter in model.parameters():  # a file is mapped as long as one parameter uses it: the rest are copied
+        parameter.data = parameter.data.clone()
+    encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
+    return model.bfloat16() if linear is BFloat16Linear else model
+
+
+def _refuse_optimized(model: nn.Module) -> None:
+    if any(isinstance(module, PackedLinear) for module in model.modules()):
+        raise ValueError("the model was optimised already: load it again, or optimise the one that it was made of.")
+
+
+def _optimize_block(block: Any, linear: type[PackedLinear]) -> None:
+    relu = isinstance(block.act[0], nn.ReLU)
+    for conv in block.convs:
+        inner = relu and conv.act is block.act
+        conv.pointwise, conv.norm = _folded(conv.pointwise, conv.norm, linear, "relu" if inner else "none")
+        conv.act = nn.Identity() if inner else conv.act
+        conv.depthwise = PackedDepthwiseConv(conv.depthwise, linear.dtype)
+    if relu:
+        block.act = nn.ReLU(inplace=True)  # of a sum that nothing else reads
+    if block.residual is not None:
+        block.residual, block.residual_norm = _folded(block.residual, block.residual_norm, linear)
+    gate, small = block.squeeze_excitation, PackedLinear if linear is Int8Linear else linear
+    gate.down, gate.up = small(gate.down.weight), small(gate.up.weight)
+    for adapter in block.adapters.values():
+        _optimize_adapter(adapter, linear)
+    if linear is Int8Linear:
+        _fuse_adds(block)
+
+
+def _folded(
+    linear: nn.Linear, norm: nn.BatchNorm1d, packed: type[PackedLinear], activation: str = "none"
+) -> tuple[PackedLinear, FoldedBatchNorm]:
+    weight, bias = fold_batch_norm(linear, norm)
+    folded = packed(weight, bias, activation)
+    folded.saves_bias = False
+    return folded, FoldedBatchNorm(bias)
+
+
+def _optimize_adapter(adapter: Any, linear: type[PackedLinear]) -> None:
+    down, bias = adapter.down.weight, None
+    if adapter.pre_norm and bool((adapter.norm.weight != 0).all()):
+        down, bias = down * adapter.norm.weight, down @ adapter.norm.bias
+        adapter.norm = FoldedLayerNorm(adapter.norm)
+    adapter.down, adapter.up = linear(down, bias), linear(adapter.up.weight)
+    adapter.down.saves_bias = False
+
+
+def _fuse_adds(block: Any) -> None:
+    """Have int8 layers add and activate what is else read and written again; those of float32 are slower for it."""
+    if block.residual is not None:
+        block.__class__ = Int8Block
+        if isinstance(block.act, nn.ReLU):
+            block.residual.activation, block.act = "relu", nn.Identity()
+    for adapter in block.adapters.values():
+        if isinstance(adapter.act, (nn.SiLU, SiLUActivation)):
+            adapter.down.activation, adapter.act = "swish", nn.Identity()
+        if adapter.pre_norm:
+            adapter.__class__ = Int8Adapter
+
+
+def _without_padding(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Cut the padding that all rows of a batch share, and leave the mask out where nothing is left to be masked."""
+    call = inspect.signature(module.forward).bind(*args, **kwargs)
+    mask = call.arguments.get("attention_mask")
+    if mask is not None:
+        frames = int(mask.sum(dim=1).max())
+        mask = mask[:, :frames]
+        call.arguments["input_features"] = call.arguments["input_features"][:, :frames]
+        call.arguments["attention_mask"] = None if bool(mask.all()) else mask
+    return call.args, call.kwargs

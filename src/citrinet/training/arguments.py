@@ -1,0 +1,81 @@
+"""The arguments of Transformers' `Trainer` that a recipe asks for, and what follows from them."""
+
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .recipe import Recipe
+
+
+def training_arguments(recipe: Recipe) -> TrainingArguments:
+    """
+    Fill in what a recipe leaves out of [`transformers.TrainingArguments`], so that the best checkpoint is kept.
+
+    The best one is known only if there is a checkpoint for every evaluation: what the recipe says of one goes for the
+    other too.
+
+    Args:
+        recipe: what to do.
+
+    Raises:
+        ValueError: for values that contradict one another.
+    """
+    given = recipe.training
+    defaults: dict[str, Any] = {
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "lr_scheduler_type": "cosine",
+        "metric_for_best_model": "cer",
+    }
+    if given.get("metric_for_best_model", "cer").removeprefix("eval_") == "cer":
+        defaults["greater_is_better"] = False
+    arguments = TrainingArguments(**{**defaults, **_schedule(recipe), **given})
+    _check_averaging(recipe, arguments)
+    return arguments
+
+
+def _schedule(recipe: Recipe) -> dict[str, Any]:
+    """When to evaluate and when to save, where the recipe does not say; refuse what cannot keep the best checkpoint."""
+    given = recipe.training
+    by_steps = "steps" if {"eval_steps", "save_steps"} & given.keys() else "epoch"
+    if not recipe.data.validation:
+        if given.get("eval_strategy", "no") != "no":
+            raise ValueError("`training.eval_strategy` needs `data.validation`, which names nothing.")
+        return {"save_strategy": "steps" if "save_steps" in given else "epoch"}
+    saves = given.get("save_strategy")
+    evaluates = given.get("eval_strategy", saves if saves in ("steps", "epoch") else by_steps)
+    keeps_best = evaluates != "no" and saves != "no" and not recipe.average_checkpoints
+    schedule: dict[str, Any] = {
+        "eval_strategy": evaluates,
+        "save_strategy": "epoch" if evaluates == "no" else evaluates,
+        "load_best_model_at_end": keeps_best,
+    }
+    if evaluates == "steps":
+        steps = given.get("eval_steps", given.get("save_steps", given.get("logging_steps", 500)))
+        schedule |= {"eval_steps": steps, "save_steps": steps}
+    if given.get("load_best_model_at_end", keeps_best) and saves != "best":
+        _check_every_evaluation_is_saved({**schedule, **given})
+    return schedule
+
+
+def _check_every_evaluation_is_saved(values: dict[str, Any]) -> None:
+    pairs = [("save_strategy", "eval_strategy")]
+    pairs += [("save_steps", "eval_steps")] if values["eval_strategy"] == "steps" else []
+    for saved, evaluated in pairs:
+        if values[saved] != values[evaluated]:
+            raise ValueError(
+                f"`training.{saved}` is {values[saved]} and `training.{evaluated}` {values[evaluated]}: the best "
+                "checkpoint is kept only if each evaluation has one. Make them equal, leave one out, or set "
+                "`training.load_best_model_at_end=false` to keep the last."
+            )
+
+
+def _check_averaging(recipe: Recipe, arguments: TrainingArguments) -> None:
+    wanted, limit = recipe.average_checkpoints, arguments.save_total_limit
+    if wanted and arguments.save_strategy == "no":
+        raise ValueError("`average_checkpoints` needs checkpoints, and `training.save_strategy` is no.")
+    if wanted and limit is not None and limit < wanted:
+        raise ValueError(
+            f"`average_checkpoints` is {wanted}, and `training.save_total_limit` keeps {limit}: make the limit as large, or "
+            "larger."
+        )

@@ -1,0 +1,99 @@
+"""The network and the processor that a recipe asks for."""
+
+import torch
+from transformers import AutoTokenizer
+
+from ..checkpoint import load_network, load_processor
+from ..configuration_citrinet import CitrinetConfig
+from ..feature_extraction_citrinet import CitrinetFeatureExtractor
+from ..modeling_citrinet import CitrinetForCTC
+from ..processing_citrinet import CitrinetProcessor
+from ..tokenization_citrinet import CitrinetTokenizer
+from ..tokenizer.training import train_tokenizer
+from .recipe import Recipe, TokenizerRecipe
+
+
+def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
+    """
+    Make the front end of the pretrained model if there is one, and the tokenizer that the recipe asks for.
+
+    Args:
+        recipe: what to do.
+        texts: what a new tokenizer is trained on.
+
+    Raises:
+        OSError: if a model or tokenizer cannot be found.
+        ValueError: if it is of another kind, or no tokenizer can be made of the texts.
+    """
+    pretrained = load_processor(recipe.model.pretrained) if recipe.model.pretrained else None
+    extractor = pretrained.feature_extractor if pretrained else CitrinetFeatureExtractor()
+    if recipe.tokenizer.train is not None:
+        tokenizer = train_tokenizer(texts, **recipe.tokenizer.train)
+    elif recipe.tokenizer.pretrained:
+        tokenizer = _load_tokenizer(recipe.tokenizer)
+    else:
+        assert pretrained is not None  # read_recipe made sure
+        tokenizer = pretrained.tokenizer
+    return CitrinetProcessor(extractor, tokenizer)
+
+
+def _load_tokenizer(recipe: TokenizerRecipe) -> CitrinetTokenizer:
+    tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained)
+    if not isinstance(tokenizer, CitrinetTokenizer):
+        raise ValueError(f"{recipe.pretrained} has a {type(tokenizer).__name__}, not a tokenizer of a Citrinet.")
+    return tokenizer
+
+
+def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[str]]) -> CitrinetForCTC:
+    """
+    Make the network to be trained.
+
+    Args:
+        recipe: what to do.
+        processor: holds the tokenizer, whose tokens are the CTC head's outputs.
+        labels: labels of the tag heads, by category.
+
+    Raises:
+        OSError: if the pretrained model cannot be found.
+        ValueError: if it is no Citrinet, or the recipe's changes do not fit it.
+    """
+    vocabulary = {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id}
+    if not recipe.model.pretrained:
+        return CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **recipe.model.config))
+    model = load_network(recipe.model.pretrained, dtype=torch.float32, **recipe.model.config)
+    old = load_processor(recipe.model.pretrained).tokenizer.get_vocab()
+    known = model.config.tag_labels
+    if labels.keys() <= known.keys() and all(set(labels[category]) <= set(known[category]) for category in labels):
+        labels = known  # the heads that are there know every label, and perhaps more
+    if old != processor.tokenizer.get_vocab() or labels != known:
+        replace_heads(model, old, processor, labels)
+    if recipe.model.adapter is not None:
+        model.new_adapter(dict(recipe.model.adapter))
+        model.freeze_base()
+    return model
+
+
+def replace_heads(
+    model: CitrinetForCTC, old: dict[str, int], processor: CitrinetProcessor, labels: dict[str, list[str]]
+) -> None:
+    """
+    Give a model a CTC head for another tokenizer.
+
+    Tokens that were known keep their weights, and so do tag heads whose labels stay the same.
+
+    Args:
+        model: the model, changed in place.
+        old: its vocabulary so far, token -> row of the head.
+        processor: holds the new tokenizer.
+        labels: labels of the new tag heads, by category.
+    """
+    tokenizer = processor.tokenizer
+    previous, previous_tags, previous_labels = model.ctc_head, model.tag_heads, model.config.tag_labels
+    model.new_heads(len(tokenizer), tokenizer.pad_token_id, labels)
+    for category in labels:
+        if labels[category] == previous_labels.get(category):
+            model.tag_heads[category] = previous_tags[category]
+    kept = {row: old[token] for token, row in tokenizer.get_vocab().items() if token in old}
+    with torch.no_grad():
+        model.ctc_head.weight[list(kept)] = previous.weight[list(kept.values())]
+        model.ctc_head.bias[list(kept)] = previous.bias[list(kept.values())]

@@ -1,0 +1,233 @@
+"""Which utterances are trained on, and why the others are not."""
+
+import io
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from ..audio_citrinet import AudioSegment, load_audio
+from ..error_rates import normalize
+from ..manifest import ManifestEntry
+from ..processing_citrinet import CitrinetProcessor
+from ..tokenization_citrinet import CitrinetTokenizer
+from ..tokenizer.coverage import unknown_positions
+from ..transcript_citrinet import NONE, target_text
+
+NOT_FOUND = "no such file"
+SHOWN = 10  # unknown characters that are named
+
+
+@dataclass
+class Example:
+    """
+    One utterance to train on.
+
+    Args:
+        audio: what [`load_audio`] takes.
+        text: what is spoken, with the markers that the CTC head is to write.
+        duration: seconds.
+        tags: category -> label, where known.
+    """
+
+    audio: Any
+    text: str
+    duration: float
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Selection:
+    """
+    Examples that were taken, and how many were not.
+
+    Args:
+        examples: the utterances.
+        dropped: reason -> how many.
+        missing: a recording that does not exist, to be named.
+    """
+
+    examples: list[Example]
+    dropped: "Counter[str]" = field(default_factory=Counter)
+    missing: str | None = None
+
+    def __str__(self) -> str:
+        hours = sum(example.duration for example in self.examples) / 3600
+        lines = [f"{len(self.examples)} utterances, {hours:.2f} h"]
+        return "\n".join([*lines, *(f"  dropped {reason}" for reason in self.reasons())])
+
+    def reasons(self) -> list[str]:
+        """Why utterances were dropped, most frequent reason first."""
+        such = {NOT_FOUND: f" (such as {self.missing})"}
+        return [f"{count}: {reason}{such.get(reason, '')}" for reason, count in self.dropped.most_common()]
+
+
+def select(
+    entries: Iterable[ManifestEntry],
+    categories: list[str],
+    min_duration: float = 0.1,
+    max_duration: float = 16.0,
+    keep_tags: bool = False,
+    keep_entities: bool = True,
+) -> Selection:
+    """
+    Choose what can be trained on.
+
+    Args:
+        entries: what the manifests hold.
+        categories: tag categories whose labels are wanted.
+        min_duration: seconds below which an utterance is dropped.
+        max_duration: seconds above which it is dropped.
+        keep_tags: whether speaker tags stay in the target of the CTC head.
+        keep_entities: whether entity markers do.
+
+    Returns:
+        [`Selection`].
+    """
+    selection = Selection([])
+    for entry in entries:
+        text = target_text(entry.text or "", keep_tags, keep_entities)
+        if not text:
+            selection.dropped["no text"] += 1
+        elif not _is_there(entry.audio):
+            selection.dropped[NOT_FOUND] += 1
+            selection.missing = selection.missing or str(entry.audio)
+        elif (duration := _duration(entry.segment)) is None:
+            selection.dropped["audio that cannot be read"] += 1
+        elif duration < min_duration:
+            selection.dropped[f"shorter than {min_duration:g} s"] += 1
+        elif duration > max_duration:
+            selection.dropped[f"longer than {max_duration:g} s"] += 1
+        else:
+            selection.examples.append(Example(entry.segment, text, duration, entry.tags(categories)))
+    return selection
+
+
+def _is_there(audio: Any) -> bool:
+    """Whether a file exists; bytes do, and addresses are asked when they are read."""
+    if isinstance(audio, bytes) or str(audio).startswith(("http://", "https://")):
+        return True
+    return Path(audio).is_file()
+
+
+def _duration(segment: AudioSegment) -> float | None:
+    """Seconds of a segment, of the whole file or the rest of it if the manifest does not say; none without audio."""
+    if segment.duration is not None:
+        return segment.duration
+    source = io.BytesIO(segment.source) if isinstance(segment.source, bytes) else segment.source
+    try:
+        return float(soundfile.info(source).duration) - segment.offset
+    except (OSError, RuntimeError, TypeError):  # not a format of soundfile's
+        pass
+    try:
+        return len(load_audio(segment)) / 16000
+    except (OSError, ValueError):
+        return None
+
+
+def tag_labels(examples: list[Example], categories: list[str]) -> dict[str, list[str]]:
+    """Labels of each category that the examples hold: NONE first, then sorted, categories sorted too."""
+    found = {category: {e.tags[category] for e in examples if category in e.tags} for category in sorted(categories)}
+    return {category: [NONE, *sorted(labels - {NONE})] for category, labels in found.items()}
+
+
+def feasible(
+    selection: Selection, processor: CitrinetProcessor, samples_per_frame: int, max_speed: float = 1.0
+) -> Selection:
+    """
+    Drop utterances whose text has more tokens than the network gives frames: CTC has no path for them.
+
+    Args:
+        selection: what is there.
+        processor: counts the tokens.
+        samples_per_frame: audio samples for each frame of logits.
+        max_speed: the fastest that an utterance is played in training, which leaves the fewest frames.
+    """
+    kept, dropped = [], Counter(selection.dropped)
+    frame_rate = processor.feature_extractor.sampling_rate / samples_per_frame / max_speed
+    at_speed = "" if max_speed == 1.0 else f" at a speed of {max_speed:g}"
+    for example in selection.examples:
+        ids = label_ids(processor.tokenizer, example.text)
+        repeats = sum(a == b for a, b in itertools.pairwise(ids))
+        if not ids:
+            dropped["no character that the tokenizer knows"] += 1
+        elif len(ids) + repeats > example.duration * frame_rate:
+            dropped[f"more tokens than frames{at_speed}"] += 1
+        else:
+            kept.append(example)
+    return replace(selection, examples=kept, dropped=dropped)
+
+
+def label_ids(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
+    """
+    Token ids to train on.
+
+    Punctuation, symbols and spaces that the tokenizer does not know are left out, as error rates leave them out: a
+    network is not to write an unknown token for what nobody says. Letters and digits that it does not know are unknown
+    tokens, see [`describe_unknown`].
+
+    Args:
+        tokenizer: of the network.
+        text: the target of the CTC head, with markers.
+    """
+    silent = {index for index in unknown_positions(tokenizer, text) if not normalize(text[index])}
+    known = "".join(char for index, char in enumerate(text) if index not in silent)
+    ids: list[int] = tokenizer(known, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def describe_unknown(tokenizer: CitrinetTokenizer, examples: list[Example]) -> list[str]:
+    """
+    Say which characters of the texts a tokenizer does not know, and what becomes of them.
+
+    Args:
+        tokenizer: of the network.
+        examples: the utterances.
+
+    Returns:
+        A line for letters and digits, and one for punctuation, symbols and spaces; neither where there are none.
+    """
+    spoken, silent = _Unknown(), _Unknown()
+    for example in examples:
+        chars = [example.text[index] for index in unknown_positions(tokenizer, example.text)]
+        spoken.add([char for char in chars if normalize(char)])
+        silent.add([char for char in chars if not normalize(char)])
+    becomes = "left out" if tokenizer.unk_token is None else f"trained as {tokenizer.unk_token}"
+    lines = []
+    if spoken.utterances:
+        advice = "give the model a tokenizer that knows them (`tokenizer` in the recipe), or mend the texts"
+        lines.append(f"warning: {spoken.describe('characters')}: they are {becomes}; {advice}")
+    if silent.utterances:
+        lines.append(f"{silent.describe('spaces, marks or symbols')}: they are left out")
+    return lines
+
+
+@dataclass
+class _Unknown:
+    """Characters that a tokenizer does not know, and how many utterances hold some."""
+
+    utterances: int = 0
+    counts: "Counter[str]" = field(default_factory=Counter)
+
+    def add(self, chars: list[str]) -> None:
+        self.utterances += bool(chars)
+        self.counts.update(chars)
+
+    def describe(self, kind: str) -> str:
+        named = [f"{_name(char)} {count}" for char, count in self.counts.most_common(SHOWN)]
+        named += [f"and {len(self.counts) - SHOWN} others"] if len(self.counts) > SHOWN else []
+        hold = "utterance holds" if self.utterances == 1 else "utterances hold"
+        return (
+            f"{self.utterances} {hold} {self.counts.total()} {kind} that the tokenizer does not know "
+            f"({', '.join(named)})"
+        )
+
+
+def _name(char: str) -> str:
+    if char == " ":
+        return "space"
+    return char if char.isprintable() else f"U+{ord(char):04X}"
