@@ -127,14 +127,7 @@ def test_where_relative_paths_start(write, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
-    names = [
-        "clips/both.wav",
-        "clips/beside.wav",
-        "clips/nowhere.wav",
-        "~/own.wav",
-        "~tilde.wav",
-        "~no-such-user/x.wav",
-    ]
+    names = ["clips/both.wav", "clips/beside.wav", "clips/nowhere.wav", "~/own.wav", "~tilde.wav", "~no-such-user/x.wav"]
     names += [str(tmp_path / "clips" / "beside.wav"), "http://localhost:9/a.wav?b=c//d", "x" * 300]
     entries = read_manifest(write([{"audio_filepath": name} for name in names]))
     found = [entry.audio if isinstance(entry.audio, str) else (here / entry.audio) for entry in entries]

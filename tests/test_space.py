@@ -19,7 +19,6 @@ import soundfile
 from transformers import pipeline
 
 import citrinet
-from citrinet.convert.hf_to_onnx import export_onnx
 from citrinet.recognition import Progress
 
 gradio_client = pytest.importorskip("gradio_client")
@@ -261,9 +260,8 @@ def test_stop_ends_between_windows(no_models, monkeypatch):
     assert windows == [0, 1]
 
 
-def test_graphs_are_served(zh_small_dir, tmp_path):
-    folder = str(tmp_path / "graphs")
-    export_onnx(zh_small_dir, folder, dtype="int8")
+def test_graphs_are_served(tiny_onnx_dir):
+    folder = str(tiny_onnx_dir)
     choices = recognition.choices_of([folder, "other"])
     assert list(choices) == [folder, "other · float32", "other · bfloat16", "other · int8"]
     samples = citrinet.load_audio(CLIPS[0])
