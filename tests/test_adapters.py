@@ -330,6 +330,7 @@ torch.save({"there": there, "back": back}, sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_from_the_hub(base, tmp_path):
     base.save_pretrained(tmp_path / "model")
     base.save_adapter(tmp_path / "model", "base")

@@ -434,6 +434,7 @@ def test_records_of_other_sizes_than_claimed(honest, members, folder):
         refuse(rewrite_nemo(honest, folder / "model.nemo", members=lambda f, c=content: f.update({WEIGHTS: c})))
 
 
+@pytest.mark.slow
 def test_flipped_bytes_in_the_pickle(honest, members, folder):
     generator = random.Random(2)
 
@@ -682,6 +683,7 @@ def places(config: dict, depth: int) -> list[tuple]:
     return found
 
 
+@pytest.mark.slow
 def test_any_value_anywhere_in_the_configuration(members, folder):
     """Values of wrong kinds at every place, four levels deep: refused or harmless."""
     unread = ("decoding", "optim", "train_ds", "validation_ds", "spec_augment", "tag_classifier")

@@ -295,6 +295,7 @@ def test_tags_of_windows_are_the_frame_weighted_mean(recognizer, monkeypatch):
             assert tag["score"] == pytest.approx(float(mean.softmax(0).max()), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_long_audio_is_read_in_windows(recognizer, monkeypatch):
     lengths = []
     forward = recognizer.model.forward
@@ -339,6 +340,7 @@ def test_generic_callers_use_generate(recognizer, zh_small_dir):
     assert not recognizer.model.can_generate()  # else callers look for the settings of a decoder
 
 
+@pytest.mark.slow
 def test_half_precision(zh_small_dir):
     expected = pipeline(TASK, model=str(zh_small_dir), device="cpu")(synthetic_speech(2.0))
     for dtype in (torch.bfloat16, torch.float16):

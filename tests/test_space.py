@@ -127,6 +127,7 @@ def test_noise_is_not_taken_for_speech(colour):
     assert not recognition.Listener("citrinet", "float32").hear(noise, 16000)
 
 
+@pytest.mark.slow
 def test_a_listener_keeps_what_it_heard_but_not_the_sound():
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 2)[: 16000 * 30]
     listener, text = recognition.Listener("citrinet", "float32"), ""
@@ -317,6 +318,7 @@ def client(server):
     return gradio_client.Client(server[0], verbose=False, httpx_kwargs={"timeout": 60})
 
 
+@pytest.mark.slow
 def test_twenty_clients_at_once_get_their_own_results(server, expected):
     clips = [CLIPS[i % len(CLIPS)] for i in range(20)]
 
@@ -331,6 +333,7 @@ def test_twenty_clients_at_once_get_their_own_results(server, expected):
     assert len(logged) >= 20 and not any(set(text) & set(line) for line in logged for text in expected.values())
 
 
+@pytest.mark.slow
 def test_every_endpoint(server, expected, tmp_path):
     asked = client(server)
     silent = tmp_path / "silent.wav"
@@ -452,6 +455,7 @@ def browser():
         running.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_page_in_a_browser(server, browser, expected, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -476,6 +480,7 @@ def test_page_in_a_browser(server, browser, expected, width, scheme):
     context.close()
 
 
+@pytest.mark.slow
 def test_an_example_and_a_live_recording_in_a_browser(server, browser, expected):
     """Chromium's own test microphone beeps; what matters is that the page takes the stream and answers."""
     context = browser.new_context(permissions=["microphone"])

@@ -179,6 +179,7 @@ def test_nothing_to_train_on_is_said(tmp_path, corpus, capsys):
 # Training
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
     recipe = write_recipe(
         tmp_path, corpus, data={"tag_categories": ["GENDER"], "variants": 1}, training={"num_train_epochs": 20}
@@ -194,6 +195,7 @@ def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
     assert model.config.vocab_size == len(processor.tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variants", "cache"), [(0, None), (2, None), (2, "features")])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, variants, cache):
     """Stopped within an epoch: order, augmentation, SpecAugment and dropout go on as if nothing had happened."""
@@ -365,6 +367,7 @@ def test_nothing_that_exists_is_said_with_the_reasons(tmp_path, corpus, capsys, 
     assert "1: longer than 16 s" in error and not (tmp_path / "recipe").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_under_accelerate(tmp_path, corpus):
     recipe = write_recipe(tmp_path, corpus, training={"per_device_train_batch_size": 2})
     # accelerate starts several processes on a CPU only through MPI, or as if they were for GPUs; the recipe says CPU.
@@ -404,6 +407,7 @@ def pretrained(corpus, tmp_path_factory):
     return folder / "base"
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_and_the_encoder_stays_as_it_is(tmp_path, corpus, pretrained):
     recipe = write_recipe(
         tmp_path,
@@ -457,6 +461,7 @@ def test_parts_that_do_not_fit_are_one_line(tmp_path, corpus, pretrained, capsys
     assert not (tmp_path / "recipe").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_path, corpus, pretrained):
     recipe = write_recipe(
         tmp_path,
@@ -474,6 +479,7 @@ def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_p
         assert torch.equal(before["ctc_head.weight"][old[token]], after["ctc_head.weight"][new[token]])
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_data_without_tags_keeps_the_tag_heads(tmp_path, corpus):
     tagged = write_recipe(tmp_path, corpus, "tagged", data={"validation": [], "tag_categories": ["GENDER"]})
     train(read_recipe(tagged))
@@ -486,6 +492,7 @@ def test_fine_tuning_on_data_without_tags_keeps_the_tag_heads(tmp_path, corpus):
     assert torch.equal(before["tag_heads.GENDER.weight"], after["tag_heads.GENDER.weight"])
 
 
+@pytest.mark.slow
 def test_a_hub_dataset(tmp_path, corpus, pretrained):
     """A folder of Parquet, the form in which the Hub serves data sets with an audio column."""
     folder = tmp_path / "dataset"
@@ -517,6 +524,7 @@ def test_the_projects_recipes_are_recipes(path):
     assert recipe.data.validation
 
 
+@pytest.mark.slow
 def test_the_flagships_recipe_runs_on_a_small_base(tmp_path, corpus, base_small_dir):
     """All but the size is the recipe's own: adapter of 256, new tokenizer, tag heads, schedule."""
     changes = {
