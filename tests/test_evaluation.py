@@ -20,7 +20,6 @@ from transformers import (
     pipeline,
 )
 
-from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor
 from citrinet.cli import main
 from citrinet.convert.hf_to_onnx import export_onnx
 from citrinet.error_rates import align, count_edits
@@ -30,7 +29,6 @@ from citrinet.evaluation.page import html_page
 from citrinet.evaluation.scoring import rate
 from citrinet.manifest import read_manifest
 from helpers import synthetic_speech
-from tiny_models import tiny_config, tiny_tokenizer
 
 
 def write_manifest(folder, lines):
