@@ -16,7 +16,8 @@ from citrinet.tokenizer.building import build_tokenizer
 from citrinet.training import Augmentation
 from citrinet.training.checkpoints import average_checkpoints, checkpoints, set_aside
 from citrinet.training.data import SpeechDataset, UnreadableRecordingError
-from citrinet.training.selection import Example, Selection, describe_unknown, feasible, label_ids, select
+from citrinet.training.labels import describe_unknown, label_ids
+from citrinet.training.selection import Example, Selection, feasible, select
 from citrinet.training.sources import read_source
 from helpers import synthetic_speech, write_wav
 from tiny_models import tiny_tokenizer
@@ -142,12 +143,12 @@ def test_a_dataset_that_is_named_wrongly(source, message):
 
 def test_unknown_characters_are_counted_and_named(processor):
     texts = ["今天龘☃", "龘麤天气", "今天", "Ω 今天"]
-    spoken, silent = describe_unknown(processor.tokenizer, [Example("", text, 1.0) for text in texts])
+    spoken, silent = describe_unknown(processor.tokenizer, texts)
     assert "3 utterances hold 4 characters" in spoken and "(龘 2, 麤 1, Ω 1)" in spoken and "<unk>" in spoken
     assert silent.startswith("1 utterance holds 1 ") and "(☃ 1)" in silent and "left out" in silent
-    assert describe_unknown(processor.tokenizer, [Example("", "今天", 1.0)]) == []
+    assert describe_unknown(processor.tokenizer, ["今天"]) == []
     many = "".join(map(chr, range(0x9F00, 0x9F20)))
-    (line,) = describe_unknown(processor.tokenizer, [Example("", many, 1.0)])
+    (line,) = describe_unknown(processor.tokenizer, [many])
     assert "and 22 others" in line
 
 

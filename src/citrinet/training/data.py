@@ -16,7 +16,8 @@ from ..audio_citrinet import AudioSegment, load_audio
 from ..processing_citrinet import CitrinetProcessor
 from .augmentation import Augmentation
 from .features import FeatureFolder, Features
-from .selection import Example, feasible, label_ids, select, tag_labels
+from .labels import label_ids
+from .selection import Example, feasible, select, tag_labels
 from .sources import read_source
 
 _NAMES = ("auto_map", "processor_class")  # of a front end's settings; saving adds them and changes no feature

@@ -17,10 +17,11 @@ from ..processing_citrinet import CitrinetProcessor
 from .arguments import training_arguments
 from .checkpoints import average_checkpoints, check_same_network, checkpoints, set_aside
 from .data import Collator, EpochSampler, SpeechDataset, UnreadableRecordingError
+from .labels import describe_unknown
 from .metrics import Metrics, best_classes
 from .network import check_network, make_network, make_processor
 from .recipe import Recipe, Source
-from .selection import Example, Selection, describe_unknown, feasible, select, tag_labels
+from .selection import Example, Selection, feasible, select, tag_labels
 from .sources import read_source
 
 
@@ -91,7 +92,7 @@ def _prepare(recipe: Recipe, seed: int) -> _Run:
         _tell(f"warning: no training utterance has a label of the tag category {category}")
     processor = make_processor(recipe, [example.text for example in training.examples])
     for name, selection in (("training", training), ("validation", validation)):
-        for line in describe_unknown(processor.tokenizer, selection.examples):
+        for line in describe_unknown(processor.tokenizer, [example.text for example in selection.examples]):
             _tell(f"{name}: {line}")
     model = make_network(recipe, processor, labels)
     max_speed = max(recipe.data.augmentation.speeds)
