@@ -212,10 +212,13 @@ def test_a_gpu_too_many(zh_small_dir, monkeypatch):
     assert "finds 2 of cuda" in line(zh_small_dir, device="cuda:2")
 
 
-def test_models_are_checked_without_reading_them(zh_small_dir, model, monkeypatch):
+def test_models_are_checked_without_reading_them(zh_small_dir, model, tmp_path, monkeypatch):
     monkeypatch.setattr("citrinet.checkpoint.CitrinetForCTC.from_pretrained", lambda *_, **__: pytest.fail("was read"))
     check_model(zh_small_dir)
     (model / WEIGHTS).unlink()
-    for wrong, kwargs in ((model, {}), ("nix/none/x", {}), (zh_small_dir, {"precision": "int4"})):
+    graphs = tmp_path / "graphs"
+    graphs.mkdir()
+    (graphs / "model.onnx").touch()  # the rest is missing
+    for wrong, kwargs in ((model, {}), (graphs, {}), ("nix/none/x", {}), (zh_small_dir, {"precision": "int4"})):
         with pytest.raises((OSError, ValueError)):
             check_model(wrong, **kwargs)

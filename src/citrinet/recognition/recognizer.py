@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .onnx_folder import is_onnx_folder
+from .onnx_folder import is_onnx_folder, read_description
 from .onnx_recognizer import CitrinetOnnx
 from .protocol import Recognizer
 
@@ -70,7 +70,8 @@ def check_model(
     Raises:
         ImportError, OSError, ValueError: as there.
     """
-    _check(str(model), precision, device, citrinet_only)
+    if _check(str(model), precision, device, citrinet_only) is None:
+        read_description(Path(model))
 
 
 def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "PreTrainedConfig | None":
