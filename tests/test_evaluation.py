@@ -311,6 +311,7 @@ def test_tags_that_a_stock_pipeline_writes(audio_dir, stock_dir, tmp_path, capsy
     assert cells[4] == "-" and cells[5].startswith("33.3 (") and cells[6] == cells[5]
 
 
+@pytest.mark.slow
 def test_page(tmp_path):
     lines = [
         {"text": "放 ENTITY_SONG 吻别 END GENDER_MALE"},

@@ -53,6 +53,7 @@ def exported_tensors(path: Path) -> dict[str, torch.Tensor]:
 # --- There and back ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((name, "float32") for name in NAMES), ("zh_small", "float16"), ("zh_small", "bfloat16")]
 )

@@ -308,6 +308,7 @@ def test_flipped_bytes(members, folder, compress):
     assert not compress or all(outcomes)  # gzip knows its checksum
 
 
+@pytest.mark.slow
 def test_flipped_bytes_in_headers(members, folder):
     whole = write_members(folder / "model.nemo", members).read_bytes()
     starts = [index for index in range(0, len(whole), 512) if whole[index + 257 : index + 262] == b"ustar"]
@@ -744,6 +745,7 @@ def test_a_huge_tokenizer(members, folder, monkeypatch):
     refuse(with_tokenizer(members, folder, bytes(2 << 20)), "too large")
 
 
+@pytest.mark.slow
 def test_flipped_bytes_in_the_tokenizer(members, folder):
     honest, generator = tokenizer_of(members), random.Random(4)
     outcomes = []
