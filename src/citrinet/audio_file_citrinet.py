@@ -89,7 +89,7 @@ class Reading:
 
     def _append(self, mono: np.ndarray, last: bool = False) -> None:
         resampled = self._resampler(np.ascontiguousarray(mono, np.float32), last)
-        self._samples += memoryview(resampled).cast("B") if len(resampled) else b""
+        self._samples += resampled.data.cast("B") if len(resampled) else b""
 
 
 NewReading = Callable[[int, int], Reading]  # of a rate and a number of channels
@@ -237,7 +237,8 @@ def _length(file: Any) -> int | None:
     sizes = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
     said, there = map(int, sizes.groups()) if sizes else (0, 0)
     is_placeholder = min(abs(said - 2**31), abs(said - 2**32)) < 2**16  # of programs that write to a pipe
-    return file.frames * said // there if said > there > 0 and not is_placeholder else file.frames
+    frames: int = file.frames
+    return frames * said // there if said > there > 0 and not is_placeholder else frames
 
 
 def _find_repair(path: Path, file: Any) -> Callable[[Path], None] | None:

@@ -30,22 +30,23 @@ def as_file(source: "str | os.PathLike[str] | bytes") -> Iterator[Path]:
         ValueError: if it is a folder or empty.
         OSError: if it cannot be opened, or see [`download`].
     """
-    is_content = isinstance(source, bytes)
     is_address = isinstance(source, str) and source.startswith(("http://", "https://"))
-    if not is_content and not is_address and _is_ordinary(Path(source)):
-        yield Path(source)
+    place = None if isinstance(source, bytes) or is_address else Path(source)
+    if place is not None and _is_ordinary(place):
+        yield place
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder) / "audio"
         with copy.open("wb") as file:
             if isinstance(source, bytes):
                 file.write(source)
-            elif is_address:
+            elif place is None:
                 download(str(source), file)
             else:
-                _copy_pipe(Path(source), file)
+                _copy_pipe(place, file)
         if not copy.stat().st_size:
-            raise ValueError(f"{'the given bytes' if is_content else source}: the audio file is empty.")
+            name = "the given bytes" if isinstance(source, bytes) else source
+            raise ValueError(f"{name}: the audio file is empty.")
         yield copy
 
 
@@ -85,7 +86,7 @@ def download(url: str, file: IO[bytes]) -> None:
 
 
 def _write(url: str, file: IO[bytes], given_up: threading.Event) -> None:
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     session: Any = get_session()
     with session.stream("GET", url, follow_redirects=True, timeout=STALLED_S) as response:

@@ -29,7 +29,8 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     """
     if check_rate(rate) == target_rate:
         return samples
-    return _soxr(rate, target_rate).resample(samples, rate, target_rate)
+    resampled: np.ndarray = _soxr(rate, target_rate).resample(samples, rate, target_rate)
+    return resampled
 
 
 class Resampler:
