@@ -127,6 +127,7 @@ def test_noise_is_not_taken_for_speech(colour):
     assert not recognition.Listener("citrinet", "float32").hear(noise, 16000)
 
 
+@pytest.mark.slow
 def test_a_listener_keeps_what_it_heard_but_not_the_sound():
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 2)[: 16000 * 30]
     listener, text = recognition.Listener("citrinet", "float32"), ""
@@ -317,6 +318,7 @@ def client(server):
     return gradio_client.Client(server[0], verbose=False, httpx_kwargs={"timeout": 60})
 
 
+@pytest.mark.slow
 def test_twenty_clients_at_once_get_their_own_results(server, expected):
     clips = [CLIPS[i % len(CLIPS)] for i in range(20)]
 
@@ -331,6 +333,7 @@ def test_twenty_clients_at_once_get_their_own_results(server, expected):
     assert len(logged) >= 20 and not any(set(text) & set(line) for line in logged for text in expected.values())
 
 
+@pytest.mark.slow
 def test_every_endpoint(server, expected, tmp_path):
     asked = client(server)
     silent = tmp_path / "silent.wav"
@@ -350,6 +353,7 @@ def test_every_endpoint(server, expected, tmp_path):
     assert set(endpoints) == {"/transcribe", "/listen", "/transcribe_files", "/compare"}
 
 
+@pytest.mark.slow
 def test_clients_listen_each_for_themselves(server, expected):
     clips = CLIPS[:2]
     clients, texts = [client(server) for _ in clips], ["", ""]
@@ -368,6 +372,7 @@ def test_clients_listen_each_for_themselves(server, expected):
             clients[0].predict(nonsense, 16000, CHOICE, api_name="/listen")
 
 
+@pytest.mark.slow
 def test_the_readmes_code(server, capsys, monkeypatch, expected):
     monkeypatch.chdir(ROOT)
     code = re.search(r"```python\n(.*?)```", (SPACE / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
@@ -415,6 +420,7 @@ def ask(address, name, *data):
     return json.loads(next(line.removeprefix("data: ") for line in reversed(lines) if line.startswith("data: ")))
 
 
+@pytest.mark.slow
 def test_a_files_name_is_no_html(server):
     sent = {"path": upload(server[0], "a&b<img src=x onerror=alert(1)>.wav"), "meta": {"_type": "gradio.FileData"}}
     message = ask(server[0], "transcribe", sent, CHOICE)["error"]
@@ -423,6 +429,7 @@ def test_a_files_name_is_no_html(server):
     assert "cannot be read as audio" in table[0][2] and "a&b" in table[0][0]
 
 
+@pytest.mark.slow
 def test_examples_stay_when_uploads_are_deleted(short_lived, expected):
     address, uploads = short_lived
     sent = {"path": upload(address, "late.wav"), "meta": {"_type": "gradio.FileData"}}
@@ -452,6 +459,7 @@ def browser():
         running.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_page_in_a_browser(server, browser, expected, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -476,6 +484,7 @@ def test_page_in_a_browser(server, browser, expected, width, scheme):
     context.close()
 
 
+@pytest.mark.slow
 def test_an_example_and_a_live_recording_in_a_browser(server, browser, expected):
     """Chromium's own test microphone beeps; what matters is that the page takes the stream and answers."""
     context = browser.new_context(permissions=["microphone"])
