@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetTokenizer
 from citrinet.checkpoint import load_network, load_processor

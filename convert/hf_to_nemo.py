@@ -105,7 +105,7 @@ class _NemoFile(Kind):
 def _members(model: str, repository: Repository) -> dict[str, bytes]:
     """All files of the archive but the weights, the configuration first."""
     config, features, tokenizer = repository.network.config, repository.features, repository.tokenizer
-    vocabulary = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer) - 1)))
+    vocabulary = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer) - 1))))
     sentencepiece = repository.sentencepiece_model
     artifacts = {} if sentencepiece is None else {"model_path": sentencepiece, "vocab_path": _vocab(vocabulary)}
     names = {key: _unique_name(_ARTIFACTS[key], content) for key, content in artifacts.items()}

@@ -224,7 +224,8 @@ def _difference(path: Path, network: CitrinetForCTC) -> float:
     if not np.isfinite(logprobs).all():
         raise ConversionError("the graph gives infinite values or none: export it with another --dtype.")
     with torch.no_grad():
-        expected = network.float()(torch.from_numpy(noise).transpose(1, 2)).logits.softmax(dim=-1)
+        network.float()  # type: ignore[no-untyped-call]
+        expected = network(torch.from_numpy(noise).transpose(1, 2)).logits.softmax(dim=-1)
     return float(np.abs(np.exp(logprobs) - expected.numpy()).max())
 
 

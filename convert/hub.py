@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError
-from huggingface_hub.utils import HFValidationError, validate_repo_id
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # its HTTP library's
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 _LOG_IN = "check the name, and log in with `hf auth login` and a token that may write there"
 

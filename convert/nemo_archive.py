@@ -101,7 +101,10 @@ class NemoArchive:
         self.ignored: list[str] = []
         self._opened: set[str] = set()
         if not self.path.is_file():
-            raise ConversionError(f"{self.path}: there is no such file.")
+            is_folder = self.path.is_dir()
+            raise ConversionError(
+                f"{self.path}: {'a folder, not a .nemo file' if is_folder else 'there is no such file'}."
+            )
         with parsing(f"{self.path}: not a .nemo archive, or a damaged one"), ExitStack() as stack:
             self._file: IO[bytes] = stack.enter_context(self.path.open("rb"))
             if self._file.read(2) == b"\x1f\x8b":

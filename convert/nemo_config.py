@@ -144,6 +144,7 @@ def read_network(nemo: Section, vocabulary: list[str], tag_labels: dict[str, lis
         raise ConversionError(
             "the blocks differ in `se_context_size` or `se_reduction_ratio`: that cannot be represented."
         )
+    lists: dict[str, Any] = {name: [block[name] for block in described] for name in described[0]}
     preprocessor = nemo.section("preprocessor")
     try:
         return CitrinetConfig(
@@ -154,7 +155,7 @@ def read_network(nemo: Section, vocabulary: list[str], tag_labels: dict[str, lis
             se_reduction_ratio=reductions.pop(),
             adapters=_adapters(nemo.section("adapters")),
             tag_labels=tag_labels,
-            **{name: [block[name] for block in described] for name in described[0]},
+            **lists,
         )
     except ConversionError:
         raise

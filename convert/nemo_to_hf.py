@@ -238,7 +238,8 @@ def _load(config: CitrinetConfig, weights: dict[str, torch.Tensor], dtype: torch
     progress = tqdm(rows, desc="weights", disable=None, leave=False)
     state = {row.ours: _converted(row, weights.pop(row.nemo), expected[row.ours], dtype) for row in progress}
     model.load_state_dict(state, assign=True)
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def _empty_model(config: CitrinetConfig) -> CitrinetForCTC:

@@ -34,7 +34,7 @@ class FrontEnd(nn.Module):
         self.register_buffer("window", window)
         self.register_buffer("mel_filters", torch.tensor(features.mel_filters))
 
-    def forward(self, waveform: torch.Tensor, waveform_length: torch.Tensor):
+    def forward(self, waveform: torch.Tensor, waveform_length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N), (B,) samples -> (B, 80, T), zero beyond the end of an utterance, and (B,) frames."""
         inside = torch.arange(waveform.shape[1]) < waveform_length[:, None]
         before = F.pad(waveform[:, :-1], (1, 0))
@@ -64,12 +64,18 @@ class FrontEnd(nn.Module):
 
 
 def _normalized(log_mel: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """(B, T, F), (B,) -> (B, T, F) of mean 0 and (unbiased) deviation 1 over the frames that count, the rest zero."""
+    """
+    (B, T, F), (B,) -> (B, T, F) of mean 0 and (unbiased) deviation 1 over the frames that count, the rest zero.
+
+    In double precision: where a band is empty, as above 4 kHz in a telephone call, its deviation is as small as the
+    error of a runtime that adds one number after another.
+    """
+    log_mel = log_mel.double()
     inside = (torch.arange(log_mel.shape[1]) < length[:, None])[..., None]
     count = length[:, None, None]
     centered = (log_mel - (log_mel * inside).sum(dim=1, keepdim=True) / count) * inside
     deviation = (centered.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    return centered / (deviation + STD_GUARD)
+    return (centered / (deviation + STD_GUARD)).float()
 
 
 class Network(nn.Module):
@@ -83,14 +89,14 @@ class Network(nn.Module):
 
     def __init__(self, network: CitrinetForCTC, dtype: torch.dtype = torch.float32):
         super().__init__()
-        network = copy.deepcopy(network).float().eval()
+        network = copy.deepcopy(network).float().eval()  # type: ignore[no-untyped-call]
         for block in network.modules():
             if isinstance(block, CitrinetBlock):
                 _fold_norms(block)
         _use_matmul(network)
         self.network = network.to(dtype)  # type: ignore[arg-type]  # as of Transformers' annotation
 
-    def forward(self, audio_signal: torch.Tensor, length: torch.Tensor):
+    def forward(self, audio_signal: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 80, T), (B,) frames -> (B, T', V), blank beyond the end of an utterance, and (B, C, T')."""
         features = audio_signal.transpose(1, 2)
         mask = torch.arange(features.shape[1]) < length[:, None]
@@ -109,7 +115,7 @@ class TagHeads(nn.Module):
         heads = copy.deepcopy(network.tag_heads).float().eval()
         self.heads = nn.ModuleList(heads[category] for category in sorted(heads))
 
-    def forward(self, pooled_encoder: torch.Tensor):
+    def forward(self, pooled_encoder: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, C) -> (B, n) for each category."""
         return tuple(head(pooled_encoder) for head in self.heads)
 
@@ -183,7 +189,14 @@ def add_metadata(path: Path, metadata: dict[str, str]) -> None:
     onnx.save(graph, path)
 
 
-def _export(graph: nn.Module, inputs, dynamic, outputs: list[str], path: Path, opset: int) -> None:
+def _export(
+    graph: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    dynamic: tuple[dict[int, str], ...],
+    outputs: list[str],
+    path: Path,
+    opset: int,
+) -> None:
     program = torch.onnx.export(
         graph.eval(),
         inputs,

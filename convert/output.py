@@ -88,7 +88,9 @@ class Output:
         if not self._place.is_dir():
             raise NotADirectoryError(f"{self.path} cannot be written: {self._place} is no folder.")
         if not os.access(self._place, os.W_OK | os.X_OK):
-            raise PermissionError(f"{self.path} cannot be written: there is no permission to write in {self._place}.")
+            raise PermissionError(
+                f"{self.path} cannot be written: no permission in {self._place}, or its disk is read-only."
+            )
 
     def require(self, size: int) -> None:
         """
@@ -158,7 +160,7 @@ class Output:
             return "is the current folder, or holds it"
         if _holds(self.path, Path(os.path.expanduser("~")).resolve()):  # noqa: PTH111  # which never fails
             return "is the home folder, or holds it"
-        return "is a mount point" if os.path.ismount(self.path) else None
+        return "is a mount point, not a folder in one" if os.path.ismount(self.path) else None
 
     def _full(self) -> str:
         needs = f": {self.path.name} needs about {max(self._needed / 1e6, 1):.0f} MB" if self._needed else ""

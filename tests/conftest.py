@@ -10,7 +10,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # MKL's FFT for Intel's own CPUs rounds quiet bands otherwise than the one that NeMo's reference outputs were made with:
-# features differ by up to 5e-4 from them, and by 6e-6 with the kernels that MKL has for all CPUs.
+# features differ by up to 5e-4 from them, and by 4e-5 with the kernels that MKL has for all CPUs (docs/decisions/030).
 _CPU = Path("/proc/cpuinfo")
 if _CPU.is_file() and "GenuineIntel" in _CPU.read_text(encoding="utf-8"):
     os.environ.setdefault("MKL_CBWR", "COMPATIBLE")

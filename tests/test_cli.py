@@ -108,7 +108,15 @@ def test_wrong_usage(arguments, capsys):
 
 
 @pytest.mark.parametrize("command", [[], ["convert"], ["transcribe"], ["info"], ["export", "nemo"]])
-def test_help(command):
-    run = subprocess.run([sys.executable, "-m", "citrinet.cli", *command, "--help"], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.startswith("usage: citrinet")
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    out, err = capsys.readouterr()
+    assert (caught.value.code, err) == (0, "")
+    assert out.startswith("usage: citrinet")
+
+
+@pytest.mark.slow
+def test_the_package_runs_as_a_module():
+    run = subprocess.run([sys.executable, "-m", "citrinet.cli", "--help"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("usage: citrinet") and not run.stderr

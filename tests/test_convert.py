@@ -733,6 +733,7 @@ sys.exit(main(["convert", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_leaves_no_output_and_a_terminated_one_nothing(small, tmp_path):
     signals = {name: getattr(signal, name) for name in ("SIGKILL", "SIGTERM")}
     command = [sys.executable, "-c", _SLOW_CONVERSION, str(small)]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers import normalizers
 from transformers import AutoModelForCTC, AutoProcessor, Wav2Vec2Config, pipeline
 
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetModel, CitrinetProcessor, default_model
@@ -183,9 +184,9 @@ def test_without_tag_heads_nothing_of_them_is_left(zh_small_dir, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"pad_token_id": 0}, "`pad_token_id` is 0, there it would be"),
+        ({"pad_token_id": 0}, "the tokenizer is not that of the network"),
         ({"hidden_act": "gelu"}, "activation.*gelu"),
-        ({"vocab_size": 20}, "`vocab_size` is 20"),
+        ({"vocab_size": 20}, "the tokenizer is not that of the network"),
         ({"num_mel_bins": 16}, "feat_in"),
         ({"hop_length": 80}, "`hop_length` is 80"),
         ({"adapters": [{"name": "global_cfg", "dim": 4}]}, "`adapters` is"),
@@ -199,10 +200,22 @@ def test_what_nemo_cannot_express(tmp_path, config, message):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_changed_tokenizer(tmp_path):
-    tokenizer = tiny_tokenizer("bpe")
+def add_token(tokenizer) -> None:
     tokenizer.add_tokens(["<new>"])
-    with pytest.raises(ConversionError, match="the tokenizer is not what"):
+
+
+def lower(tokenizer) -> None:
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(add_token, "the tokenizer is not that of the network"), (lower, "the tokenizer is not what")],
+)
+def test_a_changed_tokenizer(tmp_path, change, message):
+    tokenizer = tiny_tokenizer("bpe")
+    change(tokenizer)
+    with pytest.raises(ConversionError, match=message):
         export_nemo(save_tiny(tmp_path / "model", tokenizer=tokenizer, **TWO_BLOCKS), tmp_path / "out.nemo")
 
 

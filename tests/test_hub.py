@@ -7,6 +7,7 @@ import pytest
 from helpers import Probe, run_probes, synthetic_speech, write_wav
 from hub_server import LARGE, Hub
 
+pytestmark = pytest.mark.slow
 REPOSITORY = "someone/citrinet-zh-small"
 TRUST = {"trust_remote_code": True}
 ONLINE = {"HF_HUB_OFFLINE": "0"}

@@ -40,7 +40,7 @@ def test_byte_order_mark_crlf_and_blank_lines(write):
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "gbk", "big5"])
 def test_other_encodings_are_named_as_such(write, encoding):
     manifest = write("\n".join([LINE % "ok", LINE % "北山公交"]).encode(encoding))
-    with pytest.raises(ValueError, match="convert.* UTF-8") as caught:
+    with pytest.raises(ValueError, match=r"convert.* UTF-8") as caught:
         read_manifest(manifest)
     assert str(manifest) in str(caught.value) and "\n" not in str(caught.value)
     if encoding in ("gbk", "big5"):
@@ -127,7 +127,14 @@ def test_where_relative_paths_start(write, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
-    names = ["clips/both.wav", "clips/beside.wav", "clips/nowhere.wav", "~/own.wav", "~tilde.wav", "~no-such-user/x.wav"]
+    names = [
+        "clips/both.wav",
+        "clips/beside.wav",
+        "clips/nowhere.wav",
+        "~/own.wav",
+        "~tilde.wav",
+        "~no-such-user/x.wav",
+    ]
     names += [str(tmp_path / "clips" / "beside.wav"), "http://localhost:9/a.wav?b=c//d", "x" * 300]
     entries = read_manifest(write([{"audio_filepath": name} for name in names]))
     found = [entry.audio if isinstance(entry.audio, str) else (here / entry.audio) for entry in entries]

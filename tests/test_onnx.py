@@ -1,7 +1,9 @@
 """Exported graphs: PyTorch's numbers, the files that others read, and those others themselves."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +13,19 @@ import onnxruntime
 import pytest
 import sentencepiece
 import soundfile
+import soxr
 import torch
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
 import citrinet
 from citrinet import CitrinetOnnx
 from citrinet.cli import main
-from citrinet.convert import ConversionError
+from citrinet.convert import ConversionError, convert_nemo, hf_to_onnx
 from citrinet.convert.hf_to_onnx import export_onnx
+from citrinet.recognition import is_onnx_folder
 from helpers import forgive_scores, synthetic_speech
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 CLIPS = sorted((ROOT / "examples").glob("*.flac"))
 CARD = ROOT.parent / "shared" / "docs" / "model-card.txt"
@@ -37,10 +42,14 @@ OURS = {"frontend.onnx", "vocab.txt", "tokens.txt"}
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The embedded model in every type."""
+    """The embedded model in every type; int8 is made of the float32 graph, which takes long to trace and is traced once."""
     folder = tmp_path_factory.mktemp("onnx")
-    for dtype in ("float32", "float16", "int8"):
+    for dtype in ("float32", "float16"):
         export_onnx(citrinet.default_model(), folder / dtype, dtype=dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        traced = folder / "float32" / "model.onnx"
+        patch.setattr(hf_to_onnx, "write_network", lambda network, path, opset: path.write_bytes(traced.read_bytes()))
+        export_onnx(citrinet.default_model(), folder / "int8", dtype="int8")
     return folder
 
 
@@ -59,10 +68,12 @@ def edits(a: str, b: str) -> int:
     return round(jiwer.cer(a, b) * len(a))
 
 
-@pytest.mark.parametrize("name", ["base_small", "zh_small"])
-def test_graph_has_pytorchs_numbers_alone_and_padded(name, request, tmp_path):
-    model_dir = request.getfixturevalue(f"{name}_dir")
-    export_onnx(model_dir, tmp_path / "onnx")
+@pytest.mark.parametrize("name", ["tiny", "embedded"])
+def test_graph_has_pytorchs_numbers_alone_and_padded(name, tiny_dir, tiny_onnx_dir, exported):
+    model_dir, onnx_dir = {
+        "tiny": (tiny_dir, tiny_onnx_dir),
+        "embedded": (citrinet.default_model(), exported / "float32"),
+    }[name]
     model, processor = AutoModelForCTC.from_pretrained(model_dir).eval(), AutoProcessor.from_pretrained(model_dir)
     waveforms = [synthetic_speech(seconds, seed=i) for i, seconds in enumerate((1.7, 0.4, 3.0))]
     inputs = processor(waveforms, sampling_rate=16000)
@@ -70,7 +81,7 @@ def test_graph_has_pytorchs_numbers_alone_and_padded(name, request, tmp_path):
         expected = model(**inputs)
     mask = expected.attention_mask.numpy()
     signal, lengths = inputs["input_features"].transpose(1, 2).numpy(), inputs["attention_mask"].sum(1).numpy()
-    graph = session(tmp_path / "onnx" / "model.onnx")
+    graph = session(onnx_dir / "model.onnx")
     logprobs, encoded = graph.run(None, {"audio_signal": signal, "length": lengths})
     reference = expected.logits.log_softmax(-1).numpy()
     assert np.abs(logprobs - reference)[mask].max() < 1e-3
@@ -142,11 +153,12 @@ def test_inputs_and_outputs_are_those_of_the_card(exported):
         assert np.abs(logits - expected[name].numpy()).max() < 1e-4
 
 
-def test_a_model_without_tags_and_one_of_characters(base_small_dir, tmp_path):
-    export_onnx(base_small_dir, tmp_path / "onnx")
+def test_a_model_without_tags_and_one_of_characters(nemo_dir, tmp_path):
+    model_dir = convert_nemo(nemo_dir / "options_char.nemo", tmp_path / "model").output
+    export_onnx(model_dir, tmp_path / "onnx")
     assert not any("tag_classifier" in path.name for path in (tmp_path / "onnx").iterdir())
     found = CitrinetOnnx(tmp_path / "onnx")(synthetic_speech(2.0))
-    assert found == pipeline("automatic-speech-recognition", str(base_small_dir))(synthetic_speech(2.0))
+    assert found == pipeline("automatic-speech-recognition", str(model_dir))(synthetic_speech(2.0))
 
 
 # The card's text has lost its indentation. Lines from its `import json` on, by depth; all others have none.
@@ -198,6 +210,20 @@ def test_runner_takes_what_the_pipeline_takes(exported, recognizer):
         runner(samples[:10])
     with pytest.raises(ValueError, match="NaN"):
         runner(np.full(16000, np.nan, np.float32))
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_runner_resamples_as_the_pipeline_does(rate, exported, recognizer, tmp_path):
+    speech = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS[:2]])
+    samples = soxr.resample(speech, 16000, rate)
+    path = tmp_path / "speech.flac"
+    soundfile.write(path, samples, rate)
+    runner = CitrinetOnnx(exported / "float32")
+    assert np.array_equal(runner.load(str(path)), citrinet.load_audio(path))
+    for audio in (str(path), {"array": samples, "sampling_rate": rate}, {"bytes": path.read_bytes(), "path": None}):
+        expected = recognizer(audio, return_timestamps="char")
+        assert expected["chunks"], "the test would compare nothing"
+        assert forgive_scores([runner(audio, return_timestamps="char")], 1e-3) == [expected]
 
 
 def test_runner_reads_long_audio_in_the_pipelines_windows(exported, recognizer):
@@ -255,15 +281,36 @@ def test_sherpa_onnx_reads_it(exported):
     assert wrong <= 0.2 * total
 
 
-def test_command_runs_graphs_without_pytorch(exported):
-    script = (
-        "import sys; from citrinet.cli import main; code = main(sys.argv[1:]); "
-        "sys.exit(9 if 'torch' in sys.modules or 'transformers' in sys.modules else code)"
-    )
+# Three ways for PyTorch and Transformers not to be there: no such packages, an import hook that refuses them, and
+# packages that are broken.
+WITHOUT_PYTORCH = {
+    "absent": "sys.modules.update(torch=None, transformers=None)",
+    "refused": """
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers"):
+            raise ImportError(f"{name} is refused")
+sys.meta_path.insert(0, Refuse())""",
+    "broken": "sys.path.insert(0, BROKEN)",
+}
+
+
+@pytest.mark.parametrize("way", WITHOUT_PYTORCH)
+def test_command_runs_graphs_where_pytorch_cannot_be_imported(exported, tmp_path, way):
+    for package in ("torch", "transformers"):
+        (tmp_path / f"{package}.py").write_text("raise ImportError('libtorch.so is missing')")
+    script = f"""
+import sys
+BROKEN = {str(tmp_path)!r}
+{WITHOUT_PYTORCH[way]}
+from citrinet.cli import main
+sys.exit(main(sys.argv[1:]) or main(["info", sys.argv[4]]))"""
     arguments = ["transcribe", "--json", "--model", str(exported / "float32"), str(CLIPS[0])]
     run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["text"] == CitrinetOnnx(exported / "float32")(str(CLIPS[0]))["text"]
+    result, *description = run.stdout.splitlines()
+    assert json.loads(result)["text"] == CitrinetOnnx(exported / "float32")(str(CLIPS[0]))["text"]
+    assert description[0].startswith("Citrinet in ONNX")
 
 
 @pytest.mark.parametrize(
@@ -279,13 +326,23 @@ def test_transformers_knows_citrinet_whichever_comes_first(order):
     assert run.stdout.strip() == "CitrinetPipeline", run.stderr
 
 
-def test_command_exports(tmp_path, capsys):
-    arguments = ["export", "onnx", citrinet.default_model(), str(tmp_path / "onnx")]
+def test_command_exports_and_replaces_only_an_export(base_small_dir, tmp_path, capsys):
+    output = tmp_path / "onnx"
+    arguments = ["export", "onnx", str(base_small_dir), str(output)]
     assert main(arguments) == 0
     assert main(arguments) == 1
     assert "--force" in capsys.readouterr().err
-    assert main(["transcribe", "--model", str(tmp_path / "onnx"), "--precision", "int8", str(CLIPS[0])]) == 1
+    assert main(["transcribe", "--model", str(output), "--precision", "int8", str(CLIPS[0])]) == 1
     assert "--dtype" in capsys.readouterr().err
+    (output / "vocab.txt").unlink()
+    assert main([*arguments, "--force"]) == 0 and (output / "vocab.txt").is_file()
+    (output / "notes.txt").write_text("mine")
+    assert main([*arguments, "--force"]) == 1
+    assert "holds notes.txt, so it is not an ONNX export" in capsys.readouterr().err
+    for other in (base_small_dir, tmp_path):  # the input, and what is no export
+        assert main([*arguments[:3], str(other), "--force"]) == 1
+        assert re.fullmatch(r"citrinet: .*(is the input|holds onnx).*\n", capsys.readouterr().err)
+    assert (output / "notes.txt").read_text() == "mine" and (base_small_dir / "config.json").is_file()
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
@@ -300,15 +357,86 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     assert not (tmp_path / "onnx").exists()
 
 
-def test_a_damaged_export_is_refused(exported, tmp_path):
-    for path in (exported / "float32").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(ValueError, match=r"model\.onnx is no graph"):
-        CitrinetOnnx(tmp_path)
-    (tmp_path / "vocabulary.json").write_text("{")
-    with pytest.raises(ValueError, match=r"vocabulary\.json is damaged"):
-        CitrinetOnnx(tmp_path)
+@pytest.fixture
+def copy(exported, tmp_path):
+    """A copy of an export, to be damaged."""
+    shutil.copytree(exported / "float32", tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def changed(path: Path, *keys: str, **values) -> None:
+    """Change values of a JSON file; None removes one."""
+    content = json.loads(path.read_text())
+    part = content
+    for key in keys:
+        part = part[key]
+    for name, value in values.items():
+        part.pop(name) if value is None else part.update({name: value})
+    path.write_text(json.dumps(content))
+
+
+DAMAGE = {
+    "no network": (lambda f: (f / "model.onnx").unlink(), r"no model\.onnx: export the model again"),
+    "no front end": (lambda f: (f / "frontend.onnx").unlink(), r"no frontend\.onnx"),
+    "no vocabulary": (lambda f: (f / "vocabulary.json").unlink(), r"no vocabulary\.json"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"no config\.json"),
+    "no labels": (lambda f: (f / "tag_classifier.json").unlink(), r"no tag_classifier\.json"),
+    "no tag heads": (lambda f: (f / "tag_classifier.onnx").unlink(), r"no tag_classifier\.onnx"),
+    "no graph": (lambda f: (f / "model.onnx").write_bytes(b"no graph"), r"model\.onnx is no graph"),
+    "half a graph": (lambda f: os.truncate(f / "model.onnx", 100_000), r"model\.onnx is no graph"),
+    "LFS pointer": (lambda f: (f / "frontend.onnx").write_text("version https://git-lfs"), r"frontend\.onnx is no graph"),
+    "half of JSON": (lambda f: (f / "vocabulary.json").write_text("{"), r"vocabulary\.json is damaged"),
+    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), r"config\.json is damaged"),
+    "no mapping": (lambda f: (f / "config.json").write_text("[]"), r"config\.json is damaged, `preprocessor.sample_rate`"),
+    "no rate": (lambda f: changed(f / "config.json", preprocessor={}), "`preprocessor.sample_rate` is not a whole number"),
+    "rate": (lambda f: changed(f / "config.json", "preprocessor", sample_rate="16 kHz"), "sample_rate"),
+    "hop": (lambda f: changed(f / "config.json", "preprocessor", hop_length=0), "hop_length"),
+    "factor": (lambda f: changed(f / "config.json", subsampling_factor=True), "subsampling_factor"),
+    "pieces": (lambda f: changed(f / "vocabulary.json", vocabulary=["a", 1]), "`vocabulary` is not a list of strings"),
+    "blank": (lambda f: changed(f / "vocabulary.json", blank_id=None), "blank_id"),
+    "unknown": (lambda f: changed(f / "vocabulary.json", unknown_id="<unk>"), "unknown_id"),
+    "categories": (lambda f: changed(f / "tag_classifier.json", categories=[]), "`categories` is not a mapping"),
+    "labels": (lambda f: changed(f / "tag_classifier.json", "categories", AGE=["OLD"]), "`categories.AGE.labels`"),
+    "another vocabulary": (lambda f: changed(f / "vocabulary.json", vocabulary=["a", "b"]), "is of another model"),
+    "another's labels": (
+        lambda f: changed(f / "tag_classifier.json", "categories", "AGE", labels=["NONE"]), "is of another model"
+    ),
+    "exchanged graphs": (lambda f: shutil.copy(f / "frontend.onnx", f / "model.onnx"), "its inputs are not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_or_incomplete_export_is_one_line(copy, case):
+    change, message = DAMAGE[case]
+    change(copy)
+    with pytest.raises((OSError, ValueError), match=message) as caught:
+        citrinet.load_recognizer(copy)
+    assert str(copy) in str(caught.value) and "\n" not in str(caught.value).strip()
+
+
+def test_other_folders_with_graphs_in_them(copy, base_small_dir, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    shutil.copy(copy / "model.onnx", tmp_path / "theirs")
+    (tmp_path / "theirs" / "config.json").write_text('{"model_type": "wav2vec2"}')
+    with pytest.raises(FileNotFoundError, match=r"no frontend\.onnx, vocabulary\.json"):
+        citrinet.load_recognizer(tmp_path / "theirs")
+    for graph in copy.glob("*.onnx"):
+        graph.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no frontend\.onnx, model\.onnx, tag_classifier\.onnx"):
+        citrinet.load_recognizer(copy)
+    shutil.copytree(base_small_dir, tmp_path / "both")  # as on the Hub: the weights count, a stray graph does not
+    shutil.copy(tmp_path / "theirs" / "model.onnx", tmp_path / "both")
+    assert not is_onnx_folder(tmp_path / "both") and not is_onnx_folder(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_a_recognizer_says_of_what_type_its_graph_is(exported, dtype):
+    description = citrinet.load_recognizer(exported / dtype).describe()
+    outputs = len(json.loads((exported / dtype / "vocabulary.json").read_text())["vocabulary"]) + 1
+    assert description.splitlines()[0] == (
+        f"Citrinet in ONNX: {outputs} outputs, one each 1280 samples, weights of {dtype}"
+    )
+    assert "GENDER: " in description and "entities: " in description
 
 
 def test_a_missing_onnxruntime_is_told(exported, monkeypatch, capsys):

@@ -119,6 +119,7 @@ def test_a_scale_of_zero_is_not_folded():
     assert torch.allclose(optimize_for_inference(model)(features).logits, model(features).logits, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_one_utterance_is_the_same_alone_and_in_a_batch(model, precision):
     processor = AutoProcessor.from_pretrained(citrinet.default_model())
@@ -132,6 +133,7 @@ def test_one_utterance_is_the_same_alone_and_in_a_batch(model, precision):
     assert (alone.argmax(-1) == batch.argmax(-1)).float().mean() > 1 - sides * 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_loads_saves_and_copies(model, inputs, tmp_path, precision):
     config = CitrinetInferenceConfig(precision)

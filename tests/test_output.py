@@ -222,8 +222,8 @@ def test_a_failure_while_replacing_puts_the_old_folder_back(made, tmp_path, monk
 
 def test_a_place_that_cannot_be_written(made, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    refuse(tmp_path / "new", "no permission to write in", tmp_path)
-    refuse(tmp_path / "a" / "b" / "new", "no permission to write in", tmp_path)
+    refuse(tmp_path / "new", "no permission in .*, or its disk is read-only", tmp_path)
+    refuse(tmp_path / "a" / "b" / "new", "no permission in .*, or its disk is read-only", tmp_path)
 
 
 def test_a_long_name(tmp_path):

@@ -1,58 +1,107 @@
-"""`citrinet.convert` is there from a wheel, from an editable install and from a checkout."""
+"""`citrinet` and `citrinet.convert` are there from a wheel, an editable install and a checkout, and nothing else is."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
+_FACTS = """
+import importlib.util, json, sys
+import citrinet.convert
+print(json.dumps({
+    "convert": citrinet.convert.__file__,
+    "paths": [*sys.path, *citrinet.__path__],
+    "strays": [name for name in ("citrinet.tests", "citrinet.space", "citrinet.recipes", "citrinet.src", "convert")
+               if importlib.util.find_spec(name)],
+}))
+"""
 
 
-def imported_from(path: Path | None, folder: Path) -> Path:
-    """Where `citrinet.convert` comes from when `path` is first on the module path; run in `folder`."""
+def facts(path: Path | None, folder: Path) -> dict:
+    """What an interpreter finds when `path` is first on the module path; run in `folder`."""
     run = subprocess.run(
-        [sys.executable, "-c", "import citrinet.convert; print(citrinet.convert.__file__)"],
+        [sys.executable, "-c", _FACTS],
         env={**os.environ, "PYTHONPATH": str(path or "")},
         cwd=folder,
         capture_output=True,
         text=True,
         check=True,
     )
-    return Path(run.stdout.strip())
+    return json.loads(run.stdout)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    # A copy, so that the build leaves nothing in the checkout.
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "src", "convert"):
-        (source / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
+def check_paths(found: dict) -> None:
+    """The repository's root holds tests, recipes and the Space, which are no part of the package."""
+    assert found["strays"] == []
+    assert ROOT.resolve() not in {Path(path).resolve() for path in found["paths"] if path}
+
+
+@pytest.fixture(scope="module", params=["link", "text file"])
+def distributions(request, tmp_path_factory):
+    """
+    Source distribution and the wheel made of it, from a copy, so that the build leaves nothing in the checkout.
+
+    Where Git makes no links, as on Windows, the link to the converter is a text file.
+    """
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("src", "convert"):
+        shutil.copytree(
+            ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    link = source / "src" / "citrinet" / "convert"
+    assert str(link.readlink()) == "../../convert"
+    if request.param == "text file":
+        link.unlink()
+        link.write_text("../../convert")
+    output = tmp_path_factory.mktemp("distributions")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", output, source]
     subprocess.run(command, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    return next(output.glob("*.tar.gz")), next(output.glob("*.whl"))
 
 
-def test_wheel(wheel, tmp_path):
-    names = set(zipfile.ZipFile(wheel).namelist())
+def test_distributions_hold_every_module_once_and_nothing_else(distributions):
+    source, wheel = distributions
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "citrinet").rglob("*.py")}
+    modules = {name for name in modules if not name.startswith("citrinet/convert/")}
     modules |= {f"citrinet/convert/{path.name}" for path in (ROOT / "convert").glob("*.py")}
+    names = zipfile.ZipFile(wheel).namelist()
+    assert sorted(name for name in names if name.endswith(".py")) == sorted(modules)
+    assert len(names) == len(set(names))
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"citrinet"}
     data = {"citrinet/py.typed", "citrinet/evaluation/page.html.jinja", "citrinet/mandarin_small/model.safetensors"}
-    assert modules | data <= names
-    assert not any(name.startswith(("tests/", "convert/")) for name in names)
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    found = imported_from(tmp_path / "installed", tmp_path)
-    assert found == tmp_path / "installed" / "citrinet" / "convert" / "__init__.py"
+    assert data <= set(names)
+    with tarfile.open(source) as tar:
+        members = [member.name.split("/", 1)[-1] for member in tar if member.isfile()]
+        assert not any(member.issym() for member in tar)
+    converter = sorted(name for name in members if "convert/" in name)
+    assert converter == sorted(f"convert/{path.name}" for path in (ROOT / "convert").glob("*.py"))
+
+
+def test_wheel(distributions, tmp_path):
+    zipfile.ZipFile(distributions[1]).extractall(tmp_path / "installed")
+    found = facts(tmp_path / "installed", tmp_path)
+    assert Path(found["convert"]) == tmp_path / "installed" / "citrinet" / "convert" / "__init__.py"
+    check_paths(found)
 
 
 def test_checkout(tmp_path):
-    assert imported_from(ROOT / "src", tmp_path).resolve() == ROOT / "convert" / "__init__.py"
+    found = facts(ROOT / "src", tmp_path)
+    assert Path(found["convert"]).resolve() == ROOT / "convert" / "__init__.py"
+    check_paths(found)
 
 
 def test_the_installed_package(tmp_path):
     """Editable in development and in CI; whatever it is, it must hold the converter."""
-    assert imported_from(None, tmp_path).name == "__init__.py"
+    found = facts(None, tmp_path)
+    assert Path(found["convert"]).name == "__init__.py"
+    check_paths(found)

@@ -43,7 +43,13 @@ class Reference:
         return json.loads(str(self.golden[f"text_{which}"]))
 
 
-@pytest.fixture(scope="module", params=GOLDENS)
+# One of the three large ones is enough for the quick tests.
+_PARAMS = [
+    pytest.param(name, marks=pytest.mark.slow if name in ("zh_small_agg", "base_small") else ()) for name in GOLDENS
+]
+
+
+@pytest.fixture(scope="module", params=_PARAMS)
 def reference(request, nemo_dir, tmp_path_factory):
     return Reference(nemo_dir, tmp_path_factory.mktemp("parity") / request.param, request.param)
 

@@ -162,10 +162,66 @@ def test_inputs_of_every_kind_give_the_same(recognizer, tmp_path):
 
 
 def test_a_dictionary_is_not_consumed_and_its_rest_comes_back(recognizer):
-    source = {"array": synthetic_speech(0.5), "sampling_rate": 16000, "id": 7}
+    source = {"array": synthetic_speech(0.5), "sampling_rate": 16000, "id": 7, "stride": (1600, 0)}
+    before = dict(source)
     result = recognizer(source)
     assert result["id"] == [7]
-    assert set(source) == {"array", "sampling_rate", "id"}
+    assert source == before
+
+
+def test_what_else_a_dictionary_holds_changes_no_result(recognizer):
+    """Rows of datasets have columns of any name, not all of them the same, in whatever batches."""
+    samples = [synthetic_speech(seconds, seed=1) for seconds in (0.5, 2.5)]
+    plain = recognizer(samples)
+    rows = [
+        {"array": samples[0], "sampling_rate": 16000, "text": "a reference", "tokens": 3, "kept": None},
+        {"array": samples[1], "sampling_rate": 16000, "id": "b"},
+    ]
+    for batch_size in (1, 2):
+        first, second = forgive_scores(recognizer(rows, batch_size=batch_size))
+        assert second == {**plain[1], "id": ["b"]}
+        assert (first["text"], first["tokens"], first["kept"]) == (plain[0]["text"], [3], [None])
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_a_stride_is_not_transcribed(recognizer, rate):
+    samples = synthetic_speech(6.0, seed=3, rate=rate)
+    source = {"array": samples, "sampling_rate": rate, "stride": (2 * rate, rate)}
+    whole = recognizer(source | {"stride": None}, return_timestamps="char")["chunks"]
+    found = recognizer(source, return_timestamps="char")["chunks"]
+    assert [c["text"] for c in found] == [c["text"] for c in whole if c["timestamp"][1] > 2 and c["timestamp"][0] < 5]
+
+
+def test_a_stride_without_a_rate_is_refused(recognizer):
+    with pytest.raises(ValueError, match="sampling_rate"):
+        recognizer({"array": synthetic_speech(1.0), "stride": (100, 0)})
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"chunk_lenght_s": 5}, {"generate_kwargs": {"langauge": "zh"}}, {"timestamps": "char"}]
+)
+def test_a_misspelt_argument_is_refused(recognizer, zh_small_dir, arguments):
+    name = next(iter(arguments.get("generate_kwargs", arguments)))
+    with pytest.raises(TypeError, match=name):
+        recognizer(synthetic_speech(1.0), **arguments)
+    with pytest.raises(TypeError, match=name):
+        pipeline(TASK, model=str(zh_small_dir), device="cpu", **arguments)
+
+
+def test_arguments_of_the_stock_pipeline_are_taken(recognizer):
+    expected = recognizer(synthetic_speech(1.0))
+    given = {"generate_kwargs": {"max_new_tokens": 5, "task": "transcribe"}, "ignore_warning": True, "num_beams": 2}
+    assert recognizer(synthetic_speech(1.0), num_workers=0, decoder_kwargs=None, **given) == expected
+    assert recognizer(synthetic_speech(1.0), generate_kwargs=None) == expected
+
+
+def test_every_iterator_gives_an_iterator(recognizer):
+    audio = [synthetic_speech(1.0), synthetic_speech(0.5)]
+    expected = recognizer(audio)
+    for source in (iter(audio), (samples for samples in audio), map(np.copy, audio)):
+        results = recognizer(source)
+        assert not isinstance(results, (list, dict))
+        assert list(results) == expected
 
 
 @pytest.mark.parametrize("source", [np.zeros(0), np.zeros(1), np.full(1600, np.nan), b"junk", np.zeros((50, 50))])
@@ -239,6 +295,7 @@ def test_tags_of_windows_are_the_frame_weighted_mean(recognizer, monkeypatch):
             assert tag["score"] == pytest.approx(float(mean.softmax(0).max()), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_long_audio_is_read_in_windows(recognizer, monkeypatch):
     lengths = []
     forward = recognizer.model.forward
@@ -277,9 +334,13 @@ def test_generic_callers_use_generate(recognizer, zh_small_dir):
     assert processor.batch_decode(ids, skip_special_tokens=False) == [result["text"] for result in recognizer(audio)]
     output = recognizer.model.generate(**inputs, return_dict_in_generate=True)
     assert torch.equal(output.sequences, ids)
-    assert recognizer.model.can_generate()
+    assert torch.equal(recognizer.model.generate(**inputs, max_new_tokens=8, language="zh", streamer=None), ids)
+    with pytest.raises(TypeError, match="atention_mask"):
+        recognizer.model.generate(inputs["input_features"], atention_mask=inputs["attention_mask"])
+    assert not recognizer.model.can_generate()  # else callers look for the settings of a decoder
 
 
+@pytest.mark.slow
 def test_half_precision(zh_small_dir):
     expected = pipeline(TASK, model=str(zh_small_dir), device="cpu")(synthetic_speech(2.0))
     for dtype in (torch.bfloat16, torch.float16):

@@ -1,11 +1,16 @@
 """Files read ahead: order, batches by length, and what cannot be read."""
 
+import gc
+import threading
+import time
+import weakref
+
 import numpy as np
 import pytest
 import soundfile
 
 import citrinet
-from citrinet.recognition.read_ahead import WINDOW, ReadAhead
+from citrinet.recognition.read_ahead import READ_AHEAD_S, WINDOW, ReadAhead
 
 
 @pytest.fixture
@@ -47,3 +52,91 @@ def test_the_same_file_twice(files):
     reader = ReadAhead([files[0], files[1], files[0]], citrinet.load_audio, batch_size=3)
     results = [name for samples in reader for name, _ in reader.in_order({"length": len(samples)})]
     assert results == [0, 1, 2]
+
+
+@pytest.fixture
+def threads():
+    """Threads that were started since, and are still there a moment later."""
+    before = set(threading.enumerate())
+
+    def left():
+        end = time.monotonic() + 10
+        while (new := set(threading.enumerate()) - before) and time.monotonic() < end:
+            time.sleep(0.01)
+        return new
+
+    return left
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize("seconds", [3600, 600, 7])
+def test_what_is_held_is_bounded_by_seconds(batch_size, seconds, threads):
+    """Whatever the length of the recordings: no more than half an hour of audio, and the one that goes beyond it."""
+    rate, held, most = 16000, [0.0], []
+
+    class Counted(np.ndarray):  # as long as it says, without the memory
+        def __del__(self):
+            held[0] -= len(self) / rate
+
+    def load(_):
+        held[0] += seconds
+        most.append(held[0])
+        return np.broadcast_to(np.float32(0), seconds * rate).view(Counted)
+
+    reader = ReadAhead(range(round(2.5 * READ_AHEAD_S / seconds) + 8), load, rate, batch_size)
+    for samples in reader:
+        time.sleep(0.001)  # the thread goes as far as it may
+        del samples
+    assert max(most) <= READ_AHEAD_S + 2 * seconds  # one beyond the limit, and one that is being transcribed
+    assert held[0] == 0 and len(most) == len(reader._sources)
+    assert not threads()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("from below"), MemoryError(), ImportError("soxr"), SystemExit(3)])
+def test_other_errors_are_raised_where_the_results_are_wanted(error, threads):
+    def load(source):
+        if source == 2:
+            raise error
+        return np.zeros(10, np.float32)
+
+    with pytest.raises(type(error)) as caught:
+        list(ReadAhead(range(5), load))
+    assert caught.value is error
+    del caught
+    assert not threads()
+
+
+def test_who_stops_early_stops_the_thread(threads):
+    read = []
+
+    def load(source):
+        read.append(source)
+        return np.zeros(100 * 16000, np.float32)
+
+    waveforms = iter(ReadAhead(range(1000), load))
+    next(waveforms)
+    waveforms.close()
+    assert not threads()
+    assert len(read) < 30
+
+
+def test_errors_that_are_kept_hold_no_audio(threads):
+    alive = []
+
+    def check(samples):
+        try:
+            raise KeyError("cause")
+        except KeyError as error:
+            raise ValueError("NaN") from error
+
+    def load(_):
+        samples = np.zeros(1000, np.float32)
+        alive.append(weakref.ref(samples))
+        return check(samples)
+
+    reader = ReadAhead(range(3), load)
+    assert list(reader) == [] and [index for index, _ in reader.failed] == [0, 1, 2]
+    assert not threads()
+    gc.collect()
+    assert not any(reference() is not None for reference in alive)
+    assert reader.failed[0][1].__traceback__ is not None

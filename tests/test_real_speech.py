@@ -16,9 +16,11 @@ from helpers import forgive_scores
 
 DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "real_zh"
 SPEECH = Path(os.environ.get("CITRINET_SPEECH", DEFAULT))
-pytestmark = pytest.mark.skipif(
-    not (SPEECH / "test.jsonl").is_file(), reason="no recordings: set CITRINET_SPEECH to a folder with test.jsonl"
-)
+_MISSING = not (SPEECH / "test.jsonl").is_file()
+pytestmark = [
+    pytest.mark.skipif(_MISSING, reason="no recordings: set CITRINET_SPEECH to a folder with test.jsonl"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

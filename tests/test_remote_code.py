@@ -8,6 +8,7 @@ import pytest
 
 from helpers import Probe, run_probes, synthetic_speech, write_wav
 
+pytestmark = pytest.mark.slow
 CLASSES = {
     "pipeline": "pipeline_citrinet.CitrinetPipeline",
     "model": "modeling_citrinet.CitrinetForCTC",

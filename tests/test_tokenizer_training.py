@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import pytest
 import sentencepiece
@@ -9,6 +10,8 @@ from transformers import AutoTokenizer
 
 from citrinet import CitrinetTokenizer
 from citrinet.cli import main
+from citrinet.tokenizer.building import build_tokenizer
+from citrinet.tokenizer.coverage import unknown_positions
 from citrinet.tokenizer.training import save_tokenizer, tokenizer_of, train_sentencepiece, train_tokenizer
 
 GLUED = "来首歌ENTITY_SONG_NAME吻别END"
@@ -132,6 +135,37 @@ def test_saved_files(tmp_path):
     assert tokenizer(GLUED)["input_ids"] == processor_of(model).encode(GLUED)
 
 
+@pytest.mark.parametrize("foreign", ["config.json", "model.safetensors", "model.onnx", "notes.txt", ".git"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, foreign):
+    save_tokenizer(tmp_path, train_sentencepiece(TEXTS, 130))
+    (tmp_path / foreign).write_text("{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=f"holds .*{foreign}.*choose a new folder"):
+        save_tokenizer(tmp_path, train_sentencepiece(TEXTS, 120, "char"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# What a tokenizer does not know
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_unknown_characters_are_found_where_they_stand(kind):
+    """Whatever stands around them, and several in a row."""
+    tokenizer = train_tokenizer(TEXTS * 3, 130, kind)
+    for text in [*TEXTS, "天气 music", ""]:
+        assert unknown_positions(tokenizer, text) == []
+    text = "請問臺ENTITY_CITY上海END的 龘,"
+    assert [text[i] for i in unknown_positions(tokenizer, text)] == ["請", "問", "臺", "龘", ","]
+
+
+def test_unknown_characters_of_a_vocabulary_of_characters():
+    """NeMo's parser leaves them out; with spaces unknown, those are named too."""
+    tokenizer = build_tokenizer([*"你好吗", "END", "GENDER_MALE"])
+    text = "你 好龘吗ENDGENDER_MALE"
+    assert [text[i] for i in unknown_positions(tokenizer, text)] == [" ", "龘"]
+    assert unknown_positions(build_tokenizer(list("ab")), "abBa") == [2]
+
+
 # The command
 
 
@@ -168,6 +202,17 @@ def test_command_without_dummy_prefix(manifests, tmp_path):
     assert main(["tokenizer", *manifests, "--output", str(tmp_path), "--vocab-size", "130", "--no-dummy-prefix"]) == 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert "".join(tokenizer.convert_ids_to_tokens(tokenizer(GLUED)["input_ids"])) == GLUED
+
+
+def test_command_leaves_a_model_alone(manifests, tmp_path, zh_small_dir, capsys):
+    model = shutil.copytree(zh_small_dir, tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    assert main(["tokenizer", *manifests, "--output", str(model), "--vocab-size", "130"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and "holds a model (" in captured.err and len(captured.err.splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()} == before
+    for _ in range(2):  # the second time in the place of the first
+        assert main(["tokenizer", *manifests, "--output", str(tmp_path / "tok"), "--vocab-size", "130"]) == 0
 
 
 def test_command_fails_with_one_line(manifests, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,15 +12,16 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from torchaudio.functional import edit_distance
-from transformers import pipeline
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.cli import main
+from citrinet.evaluation import evaluate
 from citrinet.manifest import ManifestEntry, read_manifest
-from citrinet.training import Augmentation, read_recipe, train
+from citrinet.training import Augmentation, data, read_recipe, train
+from citrinet.training.arguments import training_arguments
 from citrinet.training.data import UNKNOWN, read_source, select, tag_labels
-from citrinet.training.train import _best_classes
+from citrinet.training.metrics import best_classes
 from citrinet.transcript_citrinet import target_text
 from helpers import synthetic_speech, write_wav
 from tiny_models import TWO_BLOCKS
@@ -151,10 +153,8 @@ def test_an_impossible_speed_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data.trian=[a]", "unknown keys"),
-        ("data.augmentation={speed: 1}", "data.augmentation"),
         ("model={}", "give `pretrained` or `config`"),
-        ("model={adapter: {name: a}, config: {a: 1}}", "an adapter needs a `pretrained` network"),
+        ("model={adapter: {name: a, dim: 2}, config: {hidden_act: silu}}", "an adapter needs a `pretrained` network"),
         ("tokenizer={}", "a new network needs"),
         ("training={}", "give `output_dir`"),
         ("nonsense", "is no change of a recipe"),
@@ -179,6 +179,7 @@ def test_nothing_to_train_on_is_said(tmp_path, corpus, capsys):
 # Training
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
     recipe = write_recipe(
         tmp_path, corpus, data={"tag_categories": ["GENDER"], "variants": 1}, training={"num_train_epochs": 20}
@@ -194,6 +195,7 @@ def test_the_loss_falls_and_the_result_loads(tmp_path, corpus, capsys):
     assert model.config.vocab_size == len(processor.tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variants", "cache"), [(0, None), (2, None), (2, "features")])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, variants, cache):
     """Stopped within an epoch: order, augmentation, SpecAugment and dropout go on as if nothing had happened."""
@@ -253,6 +255,119 @@ def test_averaged_checkpoints(tmp_path, corpus):
     torch.testing.assert_close(averaged[name], (states[0][name] + states[1][name]) / 2)
 
 
+def test_an_average_takes_the_checkpoints_of_this_run_alone(tmp_path, corpus, capsys):
+    """Those of an earlier run, with higher steps, are set aside, neither averaged nor deleted by `save_total_limit`."""
+    path = write_recipe(tmp_path, corpus, data={"validation": []})
+    out = tmp_path / "recipe"
+    assert main(["train", str(path), "training.num_train_epochs=3", "training.learning_rate=0.001"]) == 0
+    earlier = {f.parent.name: f.read_bytes() for f in out.glob("checkpoint-*/model.safetensors")}
+    changes = ["training.num_train_epochs=2", "training.save_total_limit=2", "average_checkpoints=2"]
+    assert main(["train", str(path), *changes]) == 0
+    printed = capsys.readouterr().out
+    assert "average of checkpoint-2, checkpoint-4" in printed and "_earlier-run-1" in printed
+    ours = [load_file(out / f"checkpoint-{step}" / "model.safetensors") for step in (2, 4)]
+    averaged = load_file(out / "model.safetensors")
+    mean = sum(state["ctc_head.weight"].double() for state in ours) / 2
+    torch.testing.assert_close(averaged["ctc_head.weight"].double(), mean, rtol=0, atol=1e-7)
+    kept = (out / "_earlier-run-1").glob("checkpoint-*/model.safetensors")
+    assert {f.parent.name: f.read_bytes() for f in kept} == earlier and len(earlier) == 3
+    assert main(["train", str(path), *changes, "training.num_train_epochs=3", "--resume"]) == 0
+    assert "average of checkpoint-4, checkpoint-6" in capsys.readouterr().out
+    assert not (out / "_earlier-run-2").exists()
+
+
+def test_the_best_evaluation_by_steps_is_kept(tmp_path, corpus, capsys):
+    recipe = write_recipe(
+        tmp_path,
+        corpus,
+        training={"eval_steps": 1, "learning_rate": 0.3, "lr_scheduler_type": "constant", "max_steps": 6},
+    )
+    assert main(["train", str(recipe)]) == 0
+    kept = json.loads((out := capsys.readouterr().out)[out.rindex("{\n") :])["eval_cer"]
+    states = sorted(
+        (tmp_path / "recipe").glob("checkpoint-*/trainer_state.json"), key=lambda p: int(p.parent.name[11:])
+    )
+    history = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
+    rates = [entry["eval_cer"] for entry in history if "eval_cer" in entry]
+    assert len(rates) == 6 and len(set(rates)) > 1
+    assert kept == pytest.approx(min(rates)) == pytest.approx(error_rate(tmp_path / "recipe", corpus / "columns.jsonl"))
+
+
+def test_variants_are_kept_when_workers_compute_them(tmp_path, corpus, monkeypatch):
+    """Each recording is read once for training and once for validation, whatever the passes."""
+    log = tmp_path / "log"
+    original = data.load_audio
+
+    def logged(audio, rate):
+        with log.open("a") as file:
+            file.write(f"{audio}\n")
+        return original(audio, rate)
+
+    monkeypatch.setattr(data, "load_audio", logged)
+    recipe = write_recipe(tmp_path, corpus, data={"variants": 1}, training={"dataloader_num_workers": 2})
+    train(read_recipe(recipe, ["training.num_train_epochs=3"]))
+    assert len(log.read_text().splitlines()) == 16
+    assert not list((tmp_path / "recipe").glob("_features*"))
+
+
+def test_characters_that_the_tokenizer_does_not_know_count_as_errors(tmp_path, corpus, pretrained, capsys):
+    vocabulary = CitrinetProcessor.from_pretrained(pretrained).tokenizer.get_vocab()
+    known = [char for char in WORDS if char in vocabulary]
+    lines = [
+        {"audio_filepath": str(corpus / f"{i}.wav"), "duration": 0.6, "text": f"龘{known[i]}靐, "} for i in range(3)
+    ]
+    manifest = tmp_path / "unknown.jsonl"
+    manifest.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    data = {"train": [str(manifest)], "validation": [str(manifest)]}
+    recipe = write_recipe(tmp_path, corpus, data=data, model={"pretrained": str(pretrained), "config": {}})
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    recipe.write_text(yaml.safe_dump({**content, "tokenizer": {}}), encoding="utf-8")
+    assert main(["train", str(recipe), "training.learning_rate=0.05", "training.num_train_epochs=15"]) == 0
+    out = capsys.readouterr().out
+    for name in ("training", "validation"):
+        assert f"{name}: warning: 3 utterances hold 6 characters" in out
+    assert "龘 3" in out and "靐 3" in out
+    found = json.loads(out[out.rindex("{\n") :])["eval_cer"]
+    assert found == pytest.approx(error_rate(tmp_path / "recipe", manifest)) and found >= 2 / 3
+
+
+def test_a_tag_category_as_a_string_is_one_category(tmp_path, corpus, capsys):
+    recipe = write_recipe(tmp_path, corpus, data={"tag_categories": "GENDER", "validation": []})
+    assert main(["train", str(recipe), "training.max_steps=1"]) == 0
+    labels = CitrinetForCTC.from_pretrained(tmp_path / "recipe").config.tag_labels
+    assert labels == {"GENDER": ["NONE", "GENDER_FEMALE", "GENDER_MALE"]}
+    assert main(["train", str(recipe), "training.max_steps=1", "data.tag_categories=[GENDER, MOOD]"]) == 0
+    assert "no training utterance has a label of the tag category MOOD" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_recording_ends_a_run_with_its_name(tmp_path, corpus, capsys, workers):
+    (tmp_path / "damaged.wav").write_bytes(b"RIFF")
+    line = {"audio_filepath": str(tmp_path / "damaged.wav"), "duration": 1.0, "text": "今天"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    recipe = write_recipe(
+        tmp_path, corpus, data={"train": [str(corpus / "columns.jsonl"), str(tmp_path / "m.jsonl")], "validation": []}
+    )
+    assert main(["train", str(recipe), f"training.dataloader_num_workers={workers}"]) == 1
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("citrinet: "))
+    assert "damaged.wav" in line and "resume" in line and "Traceback" not in line and "worker" not in line
+
+
+@pytest.mark.parametrize("where", ["train", "validation"])
+def test_nothing_that_exists_is_said_with_the_reasons(tmp_path, corpus, capsys, where):
+    lines = [{"audio_filepath": f"gone{i}.wav", "duration": 1.0, "text": "今天"} for i in range(3)]
+    lines.append({"audio_filepath": str(corpus / "0.wav"), "duration": 99.0, "text": "今天"})
+    manifest = tmp_path / "gone.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    recipe = write_recipe(tmp_path, corpus, data={where: [str(manifest)]})
+    assert main(["train", str(recipe)]) == 1
+    error = capsys.readouterr().err
+    purpose = "train" if where == "train" else "validate"
+    assert f"nothing is left to {purpose} on" in error and "3: no such file (such as" in error
+    assert "1: longer than 16 s" in error and not (tmp_path / "recipe").exists()
+
+
+@pytest.mark.slow
 def test_two_processes_under_accelerate(tmp_path, corpus):
     recipe = write_recipe(tmp_path, corpus, training={"per_device_train_batch_size": 2})
     # accelerate starts several processes on a CPU only through MPI, or as if they were for GPUs; the recipe says CPU.
@@ -271,16 +386,15 @@ def test_two_processes_under_accelerate(tmp_path, corpus):
 
 def test_frames_that_only_pad_the_batches_of_other_processes_count_as_none():
     logits = torch.tensor([[[0.0, 3.0], [1.0, 0.5], [UNKNOWN, UNKNOWN]]])
-    assert _best_classes(logits, None).tolist() == [[1, 0, UNKNOWN]]
-    best, tags = _best_classes((logits, {"GENDER": logits[:, 0]}), None)
+    assert best_classes(logits, None).tolist() == [[1, 0, UNKNOWN]]
+    best, tags = best_classes((logits, {"GENDER": logits[:, 0]}), None)
     assert best.tolist() == [[1, 0, UNKNOWN]] and tags["GENDER"].tolist() == [1]
 
 
 def error_rate(model, manifest):
-    """Character error rate as the pipeline and torchaudio give it."""
-    recognizer = pipeline("automatic-speech-recognition", str(model), device="cpu")
-    texts = [(recognizer(str(entry.audio))["transcript"], entry.text) for entry in read_manifest(manifest)]
-    return sum(edit_distance(*pair) for pair in texts) / sum(len(text) for _, text in texts)
+    """Character error rate as `citrinet evaluate` gives it."""
+    (result,) = evaluate([str(model)], manifest, resamples=2).models
+    return result.cer.rate.value
 
 
 # Going on from a pretrained model
@@ -293,6 +407,7 @@ def pretrained(corpus, tmp_path_factory):
     return folder / "base"
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_and_the_encoder_stays_as_it_is(tmp_path, corpus, pretrained):
     recipe = write_recipe(
         tmp_path,
@@ -319,6 +434,34 @@ def test_an_adapter_is_trained_and_the_encoder_stays_as_it_is(tmp_path, corpus, 
     assert torch.equal(tuned(features).logits, CitrinetForCTC.from_pretrained(pretrained)(features).logits)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.config={kernel_sizes: [7, 7]}", "the weights are not those of its configuration"),
+        ("model.config={kernel_sizes: [4, 4]}", "must be odd"),
+        ("model.config={hidden_act: nosuch}", "there is no activation 'nosuch'"),
+        ("model.adapter={name: a b, dim: 4}", "cannot name an adapter"),
+        ("tokenizer.train.vocab_size=3", "3 pieces cannot hold"),
+        ("tokenizer={pretrained: OTHER}", "not a tokenizer of a Citrinet"),
+        ("model.pretrained=OTHER", "is a wav2vec2 model, not a Citrinet"),
+        ("model.pretrained=/nowhere/at/all", "/nowhere/at/all"),
+        ("data.train=[/nowhere/m.jsonl]", "/nowhere/m.jsonl"),
+    ],
+)
+def test_parts_that_do_not_fit_are_one_line(tmp_path, corpus, pretrained, capsys, change, message):
+    other = tmp_path / "other"
+    Wav2Vec2Config().save_pretrained(other)
+    (other / "model.safetensors").touch()
+    (other / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}))
+    Wav2Vec2CTCTokenizer(other / "vocab.json", bos_token=None, eos_token=None).save_pretrained(other)
+    recipe = write_recipe(tmp_path, corpus, model={"pretrained": str(pretrained), "config": {}})
+    assert main(["train", str(recipe), change.replace("OTHER", str(other))]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("citrinet: ")]
+    assert len(lines) == 1 and message in lines[0]
+    assert not (tmp_path / "recipe").exists()
+
+
+@pytest.mark.slow
 def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_path, corpus, pretrained):
     recipe = write_recipe(
         tmp_path,
@@ -336,6 +479,7 @@ def test_fine_tuning_with_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_p
         assert torch.equal(before["ctc_head.weight"][old[token]], after["ctc_head.weight"][new[token]])
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_data_without_tags_keeps_the_tag_heads(tmp_path, corpus):
     tagged = write_recipe(tmp_path, corpus, "tagged", data={"validation": [], "tag_categories": ["GENDER"]})
     train(read_recipe(tagged))
@@ -348,6 +492,7 @@ def test_fine_tuning_on_data_without_tags_keeps_the_tag_heads(tmp_path, corpus):
     assert torch.equal(before["tag_heads.GENDER.weight"], after["tag_heads.GENDER.weight"])
 
 
+@pytest.mark.slow
 def test_a_hub_dataset(tmp_path, corpus, pretrained):
     """A folder of Parquet, the form in which the Hub serves data sets with an audio column."""
     folder = tmp_path / "dataset"
@@ -375,10 +520,11 @@ def test_a_hub_dataset(tmp_path, corpus, pretrained):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/**/*.yaml")) + sorted(ROOT.glob("examples/*.yaml")), ids=str)
 def test_the_projects_recipes_are_recipes(path):
     recipe = read_recipe(path)
-    Augmentation(**recipe.data.augmentation)
+    training_arguments(replace(recipe, training={**recipe.training, "fp16": False, "bf16": False}))
     assert recipe.data.validation
 
 
+@pytest.mark.slow
 def test_the_flagships_recipe_runs_on_a_small_base(tmp_path, corpus, base_small_dir):
     """All but the size is the recipe's own: adapter of 256, new tokenizer, tag heads, schedule."""
     changes = {

@@ -226,6 +226,7 @@ def test_autocast():
     torch.testing.assert_close(loss, gradients(model, **batch)[0], rtol=5e-2, atol=5e-2)
 
 
+@pytest.mark.slow
 def test_compiled_inference():
     """Traced as a whole, for any shape; what a backend makes of that is its own business."""
     model = make_model(**TWO_BLOCKS)
@@ -239,6 +240,7 @@ def test_compiled_inference():
             assert_same(output.tag_logits, expected.tag_logits)
 
 
+@pytest.mark.slow
 def test_compiled_training():
     model = make_model(FrozenBatchNorm, **TWO_BLOCKS | {"dropouts": [0.0, 0.0]}).train()
     loss, grads = gradients(model, **make_batch())
@@ -248,6 +250,7 @@ def test_compiled_training():
     assert_same({name.removeprefix("_orig_mod."): grad for name, grad in compiled_grads.items()}, grads)
 
 
+@pytest.mark.slow
 def test_export_with_dynamic_batch_and_time():
     """Also to lengths that leave another remainder at every stride than the one it was exported with."""
     model = make_model()
@@ -305,6 +308,7 @@ def losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_gradient_accumulation(tmp_path):
     """
     Two batches of two train like one of four: with plain gradient descent and no clipping, which show the gradients'
@@ -323,6 +327,7 @@ def test_gradient_accumulation(tmp_path):
     assert (whole["ctc_head.weight"] - start["ctc_head.weight"]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_resuming_is_as_if_never_interrupted(tmp_path):
     """To the last bit, with dropout, batch statistics, a random window and a schedule."""
     arguments = {"per_device_train_batch_size": 2, "lr_scheduler_type": "linear", "save_strategy": "steps"}
@@ -380,6 +385,7 @@ def linear_names(model):
     return [name for name, module in model.named_modules() if name.endswith(".pointwise")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_lora_with_gradient_checkpointing(use_reentrant):
     """The encoder's own weights ask for no gradient, which must not keep it from those of LoRA."""

@@ -16,7 +16,14 @@ from safetensors.torch import load_file, save_file
 
 import citrinet
 
-FILES = ["model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"]
+FILES = [
+    "model.safetensors",
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 
 
 def main(trained: Path) -> None:

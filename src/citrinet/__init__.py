@@ -2,10 +2,8 @@
 NVIDIA Citrinet speech recognisers in Transformers.
 
 Importing it makes Transformers' Auto classes and `pipeline` know Citrinet, see `registration.py`. Where PyTorch and
-Transformers are not installed, what needs neither of them is here all the same: ONNX graphs, audio, transcripts.
+Transformers cannot be imported, what needs neither of them is here all the same: ONNX graphs, audio, transcripts.
 """
-
-from importlib.util import find_spec
 
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
@@ -29,7 +27,12 @@ __all__ = [
     "parse_transcript",
 ]
 
-if find_spec("torch") and find_spec("transformers"):
+try:
+    import torch as _torch  # noqa: F401
+    import transformers as _transformers  # noqa: F401
+except ImportError:
+    pass
+else:
     from .registration import (
         CitrinetConfig,
         CitrinetFeatureExtractor,

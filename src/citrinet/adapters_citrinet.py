@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from .adapter_files_citrinet import (
     ADAPTER_FILE,
@@ -33,7 +34,7 @@ _WHERE = {"cache_dir", "force_download", "token", "revision", "local_files_only"
 class CitrinetAdapter(nn.Module):
     """Residual bottleneck, `x + up(act(down(x)))`, normalised before or after; NeMo's `LinearAdapter`."""
 
-    def __init__(self, channels: int, adapter: dict):
+    def __init__(self, channels: int, adapter: dict[str, Any]):
         super().__init__()
         self.pre_norm = adapter["norm_position"] == "pre"
         self.enabled = adapter["enabled"]
@@ -51,7 +52,8 @@ class CitrinetAdapter(nn.Module):
         update = self.up(self.act(self.down(update)))
         if not self.pre_norm:
             update = self.norm(update)
-        return hidden_states + self.dropout(update)
+        output: torch.Tensor = hidden_states + self.dropout(update)
+        return output
 
 
 class CitrinetAdapterMixin:
@@ -161,9 +163,7 @@ class CitrinetAdapterMixin:
         weights = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in self._adapter_weights(name)}
         return write_adapter(Path(save_directory), name, facts, weights, tokenizer)
 
-    def load_adapter(  # type: ignore[override]
-        self, target_lang: str | None = None, path: str | Path | None = None, **kwargs
-    ) -> Any:
+    def load_adapter(self, target_lang: str | None = None, path: str | Path | None = None, **kwargs: Any) -> Any:
         """
         Load an adapter and its heads, and enable what was enabled when it was saved; the other adapters stay, disabled.
 

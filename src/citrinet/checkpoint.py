@@ -210,6 +210,8 @@ def _one_line(model: str) -> Iterator[None]:
         if getattr(error, "filename", None):  # of this disk
             raise
         raise OSError(_hub_line(model, error)) from error
+    except json.JSONDecodeError as error:  # in the Hub's cache
+        raise ValueError(f"{model}: one of its files is damaged JSON, download it again ({error}).") from error
     except ValueError as error:
         raise ValueError(_short(error) if model in str(error) else f"{model}: {_short(error)}") from error
     except Exception as error:  # tokenizers, and what reads a configuration, have no class for damage
@@ -237,7 +239,7 @@ def _hub_line(model: str, error: BaseException) -> str:
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return f"{model}: its owner gives access on its page; then log in, `hf auth login`."
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return f"{model}: there is no such folder, and on the Hub no such repository without (another) `hf auth login`."
+        return f"{model}: there is no such folder, and no such repository on the Hub (a private one: `hf auth login`)."
     if any(isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError | httpx.HTTPError) for cause in causes):
         return f"{model}: there is no such folder, and the Hub cannot be reached; it is not in the cache either."
     return _short(error) if model in str(error) else f"{model}: {_short(error)}"

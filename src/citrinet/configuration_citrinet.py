@@ -3,6 +3,7 @@
 import math
 import re
 from copy import deepcopy
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -30,7 +31,7 @@ _BLOCKS = len(_GAMMA_KERNELS)
 _ADAPTER_DEFAULTS = {"activation": "silu", "norm_position": "pre", "dropout": 0.0, "enabled": True}
 
 
-class CitrinetConfig(PreTrainedConfig):
+class CitrinetConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     r"""
     Configuration of a [`CitrinetModel`]. The defaults are Citrinet-1024 with gamma 0.25, 23 blocks, no adapter.
 
@@ -92,29 +93,29 @@ class CitrinetConfig(PreTrainedConfig):
 
     def __init__(
         self,
-        vocab_size=5001,
-        num_mel_bins=80,
-        hop_length=160,
-        hidden_sizes=None,
-        num_repeats=None,
-        kernel_sizes=None,
-        strides=None,
-        residuals=None,
-        dropouts=None,
-        hidden_act="relu",
-        se_reduction_ratio=8,
-        se_context_size=-1,
-        adapters=None,
-        tag_labels=None,
-        pad_token_id=None,
-        ctc_loss_reduction="mean_batch",
-        ctc_zero_infinity=True,
-        tag_loss_weight=0.1,
-        freq_masks=0,
-        freq_width=27,
-        time_masks=0,
-        time_width=80,
-        **kwargs,
+        vocab_size: int = 5001,
+        num_mel_bins: int = 80,
+        hop_length: int = 160,
+        hidden_sizes: list[int] | None = None,
+        num_repeats: list[int] | None = None,
+        kernel_sizes: list[int] | None = None,
+        strides: list[int] | None = None,
+        residuals: list[bool] | None = None,
+        dropouts: list[float] | None = None,
+        hidden_act: str = "relu",
+        se_reduction_ratio: int = 8,
+        se_context_size: int = -1,
+        adapters: list[dict[str, Any]] | None = None,
+        tag_labels: dict[str, list[str]] | None = None,
+        pad_token_id: int | None = None,
+        ctc_loss_reduction: str = "mean_batch",
+        ctc_zero_infinity: bool = True,
+        tag_loss_weight: float = 0.1,
+        freq_masks: int = 0,
+        freq_width: int = 27,
+        time_masks: int = 0,
+        time_width: int | float = 80,
+        **kwargs: Any,
     ):
         kwargs.pop("custom_pipelines", None)
         kwargs.pop("auto_map", None)
@@ -130,7 +131,7 @@ class CitrinetConfig(PreTrainedConfig):
         self.hidden_act = hidden_act
         self.se_reduction_ratio = se_reduction_ratio
         self.se_context_size = se_context_size
-        self.adapters = [_ADAPTER_DEFAULTS | adapter for adapter in adapters or []]
+        self.adapters: list[dict[str, Any]] = [_ADAPTER_DEFAULTS | adapter for adapter in adapters or []]
         self.tag_labels = deepcopy(tag_labels or {})
         self.ctc_loss_reduction = ctc_loss_reduction
         self.ctc_zero_infinity = ctc_zero_infinity
@@ -140,7 +141,8 @@ class CitrinetConfig(PreTrainedConfig):
         self.time_masks = time_masks
         self.time_width = time_width
         self._check()
-        super().__init__(pad_token_id=vocab_size - 1 if pad_token_id is None else pad_token_id, **kwargs)
+        super().__init__(**kwargs)
+        self.pad_token_id = vocab_size - 1 if pad_token_id is None else pad_token_id
         self.auto_map = deepcopy(AUTO_MAP)
         if IS_REMOTE_CODE:
             # Only then may pipeline() fetch its class from the repository; an installed citrinet registers its own.
@@ -162,11 +164,11 @@ class CitrinetConfig(PreTrainedConfig):
         """Audio samples for each frame of logits, as CTC pipelines need it."""
         return self.hop_length * math.prod(self.strides)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Serialise; the class of the pipeline is named for those who load with remote code."""
         return super().to_dict() | {"custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
-    def _check(self):
+    def _check(self) -> None:
         lists = ("num_repeats", "kernel_sizes", "strides", "residuals", "dropouts")
         for name in lists:
             if len(getattr(self, name)) != self.num_hidden_layers:

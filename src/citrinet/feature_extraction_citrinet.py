@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
-from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file
+from transformers.utils import FEATURE_EXTRACTOR_NAME
+from transformers.utils.hub import cached_file
 
 from .audio_citrinet import check_samples
 
@@ -53,16 +54,16 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
     def __init__(
         self,
-        feature_size=80,
-        sampling_rate=16000,
-        hop_length=160,
-        win_length=400,
-        n_fft=512,
-        preemphasis=0.97,
-        pad_to_multiple_of=16,
-        frontend="nemo-2.5",
-        padding_value=0.0,
-        **kwargs,
+        feature_size: int = 80,
+        sampling_rate: int = 16000,
+        hop_length: int = 160,
+        win_length: int = 400,
+        n_fft: int = 512,
+        preemphasis: float = 0.97,
+        pad_to_multiple_of: int = 16,
+        frontend: str = "nemo-2.5",
+        padding_value: float = 0.0,
+        **kwargs: Any,
     ):
         if frontend not in FRONTENDS:
             raise ValueError(f"`frontend` is {frontend!r}; it must be one of {', '.join(FRONTENDS)}.")
@@ -88,7 +89,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
     @classmethod
     def get_feature_extractor_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """
         Read the settings of `from_pretrained`.
@@ -105,14 +106,14 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
     def __call__(
         self,
-        raw_speech,
-        sampling_rate=None,
-        padding=True,
-        max_length=None,
-        truncation=False,
-        pad_to_multiple_of=None,
-        return_attention_mask=None,
-        return_tensors=None,
+        raw_speech: Any,
+        sampling_rate: int | None = None,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
     ) -> BatchFeature:
         """
         Compute features for one waveform or a batch of them.
@@ -147,7 +148,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         )
         return padded
 
-    def extract(self, waveform) -> np.ndarray:
+    def extract(self, waveform: Any) -> np.ndarray:
         """
         Features of one waveform, without padding frames.
 
@@ -162,7 +163,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         """
         return self.normalize(self.log_mel(waveform))
 
-    def log_mel(self, waveform) -> torch.Tensor:
+    def log_mel(self, waveform: Any) -> torch.Tensor:
         """
         The first half of [`extract`]; a waveform of hours need not be kept after it.
 
@@ -200,7 +201,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         deviation = (centered.square().sum(dim=1, keepdim=True) / max(frames - 1, 1)).sqrt()
         return centered.div_(deviation + STD_GUARD).T.contiguous().numpy()
 
-    def check(self, waveform) -> np.ndarray:
+    def check(self, waveform: Any) -> np.ndarray:
         """
         Samples as [`extract`] takes them, or the reason why it cannot.
 
@@ -241,7 +242,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         return torch.log_((torch.from_numpy(self.mel_filters).T @ power).add_(LOG_GUARD))
 
 
-def _as_list(raw_speech) -> list:
+def _as_list(raw_speech: Any) -> list[Any]:
     """One waveform or a batch of them, as a list of waveforms; a two-dimensional array is a batch."""
     if hasattr(raw_speech, "ndim"):
         return [raw_speech] if raw_speech.ndim == 1 else list(raw_speech)

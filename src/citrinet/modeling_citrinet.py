@@ -17,7 +17,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .adapters_citrinet import CitrinetAdapter, CitrinetAdapterMixin
 from .configuration_citrinet import CitrinetConfig
@@ -130,7 +130,8 @@ def refuse_unknown_arguments(caller: str, names: Iterable[str]) -> None:
     Raises:
         TypeError: for the first that Transformers' `generate` does not know.
     """
-    known = {*vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters, *_SPEECH_ARGUMENTS}
+    settings = vars(GenerationConfig())  # type: ignore[no-untyped-call]
+    known = {*settings, *inspect.signature(GenerationMixin.generate).parameters, *_SPEECH_ARGUMENTS}
     if unknown := [name for name in names if name not in known]:
         raise TypeError(f"{caller} got an unexpected keyword argument {unknown[0]!r}")
 
@@ -174,7 +175,9 @@ class CitrinetSeparableConv(nn.Module):
         self.norm = CitrinetBatchNorm(out_channels)
         self.act = act
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
+    def forward(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, T, C_in), (B, T) -> (B, T / stride, C_out), (B, T / stride)."""
         if mask is not None:
             # The depthwise convolution is the one step that looks at other frames: what it reads of padding must be 0.
@@ -199,7 +202,9 @@ class CitrinetSqueezeExcitation(nn.Module):
         gate = torch.sigmoid(self.up(F.relu(self.down(with_spare_rows(mean)))))
         return gate[: mean.shape[0], None]
 
-    def _context(self, hidden_states: torch.Tensor, mask: torch.Tensor | None):
+    def _context(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The frames to average: in training a random window if the model has one, else all."""
         frames = hidden_states.shape[1]
         if not self.training or self.context_size <= 0 or frames <= self.context_size:
@@ -209,7 +214,7 @@ class CitrinetSqueezeExcitation(nn.Module):
         return hidden_states[:, window], None if mask is None else mask[:, window]
 
 
-class CitrinetBlock(GradientCheckpointingLayer):
+class CitrinetBlock(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
     """Separable convolutions, squeeze-excitation, residual branch, activation, adapters; NeMo's `JasperBlock`."""
 
     def __init__(self, config: CitrinetConfig, layer_idx: int):
@@ -236,7 +241,9 @@ class CitrinetBlock(GradientCheckpointingLayer):
             self.residual_norm = CitrinetBatchNorm(channels)
         self.adapters = nn.ModuleDict({a["name"]: CitrinetAdapter(channels, a) for a in config.adapters})
 
-    def forward(self, inputs: torch.Tensor, mask: torch.Tensor | None = None):
+    def forward(
+        self, inputs: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
         hidden_states = inputs
         for conv in self.convs:
@@ -287,7 +294,7 @@ def _random_spans(count: int, width: float | torch.Tensor, lengths: torch.Tensor
     return ((places >= starts[..., None]) & (places < (starts + widths)[..., None])).any(dim=1)
 
 
-class CitrinetPreTrainedModel(PreTrainedModel):
+class CitrinetPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Weights, loading and saving for every Citrinet model."""
 
     config_class = CitrinetConfig
@@ -305,7 +312,7 @@ class CitrinetPreTrainedModel(PreTrainedModel):
         """As above, for a model inside another."""
         return requested_attention or "eager"
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "CitrinetPreTrainedModel":
         """Set training mode; batch normalisation with frozen weights stays in evaluation, statistics and all."""
         super().train(mode)
         for module in self.modules():
@@ -314,9 +321,9 @@ class CitrinetPreTrainedModel(PreTrainedModel):
         return self
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         """NeMo's: Xavier for convolutions and heads; adapters start as the identity."""
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, (nn.Linear, nn.Conv1d)):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, CitrinetAdapter):
@@ -332,7 +339,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
         super().__init__(config)
         self.spec_augment = CitrinetSpecAugment(config)
         self.blocks = nn.ModuleList(CitrinetBlock(config, idx) for idx in range(config.num_hidden_layers))
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -340,7 +347,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> CitrinetModelOutput | tuple:
+    ) -> CitrinetModelOutput | tuple[Any, ...]:
         """
         Encode features.
 
@@ -376,7 +383,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
         return features
 
 
-class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):
+class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ignore[misc]  # two `load_adapter`
     """
     The encoder with a CTC head and, where the configuration names categories, linear tag heads.
 
@@ -393,7 +400,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):
         self.tag_heads = nn.ModuleDict(
             {category: nn.Linear(config.hidden_size, len(labels)) for category, labels in config.tag_labels.items()}
         )
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -403,7 +410,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):
         tag_labels: dict[str, torch.Tensor] | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> CitrinetCTCOutput | tuple:
+    ) -> CitrinetCTCOutput | tuple[Any, ...]:
         """
         Compute the logits of both heads, and the loss when there are labels.
 
@@ -483,7 +490,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):
         """
         refuse_unknown_arguments("generate()", kwargs)
         output = self(input_features, attention_mask, return_dict=True)
-        sequences = output.logits.argmax(dim=-1)
+        sequences: torch.Tensor = output.logits.argmax(dim=-1)
         if output.attention_mask is not None:
             sequences = sequences.masked_fill(~output.attention_mask, self.config.pad_token_id)
         if return_dict_in_generate:
@@ -522,7 +529,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):
         return torch.stack(losses).mean()
 
 
-def _default(value, default):
+def _default(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 

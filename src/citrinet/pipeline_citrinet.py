@@ -1,9 +1,9 @@
 """`pipeline("automatic-speech-recognition")` for Citrinet: text, transcript, entities, tags and times in one call."""
 
-from collections import defaultdict
+import inspect
+from collections.abc import Iterator
 from functools import cached_property
-from types import GeneratorType
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -11,18 +11,21 @@ from torch.utils.data import IterableDataset
 from transformers import AutomaticSpeechRecognitionPipeline, BatchFeature
 
 from .audio_citrinet import load_audio
-from .result_citrinet import ResultBuilder
+from .modeling_citrinet import refuse_unknown_arguments
+from .result_citrinet import RecognitionResult, ResultBuilder
 from .windows_citrinet import cut_windows
 
+_AUDIO_KEYS = ("raw", "array", "bytes", "path", "sampling_rate", "stride")
 
-class _Stream(IterableDataset):
-    """What a generator gives, once."""
 
-    def __init__(self, generator: GeneratorType):
-        self.generator = generator
+class _Stream(IterableDataset[Any]):
+    """What an iterator gives, once."""
 
-    def __iter__(self) -> GeneratorType:
-        return self.generator
+    def __init__(self, iterator: Iterator[Any]):
+        self.iterator = iterator
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.iterator
 
 
 class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
@@ -51,16 +54,56 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     * any audio that [`load_audio`] takes, without ffmpeg where soundfile can read it.
     """
 
-    modelcard = None  # Transformers 5.0 looks for it when saving and never sets it
+    modelcard: Any = None  # Transformers 5.0 looks for it when saving and never sets it
 
     feature_extractor: Any  # the base class allows for none
     tokenizer: Any
+    model: Any
 
-    def __call__(self, inputs, **kwargs):
-        """As the stock pipeline, one audio or many; but of a generator's, which it may hold to the end, keep none."""
-        return super().__call__(_Stream(inputs) if isinstance(inputs, GeneratorType) else inputs, **kwargs)
+    @overload  # type: ignore[override]  # the base class promises a list of dictionaries, whatever it is given
+    def __call__(self, inputs: list[Any], **kwargs: Any) -> list[RecognitionResult]: ...
 
-    def preprocess(self, inputs, chunk_length_s=None, stride_length_s=None):
+    @overload
+    def __call__(self, inputs: Iterator[Any], **kwargs: Any) -> Iterator[RecognitionResult]: ...
+
+    @overload
+    def __call__(self, inputs: Any, **kwargs: Any) -> RecognitionResult: ...
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """
+        Transcribe one audio, or each of a list, an iterator or a dataset.
+
+        Args:
+            inputs: what [`load_audio`] takes; or a dictionary of that kind with `"stride"`, the samples at its start
+                and end that are context and not transcribed, and with whatever else is to come back, in lists.
+            **kwargs: those of the stock pipeline; arguments of `generate` are accepted and change nothing.
+
+        Returns:
+            [`RecognitionResult`]; a list for a list, an iterator for an iterator, of whose audio none is kept.
+
+        Raises:
+            OSError: if a file cannot be read.
+            TypeError: for an unknown argument.
+            ValueError: if it is not audio, too short, or holds NaN.
+        """
+        audio: Any = _Stream(inputs) if isinstance(inputs, Iterator) else inputs
+        return super().__call__(audio, **kwargs)
+
+    def _sanitize_parameters(  # type: ignore[override]  # the base class takes any argument
+        self, generate_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        stock = super()._sanitize_parameters
+        own = {name: value for name, value in kwargs.items() if name in inspect.signature(stock).parameters}
+        refuse_unknown_arguments("the pipeline", [*(kwargs.keys() - own.keys()), *(generate_kwargs or {})])
+        preprocess, forward, postprocess = stock(**own)  # type: ignore[no-untyped-call]
+        return preprocess, forward, postprocess
+
+    def preprocess(  # type: ignore[override]  # as in all of Transformers' pipelines that cut windows
+        self,
+        inputs: Any,
+        chunk_length_s: float | None = None,
+        stride_length_s: float | tuple[float, float] | list[float] | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """Yield the features of one audio, whole or in windows of `chunk_length_s` with overlap on both sides."""
         samples, stride, extra = self._read(inputs)
         log_mel = self.feature_extractor.log_mel(samples)
@@ -81,9 +124,11 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 return_tensors="pt",
             )
             kept = torch.tensor([[left, -(-(stop - start) // ratio) - right]])
-            yield {"is_last": is_last, **window, "kept": kept, **extra}
+            yield {"is_last": is_last, **window, "kept": kept, "extra": extra}
 
-    def _forward(self, model_inputs, return_timestamps=False, **kwargs):
+    def _forward(  # type: ignore[override]
+        self, model_inputs: dict[str, Any], return_timestamps: str | bool = False
+    ) -> dict[str, Any]:
         is_last, kept = model_inputs.pop("is_last"), model_inputs.pop("kept")
         features, mask = model_inputs.pop("input_features"), model_inputs.pop("attention_mask")
         outputs = self.model(input_features=features, attention_mask=mask)
@@ -91,31 +136,31 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         inside = (frames >= kept[:, :1]) & (frames < kept[:, 1:])
         tag_logits = self.model.classify_tags(outputs.last_hidden_state, inside)
         scores, tokens = outputs.logits.float().softmax(dim=-1).max(dim=-1)
-        result = {"is_last": is_last, "tokens": tokens, "scores": scores, "kept": kept}
+        result = {"is_last": is_last, "tokens": tokens, "scores": scores, "kept": kept, **model_inputs}
         if tag_logits:
             # One tensor, since the pipeline takes batches of tensors apart but not of dictionaries.
             result["tag_logits"] = torch.cat([tag_logits[name] for name in sorted(tag_logits)], dim=1).float()
-        return {**result, **model_inputs}
+        return result
 
-    def postprocess(self, model_outputs, decoder_kwargs=None, return_timestamps=None, return_language=None):
+    def postprocess(  # type: ignore[override]
+        self,
+        model_outputs: list[dict[str, Any]],
+        decoder_kwargs: dict[str, Any] | None = None,
+        return_timestamps: str | bool | None = None,
+        return_language: bool | None = None,
+    ) -> RecognitionResult:
         """Join the windows of one audio and read text, entities, tags and times from them."""
-        bounds = [output.pop("kept")[0].tolist() for output in model_outputs]
+        bounds = [output["kept"][0].tolist() for output in model_outputs]
         tokens, scores = (
-            torch.cat(
-                [output.pop(key)[0, start:stop] for output, (start, stop) in zip(model_outputs, bounds, strict=True)]
-            )
+            torch.cat([output[key][0, start:stop] for output, (start, stop) in zip(model_outputs, bounds, strict=True)])
             for key in ("tokens", "scores")
         )
         ctc_tokens = self.tokenizer.ctc_tokens(tokens)
         text, spans = self.tokenizer.text_with_spans(ctc_tokens)
         head = self.model.config.tag_labels, self._head_logits(model_outputs, bounds)
         result = self._results.build(text, spans, ctc_tokens, scores.numpy(), *head, return_timestamps)
-        extra = defaultdict(list)
-        for output in model_outputs:
-            output.pop("tag_logits", None)
-            for key, value in output.items():
-                extra[key].append(value)
-        return {**result, **extra}
+        extra: Any = {key: [output["extra"][key] for output in model_outputs] for key in model_outputs[0]["extra"]}
+        return {**extra, **result}
 
     @cached_property
     def _results(self) -> ResultBuilder:
@@ -124,28 +169,32 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     @property
     def _frame_ratio(self) -> int:
         """Feature frames for each frame of logits."""
-        return self.model.config.inputs_to_logits_ratio // self.model.config.hop_length
+        ratio: int = self.model.config.inputs_to_logits_ratio // self.model.config.hop_length
+        return ratio
 
     def _seconds(self, frames: float) -> float:
-        return frames * self.feature_extractor.hop_length / self.feature_extractor.sampling_rate
+        seconds: float = frames * self.feature_extractor.hop_length / self.feature_extractor.sampling_rate
+        return seconds
 
-    def _read(self, inputs) -> tuple[np.ndarray, tuple[int, int], dict]:
+    def _read(self, inputs: Any) -> tuple[np.ndarray, tuple[int, int], dict[str, Any]]:
         """Samples, the frames of features to drop at both ends, and what else a dictionary held, to be handed back."""
-        rate = self.feature_extractor.sampling_rate
+        samples = load_audio(inputs, self.feature_extractor.sampling_rate)
         if not isinstance(inputs, dict):
-            return load_audio(inputs, rate), (0, 0), {}
-        samples = load_audio(inputs, rate)
-        scale = 1 / (inputs.get("sampling_rate", rate) * self._seconds(1))
-        left, right = (round(count * scale) for count in inputs.get("stride") or (0, 0))
-        known = ("raw", "array", "sampling_rate", "stride", "path", "bytes")
-        return samples, (left, right), {key: value for key, value in inputs.items() if key not in known}
+            return samples, (0, 0), {}
+        extra = {key: value for key, value in inputs.items() if key not in _AUDIO_KEYS}
+        stride = inputs.get("stride") or (0, 0)
+        if any(stride) and "sampling_rate" not in inputs:
+            raise ValueError("`stride` counts samples: give their `sampling_rate`, in Hz, beside it.")
+        left, right = (round(count / (inputs["sampling_rate"] * self._seconds(1))) if count else 0 for count in stride)
+        return samples, (left, right), extra
 
-    def _head_logits(self, model_outputs, bounds) -> np.ndarray:
+    def _head_logits(self, model_outputs: list[dict[str, Any]], bounds: list[list[int]]) -> np.ndarray:
         """Logits of all categories; the heads are linear, so windows add up weighted by their frames."""
         if "tag_logits" not in model_outputs[0]:
             return np.zeros(0)
-        logits = sum(output["tag_logits"][0] * (b - a) for output, (a, b) in zip(model_outputs, bounds, strict=True))
-        return (logits / max(sum(b - a for a, b in bounds), 1)).numpy()
+        total = sum(output["tag_logits"][0] * (b - a) for output, (a, b) in zip(model_outputs, bounds, strict=True))
+        mean: np.ndarray = (total / max(sum(b - a for a, b in bounds), 1)).numpy()
+        return mean
 
 
 __all__ = ["CitrinetPipeline"]

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
@@ -30,15 +31,19 @@ class CitrinetProcessor(ProcessorMixin):
 
     valid_processor_kwargs = CitrinetProcessorKwargs
 
-    def __init__(self, feature_extractor, tokenizer):
-        super().__init__(feature_extractor, tokenizer)
+    feature_extractor: Any  # the base class sets both
+    tokenizer: Any
+
+    # Transformers takes the parts of a processor from the names of these arguments.
+    def __init__(self, feature_extractor: Any, tokenizer: Any):
+        super().__init__(feature_extractor, tokenizer)  # type: ignore[no-untyped-call]
 
     @property
     def model_input_names(self) -> list[str]:
         """What a call with audio and text returns."""
         return [*self.feature_extractor.model_input_names, "labels"]
 
-    def __call__(self, audio=None, text=None, **kwargs) -> BatchFeature:
+    def __call__(self, audio: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
         """
         Prepare audio, text or both for [`CitrinetForCTC`].
 
@@ -64,12 +69,12 @@ class CitrinetProcessor(ProcessorMixin):
         )
         if audio is None:
             return self.tokenizer(text, **merged["text_kwargs"])
-        inputs = self.feature_extractor(audio, **merged["audio_kwargs"])
+        inputs: BatchFeature = self.feature_extractor(audio, **merged["audio_kwargs"])
         if text is not None:
             inputs["labels"] = self.tokenizer(text, **merged["text_kwargs"])["input_ids"]
         return inputs
 
-    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """
         Write `processor_config.json`, and beside it `preprocessor_config.json` with the feature extractor's settings.
 

@@ -5,6 +5,8 @@ There is no other place. Transformers finds its own models by tables of names; f
 has `register`, and `pipeline` a registry of tasks.
 """
 
+from typing import Any
+
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -28,24 +30,26 @@ from .tokenization_citrinet import CitrinetTokenizer
 class _SpeechRecognitionPipeline(AutomaticSpeechRecognitionPipeline):
     """The task's entry in `pipeline()`: Citrinet models get [`CitrinetPipeline`], all others the stock class."""
 
-    def __new__(cls, model, *args, **kwargs):
+    def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> Any:
         is_citrinet = model.config.model_type == CitrinetConfig.model_type
         return (CitrinetPipeline if is_citrinet else AutomaticSpeechRecognitionPipeline)(model, *args, **kwargs)
 
 
+# For each Auto class its class here, and how `register` calls it.
+_CLASSES: list[tuple[Any, Any, str]] = [
+    (AutoModel, CitrinetModel, "model_class"),
+    (AutoModelForCTC, CitrinetForCTC, "model_class"),
+    (AutoFeatureExtractor, CitrinetFeatureExtractor, "feature_extractor_class"),
+    (AutoTokenizer, CitrinetTokenizer, "fast_tokenizer_class"),
+    (AutoProcessor, CitrinetProcessor, "processor_class"),
+]
+
 AutoConfig.register(CitrinetConfig.model_type, CitrinetConfig, exist_ok=True)
-AutoModel.register(CitrinetConfig, CitrinetModel, exist_ok=True)
-AutoModelForCTC.register(CitrinetConfig, CitrinetForCTC, exist_ok=True)
-AutoFeatureExtractor.register(CitrinetConfig, CitrinetFeatureExtractor, exist_ok=True)
-AutoTokenizer.register(CitrinetConfig, fast_tokenizer_class=CitrinetTokenizer, exist_ok=True)
-AutoProcessor.register(CitrinetConfig, CitrinetProcessor, exist_ok=True)
-# Saving then copies the modules of these classes, so that what is saved loads with `trust_remote_code` too.
-CitrinetConfig.register_for_auto_class()
-CitrinetModel.register_for_auto_class("AutoModel")
-CitrinetForCTC.register_for_auto_class("AutoModelForCTC")
-CitrinetFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
-CitrinetTokenizer.register_for_auto_class("AutoTokenizer")
-CitrinetProcessor.register_for_auto_class("AutoProcessor")
+CitrinetConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
+for _auto, _class, _argument in _CLASSES:
+    _auto.register(CitrinetConfig, **{_argument: _class}, exist_ok=True)
+    # Saving then copies the modules of the class, so that what is saved loads with `trust_remote_code` too.
+    _class.register_for_auto_class(_auto.__name__)
 PIPELINE_REGISTRY.supported_tasks["automatic-speech-recognition"]["impl"] = _SpeechRecognitionPipeline
 
 __all__ = [

@@ -81,8 +81,8 @@ def check_rate(rate: Any, name: str = "audio") -> int:
         raise ValueError(f"{name}: the sampling rate must be a positive whole number of Hz, got {rate!r}.")
     if not MIN_RATE <= whole <= MAX_RATE:
         raise ValueError(
-            f"{name}: a sampling rate of {whole} Hz, expected {MIN_RATE} to {MAX_RATE} Hz. The header of the file is damaged, "
-            "or the number is not in Hz."
+            f"{name}: a sampling rate of {whole} Hz, expected {MIN_RATE} to {MAX_RATE} Hz. The header of the file is "
+            "damaged, or the number is not in Hz."
         )
     return whole
 

@@ -125,16 +125,26 @@ class ResultBuilder:
         """
         parsed = parse_transcript(text, self._markers(text, spans, tokens, tag_labels), sorted(tag_labels))
         times = [(self._time(spans[i].start), self._time(spans[i].end)) for i in parsed.sources]
-        result: dict = {"text": text, "transcript": parsed.transcript}
-        result["entities"] = [
-            {**vars(entity), "timestamp": (times[entity.start][0], times[entity.end - 1][1])}
+        entities: list[EntityResult] = [
+            {
+                "type": entity.type,
+                "text": entity.text,
+                "start": entity.start,
+                "end": entity.end,
+                "timestamp": (times[entity.start][0], times[entity.end - 1][1]),
+            }
             for entity in parsed.entities
         ]
         written = {}
         for category, index in parsed.tag_sources.items():
             token = tokens[spans[index].token]
             written[category] = (parsed.tags[category], float(scores[token.start : token.end].max()))
-        result["tags"] = _merge_tags(_head_tags(tag_labels, tag_logits), written)
+        result: RecognitionResult = {
+            "text": text,
+            "transcript": parsed.transcript,
+            "entities": entities,
+            "tags": _merge_tags(_head_tags(tag_labels, tag_logits), written),
+        }
         if return_timestamps:
             result["chunks"] = _chunks(parsed, times, return_timestamps)
         return result
@@ -185,9 +195,9 @@ def _head_tags(tag_labels: dict[str, list[str]], logits: np.ndarray) -> dict[str
     return head_tags
 
 
-def _merge_tags(head: dict[str, tuple[str, float]], written: dict[str, tuple[str, float]]) -> dict[str, dict]:
+def _merge_tags(head: dict[str, tuple[str, float]], written: dict[str, tuple[str, float]]) -> dict[str, TagResult]:
     """The head's label unless it says NONE, else the one written in the text."""
-    tags = {}
+    tags: dict[str, TagResult] = {}
     for category in sorted(head.keys() | written.keys()):
         from_head, from_text = head.get(category), written.get(category)
         use_text = from_text is not None and (from_head is None or from_head[0] == NONE)
@@ -202,7 +212,7 @@ def _merge_tags(head: dict[str, tuple[str, float]], written: dict[str, tuple[str
     return tags
 
 
-def _chunks(parsed: Transcript, times: list[tuple[float, float]], unit: str | bool) -> list[dict]:
+def _chunks(parsed: Transcript, times: list[tuple[float, float]], unit: str | bool) -> list[ChunkResult]:
     characters = [(i, i + 1) for i in range(len(times)) if not parsed.transcript[i].isspace()]
     spans = split_words(parsed.transcript) if unit == "word" else characters
     return [

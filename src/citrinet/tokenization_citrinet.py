@@ -5,11 +5,10 @@ from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
-from transformers.utils import ModelOutput, to_py_obj
+from transformers.utils.generic import ModelOutput, to_py_obj
 
 from .decoding_citrinet import CTCToken, PieceJoiner, collapse, punctuation_marks
 from .transcript_citrinet import Span, split_words
-
 
 # What `pipeline` hands on to the tokenizer though it says how to load the model; some of it cannot be saved.
 _MODEL_ARGUMENTS = {
@@ -50,8 +49,8 @@ class CitrinetTokenizerOutput(ModelOutput):
     """
 
     text: str | list[str] | None = None
-    char_offsets: list | None = None
-    word_offsets: list | None = None
+    char_offsets: list[dict[str, Any]] | None = None
+    word_offsets: list[dict[str, Any]] | None = None
 
 
 class CitrinetTokenizer(PreTrainedTokenizerFast):
@@ -77,9 +76,14 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         own = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
         return super().from_pretrained(pretrained_model_name_or_path, *init_inputs, **own)
 
-    def decode(
-        self, token_ids, skip_special_tokens=False, output_char_offsets=False, output_word_offsets=False, **kwargs
-    ):
+    def decode(  # type: ignore[override]  # the base class has no offsets
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        output_char_offsets: bool = False,
+        output_word_offsets: bool = False,
+        **kwargs: Any,
+    ) -> str | list[str] | CitrinetTokenizerOutput:
         """
         Decode frame-wise (or, with `group_tokens=False`, already collapsed) token ids.
 
@@ -104,7 +108,7 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
             word_offsets=self._get_word_offsets(chars) if output_word_offsets else None,
         )
 
-    def ctc_tokens(self, token_ids, group_tokens: bool = True) -> list[CTCToken]:
+    def ctc_tokens(self, token_ids: Any, group_tokens: bool = True) -> list[CTCToken]:
         """
         Collapse frame-wise ids: group repeats, drop the blank.
 
@@ -115,13 +119,15 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         Returns:
             The tokens with the frames over which each was emitted.
         """
-        ids = to_py_obj(token_ids)
+        ids = to_py_obj(token_ids)  # type: ignore[no-untyped-call]
         ids = [ids] if isinstance(ids, int) else ids
         if ids and isinstance(ids[0], list):
             raise ValueError("offsets are computed for one sequence at a time: decode the items of a batch one by one.")
         return collapse(ids, self.pad_token_id, group_tokens)
 
-    def text_with_spans(self, tokens: list[CTCToken], skip_special_tokens: bool = False) -> tuple[str, list[Span]]:
+    def text_with_spans(
+        self, tokens: list[CTCToken], skip_special_tokens: bool | None = False
+    ) -> tuple[str, list[Span]]:
         """
         Join tokens to text, with the frames and the token of every character.
 
@@ -135,11 +141,16 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         return joiner.text_with_spans(tokens, self.all_special_ids if skip_special_tokens else ())
 
     def _decode(
-        self, token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=None, group_tokens=True, **kwargs
-    ):
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool | None = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        group_tokens: bool = True,
+        **kwargs: Any,
+    ) -> str:
         return self.text_with_spans(self.ctc_tokens(token_ids, group_tokens), skip_special_tokens)[0]
 
-    def _get_word_offsets(self, offsets: list[dict], word_delimiter_char: str = " ") -> list[dict]:
+    def _get_word_offsets(self, offsets: list[dict[str, Any]], word_delimiter_char: str = " ") -> list[dict[str, Any]]:
         """Join character offsets to words; see [`split_words`] for what a word is."""
         text = "".join(offset["char"] for offset in offsets)
         return [

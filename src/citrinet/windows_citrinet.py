@@ -1,6 +1,7 @@
 """Overlapping windows over long recordings."""
 
 import math
+from collections.abc import Sequence
 
 # Longer audio is read in overlapping windows unless the caller says otherwise: the memory for one pass grows with it.
 LONG_AUDIO_S = 120.0
@@ -8,7 +9,11 @@ DEFAULT_CHUNK_S = 30.0
 
 
 def cut_windows(
-    frames: int, frame_s: float, ratio: int, chunk_length_s: float | None = None, stride_length_s=None
+    frames: int,
+    frame_s: float,
+    ratio: int,
+    chunk_length_s: float | None = None,
+    stride_length_s: float | Sequence[float] | None = None,
 ) -> list[tuple[int, int, int, int]]:
     """
     Overlapping windows over the features of one recording.
@@ -31,7 +36,7 @@ def cut_windows(
         chunk_length_s = DEFAULT_CHUNK_S if frames * frame_s > LONG_AUDIO_S else 0
     if stride_length_s is None:
         stride_length_s = chunk_length_s / 6
-    strides = stride_length_s if isinstance(stride_length_s, (list, tuple)) else (stride_length_s, stride_length_s)
+    strides = stride_length_s if isinstance(stride_length_s, Sequence) else (stride_length_s, stride_length_s)
     for name, seconds in ("chunk_length_s", chunk_length_s), *(("stride_length_s", stride) for stride in strides):
         if not 0 <= seconds < math.inf:  # NaN is neither
             raise ValueError(f"`{name}` must be seconds, 0 or more, not {seconds}.")
@@ -44,7 +49,7 @@ def cut_windows(
     if not chunk or frames <= chunk:
         return [(0, frames, 0, 0)]
     left, right = (_whole_ratios(stride, frame_s, ratio) for stride in strides)
-    if left + right >= chunk:
+    if left + right >= chunk or sum(strides) >= chunk_length_s:
         raise ValueError(
             f"`chunk_length_s` ({chunk_length_s}) must be longer than the strides on both sides ({strides})."
         )

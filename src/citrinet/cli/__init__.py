@@ -1,6 +1,7 @@
 """The `citrinet` command: one module a subcommand."""
 
 import argparse
+import gc
 import signal
 import sys
 import threading
@@ -59,6 +60,7 @@ def _run(options: argparse.Namespace) -> int:
         return status
     except KeyboardInterrupt:
         console.fail("interrupted")
+        gc.freeze()  # Python would look at each of a million objects before it ends: 1.1 s
         return _INTERRUPTED
     except BrokenPipeError:
         return _PIPE_CLOSED

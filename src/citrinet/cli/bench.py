@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from .options import add_device, add_model, fail, positive, quiet
+from .options import add_device, add_json, add_model, fail, positive, quiet
 
 
 def add_parser(commands: Any) -> None:
@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
     )
     add_device(parser)
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    add_json(parser, "all figures as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw a picture (.png, .svg); needs matplotlib")
     parser.set_defaults(run=run)
 

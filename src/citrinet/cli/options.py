@@ -72,8 +72,10 @@ def model_name(text: str) -> str:
 
 def quiet(unless_terminal: bool = False) -> None:
     """Switch off the progress bars of Transformers: always, or where nobody sees them."""
-    import transformers.utils.logging
-
+    try:
+        import transformers.utils.logging
+    except ImportError:  # ONNX graphs do without
+        return
     logging: Any = transformers.utils.logging
     if not (unless_terminal and sys.stderr.isatty()):
         logging.disable_progress_bar()

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import manifest
 from ..audio_file_citrinet import count_channels
 from ..audio_segment_citrinet import AudioSegment
-from ..audio_source_citrinet import as_file
+from ..audio_source_citrinet import BLOCK, MAX_BYTES, as_file
 
 STANDARD_INPUT = "-"
 # What soundfile or ffmpeg reads.
@@ -52,8 +52,7 @@ def find_sources(path: str, channel: int | None = None) -> list[Source]:
         ValueError: if a folder holds no audio, or a manifest is damaged.
     """
     if path == STANDARD_INPUT:
-        # Not in a thread: Python could not end while that waits.
-        return [Source(path, AudioSegment(sys.stdin.buffer.read(), channel=channel))]
+        return [Source(path, AudioSegment(_read_standard_input(), channel=channel))]
     if not path.startswith(("http://", "https://")):
         if Path(path).is_dir():
             return [Source(file, AudioSegment(file, channel=channel)) for file in _audio_files(path)]
@@ -79,6 +78,16 @@ def split_channels(source: Source) -> list[Source]:
     return [Source(source.name, replace(audio, channel=channel)) for channel in channels]
 
 
+def _read_standard_input() -> bytes:
+    """What comes until its end; here rather than in the thread that reads ahead, without which Python could not end."""
+    content = bytearray()
+    while block := sys.stdin.buffer.read(BLOCK):
+        content += block
+        if len(content) > MAX_BYTES:
+            raise OSError(f"{STANDARD_INPUT}: more than {MAX_BYTES / 2**30:g} GiB, it may have no end.")
+    return bytes(content)
+
+
 def _audio_files(folder: str) -> list[str]:
     files = sorted(file for file in _files(folder) if Path(file).suffix.lower() in AUDIO_SUFFIXES)
     if not files:
@@ -97,7 +106,7 @@ def _files(folder: str) -> Iterator[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(place) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith("."):  # such as the `._*` in which macOS keeps what is no audio
                     continue
                 if entry.is_dir():

@@ -17,7 +17,9 @@ def add_parser(commands: Any) -> None:
         "own. DIR is then a tokenizer for recipes and AutoTokenizer; tokenizer.model in it is the SentencePiece model.",
     )
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST", help="NeMo manifests")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="the folder to write: a new one, or that of an earlier tokenizer"
+    )
     parser.add_argument("--vocab-size", type=positive, default=5000, metavar="N", help="pieces at most (default 5000)")
     parser.add_argument("--model-type", default="bpe", choices=["bpe", "unigram", "char"], help="default bpe")
     parser.add_argument("--keep-tags", action="store_true", help="let the CTC head write speaker tags too")
@@ -31,8 +33,9 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from ..tokenizer.training import save_tokenizer, train_sentencepiece
+    from ..tokenizer.training import check_tokenizer_folder, save_tokenizer, train_sentencepiece
 
+    check_tokenizer_folder(options.output)  # before minutes of work
     texts = [
         target_text(entry.text or "", options.keep_tags, not options.drop_entities)
         for path in options.manifests

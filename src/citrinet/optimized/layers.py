@@ -222,7 +222,7 @@ class FoldedLayerNorm(nn.Module):
         destination.update({f"{prefix}weight": torch.ones_like(self.shift), f"{prefix}bias": self.shift})
 
 
-class Int8Block(CitrinetBlock):
+class Int8Block(CitrinetBlock):  # type: ignore[no-untyped-call]
     """A block with a fused add: the residual's linear layer adds the other branch and activates the sum."""
 
     def _with_residual(self, inputs: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
@@ -274,7 +274,7 @@ def linear_for(precision: str) -> type[PackedLinear]:
 
 def computes_fast_in(dtype: torch.dtype) -> bool:
     """Whether oneDNN is there, and this CPU computes in this type."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if dtype == torch.float32:
         return True
@@ -320,7 +320,7 @@ def _try_packed_conv() -> None:
 
 
 def _try_int8_linear() -> None:
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         raise NotImplementedError
     torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
     weight = torch.ops.onednn.qlinear_prepack(torch.zeros(2, 2, dtype=torch.int8), None)

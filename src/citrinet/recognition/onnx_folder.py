@@ -11,10 +11,10 @@ _REMEDY = "export the model again, `citrinet export onnx`"
 
 
 def is_onnx_folder(path: str | Path) -> bool:
-    """Whether a path is a folder of ONNX graphs, whole or not, rather than a model of Transformers."""
+    """Whether a path is a folder of ONNX graphs, whole or not, rather than a model with weights for PyTorch."""
     folder = Path(path)
-    has_graphs = any((folder / name).is_file() for name in (FRONT_END, NETWORK))
-    return has_graphs and not any(folder.glob("*.safetensors"))
+    is_exported = any((folder / name).is_file() for name in (FRONT_END, NETWORK, VOCABULARY))
+    return is_exported and not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Exported models in onnxruntime, with what the pipeline returns; neither PyTorch nor Transformers is imported."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ..decoding_citrinet import PieceJoiner, collapse, punctuation_marks
 from ..result_citrinet import RecognitionResult, ResultBuilder
 from ..transcript_citrinet import entity_types
 from ..windows_citrinet import cut_windows
-from .onnx_folder import FRONT_END, NETWORK, TAG_HEADS, read_description
+from .onnx_folder import FRONT_END, NETWORK, TAG_HEADS, is_onnx_folder, read_description
 from .protocol import Progress, Recognizer, Timestamps
 
 # A window: features (80, T), the first and last frames of logits to keep of it, whether it is the recording's last.
@@ -163,7 +163,7 @@ class _Graphs:
         if threads is not None:
             self._options.intra_op_num_threads = threads
 
-    def open(self, name: str, inputs: list[str], sizes: list[int | None] | None = None) -> Any:
+    def open(self, name: str, inputs: list[str], sizes: Sequence[int | None] | None = None) -> Any:
         """The session of a graph with these inputs, and these sizes of the last axes of its outputs."""
         path = self._folder / name
         try:
@@ -178,10 +178,10 @@ class _Graphs:
         return session
 
 
-def _fit(found: list[Any], sizes: list[int | None]) -> bool:
+def _fit(found: list[Any], sizes: Sequence[int | None]) -> bool:
     """Whether sizes are as they should be; those that a graph leaves open, it names by strings."""
     pairs = zip(found, sizes, strict=False)
     return len(found) == len(sizes) and all(size in (None, end) or isinstance(end, str) for end, size in pairs)
 
 
-__all__ = ["CitrinetOnnx"]
+__all__ = ["CitrinetOnnx", "is_onnx_folder"]

@@ -47,7 +47,7 @@ def build_tokenizer(vocabulary: list[str], sentencepiece_model: bytes | None = N
         boundaries = _leading_boundaries(proto.normalizer_spec)
     blank = next(name for name in (BLANK, "<ctc_blank>", "<pad>") if name not in vocabulary)
     tokenizer.add_special_tokens([AddedToken(blank, special=True, normalized=False)])
-    return CitrinetTokenizer(
+    return CitrinetTokenizer(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=blank,
         unk_token=unknown,
@@ -79,8 +79,12 @@ def sentencepiece_model(tokenizer: CitrinetTokenizer, candidate: bytes | None = 
     if candidate is not None and _is_model_of(candidate, tokenizer, vocabulary):
         return candidate
     serialized = json.loads(tokenizer.backend_tokenizer.to_str())
-    content = None if serialized["normalizer"] is None else _proto(serialized, vocabulary).SerializeToString()
-    if not _is_model_of(content, tokenizer, vocabulary):
+    try:
+        content = None if serialized["normalizer"] is None else _proto(serialized, vocabulary).SerializeToString()
+        is_same = _is_model_of(content, tokenizer, vocabulary)
+    except (KeyError, TypeError):  # a part of another kind than [`build_tokenizer`] makes
+        is_same = False
+    if not is_same:
         raise ValueError(
             "the tokenizer is not what a SentencePiece model or a list of characters makes: it was changed, or its "
             "blank is not the last token, or it has no unknown piece."

@@ -16,8 +16,8 @@ def unknown_positions(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
     """
     if tokenizer.unk_token_id is None:
         return _left_out(tokenizer, text)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    encoded = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+    spans = zip(encoded.ids, encoded.offsets, strict=True)
     return [index for token, span in spans if token == tokenizer.unk_token_id for index in range(*span)]
 
 

@@ -13,6 +13,13 @@ from ..transcript_citrinet import find_markers
 from .building import build_tokenizer
 
 MODEL_TYPES = ("bpe", "unigram", "char")
+_SCRATCH = ".tokenizer."
+# What a tokenizer's folder may hold: the files that are written here or were by an earlier version of Transformers, the
+# modules that go with them as remote code, and what a run that was killed left.
+_OWN_FILES = re.compile(
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|tokenizer\.model|\w+_citrinet\.py"
+    rf"|__pycache__|{re.escape(_SCRATCH)}.*"
+)
 
 
 def train_tokenizer(
@@ -42,7 +49,8 @@ def train_sentencepiece(
     Train a SentencePiece model that knows every character of the texts.
 
     The markers in the texts (`ENTITY_<TYPE>`, `END`, `AGE_14_25`, ...) become user-defined symbols, which are found
-    even where they are glued to other characters.
+    even where they are glued to other characters. Texts are normalised as in NeMo, by SentencePiece's own rule
+    (`nmt_nfkc`): full-width punctuation, letters and digits become those of ASCII, so that `，` is learned as `,`.
 
     Args:
         texts: transcripts.
@@ -103,20 +111,44 @@ def save_tokenizer(folder: str | Path, sentencepiece_model: bytes) -> CitrinetTo
     Every file appears when it is complete.
 
     Args:
-        folder: where to write; files of these names are replaced.
+        folder: where to write; the files of an earlier tokenizer are replaced.
         sentencepiece_model: what [`train_sentencepiece`] made.
 
     Returns:
         The tokenizer.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+        ValueError: if it holds anything but a tokenizer, see [`check_tokenizer_folder`].
     """
+    check_tokenizer_folder(folder)
     tokenizer, output = tokenizer_of(sentencepiece_model), Path(folder)
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".tokenizer.") as scratch:
+    with tempfile.TemporaryDirectory(dir=output, prefix=_SCRATCH) as scratch:
         tokenizer.save_pretrained(scratch)
         Path(scratch, "tokenizer.model").write_bytes(sentencepiece_model)
         for file in Path(scratch).iterdir():
             file.replace(output / file.name)
     return tokenizer
+
+
+def check_tokenizer_folder(folder: str | Path) -> None:
+    """
+    Make sure that a tokenizer may be written to a folder: that it is new, empty, or an earlier tokenizer's.
+
+    The tokenizer of a model is part of it; with another one its outputs mean nothing.
+
+    Raises:
+        ValueError: if it is a file, or holds files that are not a tokenizer's.
+    """
+    place = Path(folder)
+    if place.is_dir():
+        foreign = sorted(path.name for path in place.iterdir() if not _OWN_FILES.fullmatch(path.name))
+        if foreign:
+            kind = "a model" if "config.json" in foreign else "other files"
+            raise ValueError(f"{place} holds {kind} ({foreign[0]}): choose a new folder for the tokenizer.")
+    elif place.exists():
+        raise ValueError(f"{place} is a file: choose a new folder for the tokenizer.")
 
 
 def _explained(error: str, vocab_size: int) -> str:

@@ -31,19 +31,24 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         defaults["greater_is_better"] = False
     arguments = TrainingArguments(**{**defaults, **_schedule(recipe), **given})
     _check_averaging(recipe, arguments)
+    if recipe.data.validation:
+        _check_metric(recipe, arguments)
     return arguments
 
 
 def _schedule(recipe: Recipe) -> dict[str, Any]:
     """When to evaluate and when to save, where the recipe does not say; refuse what cannot keep the best checkpoint."""
     given = recipe.training
-    by_steps = "steps" if {"eval_steps", "save_steps"} & given.keys() else "epoch"
     if not recipe.data.validation:
         if given.get("eval_strategy", "no") != "no":
             raise ValueError("`training.eval_strategy` needs `data.validation`, which names nothing.")
         return {"save_strategy": "steps" if "save_steps" in given else "epoch"}
     saves = given.get("save_strategy")
-    evaluates = given.get("eval_strategy", saves if saves in ("steps", "epoch") else by_steps)
+    evaluates = given.get("eval_strategy")
+    if evaluates is None and saves in ("steps", "epoch") and "eval_steps" not in given:
+        evaluates = saves
+    elif evaluates is None:
+        evaluates = "steps" if {"eval_steps", "save_steps"} & given.keys() else "epoch"
     keeps_best = evaluates != "no" and saves != "no" and not recipe.average_checkpoints
     schedule: dict[str, Any] = {
         "eval_strategy": evaluates,
@@ -76,6 +81,17 @@ def _check_averaging(recipe: Recipe, arguments: TrainingArguments) -> None:
         raise ValueError("`average_checkpoints` needs checkpoints, and `training.save_strategy` is no.")
     if wanted and limit is not None and limit < wanted:
         raise ValueError(
-            f"`average_checkpoints` is {wanted}, and `training.save_total_limit` keeps {limit}: make the limit as large, or "
-            "larger."
+            f"`average_checkpoints` is {wanted}, and `training.save_total_limit` keeps {limit}: make the limit as "
+            "large."
+        )
+
+
+def _check_metric(recipe: Recipe, arguments: TrainingArguments) -> None:
+    for name in ("prediction_loss_only", "batch_eval_metrics"):
+        if getattr(arguments, name):
+            raise ValueError(f"`training.{name}` leaves no transcripts to count errors in: take it out.")
+    known = ["cer", "loss", *(f"{category}_accuracy" for category in recipe.data.tag_categories)]
+    if (arguments.metric_for_best_model or "").removeprefix("eval_") not in known:
+        raise ValueError(
+            f"`training.metric_for_best_model` is {arguments.metric_for_best_model}; there are {', '.join(known)}."
         )

@@ -16,9 +16,11 @@ from ..audio_citrinet import AudioSegment, load_audio
 from ..processing_citrinet import CitrinetProcessor
 from .augmentation import Augmentation
 from .features import FeatureFolder, Features
-from .selection import Example, feasible, label_ids, select, tag_labels
+from .labels import label_ids
+from .selection import Example, feasible, select, tag_labels
 from .sources import read_source
 
+_NAMES = ("auto_map", "processor_class")  # of a front end's settings; saving adds them and changes no feature
 UNKNOWN = -100  # the index that PyTorch's losses leave out
 
 
@@ -59,7 +61,8 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         self.augmentation = augmentation
         self.seed = seed
         self.variants = variants
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that persist see it too
+        self._epoch = torch.zeros((), dtype=torch.long)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that persist see it too
         self._tag_ids = {
             name: {label: i for i, label in enumerate(labels)} for name, labels in (tag_labels or {}).items()
         }
@@ -99,7 +102,9 @@ class SpeechDataset(Dataset[dict[str, Any]]):
 
     def _key(self, index: int, version: int) -> str:
         """Stands for all that a version's features depend on, so that a folder never gives those of another recipe."""
-        settings = self.processor.feature_extractor.to_json_string(), self.augmentation, self.seed, version, index
+        front_end = self.processor.feature_extractor.to_dict().items()
+        front_end = sorted((name, value) for name, value in front_end if name not in _NAMES)
+        settings = front_end, self.augmentation, self.seed, version, index
         return blake2b(repr((_identity(self.examples[index].audio), settings)).encode(), digest_size=16).hexdigest()
 
     def _compute(self, index: int, version: int) -> Features:

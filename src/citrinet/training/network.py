@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoTokenizer
 
-from ..checkpoint import load_network, load_processor
+from ..checkpoint import load_citrinet_config, load_network, load_processor
 from ..configuration_citrinet import CitrinetConfig
 from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
@@ -11,6 +11,18 @@ from ..processing_citrinet import CitrinetProcessor
 from ..tokenization_citrinet import CitrinetTokenizer
 from ..tokenizer.training import train_tokenizer
 from .recipe import Recipe, TokenizerRecipe
+
+
+def check_network(recipe: Recipe) -> None:
+    """
+    Make sure that the recipe's network can be made, without loading or making any weights.
+
+    Raises:
+        OSError: if the pretrained model cannot be found.
+        ValueError: if it is no Citrinet, or no network can be as the recipe says.
+    """
+    stored = load_citrinet_config(recipe.model.pretrained).to_dict() if recipe.model.pretrained else {}
+    CitrinetConfig.from_dict({**stored, **recipe.model.config})
 
 
 def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:

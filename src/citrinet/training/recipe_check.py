@@ -4,10 +4,11 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from transformers import TrainingArguments
+from transformers.activations import ACT2FN
 from typing_extensions import Required, TypedDict
 
 from ..tokenizer.training import train_tokenizer
@@ -37,6 +38,15 @@ _EXPECTED = {
 }
 
 
+def _known_activation(name: str) -> str:
+    if name not in ACT2FN:
+        raise ValueError(f"there is no activation {name!r}; there are {', '.join(sorted(ACT2FN))}.")
+    return name
+
+
+Activation = Annotated[str, AfterValidator(_known_activation)]
+
+
 class NetworkKeywords(TypedDict, total=False):
     """Keywords of [`CitrinetConfig`]; those that the tokenizer and the data determine are not a recipe's."""
 
@@ -48,7 +58,7 @@ class NetworkKeywords(TypedDict, total=False):
     strides: list[int]
     residuals: list[bool]
     dropouts: list[float]
-    hidden_act: str
+    hidden_act: Activation
     se_reduction_ratio: int
     se_context_size: int
     ctc_loss_reduction: Literal["mean_batch", "mean", "sum"]
@@ -64,10 +74,10 @@ class AdapterKeywords(TypedDict, total=False):
     """Keywords of an adapter in [`CitrinetConfig`]."""
 
     name: Required[str]
-    dim: Required[int]
-    activation: str
+    dim: Required[Annotated[int, Field(gt=0)]]
+    activation: Activation
     norm_position: Literal["pre", "post"]
-    dropout: float
+    dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 def _typed_dict(name: str, types: dict[str, Any]) -> Any:

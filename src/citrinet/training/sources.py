@@ -30,6 +30,10 @@ def _dataset_entries(options: dict[str, Any]) -> Iterator[ManifestEntry]:
     from datasets import Audio, load_dataset
 
     audio, text = options.pop("audio_column", "audio"), options.pop("text_column", "text")
+    if "path" not in options:
+        raise ValueError(f"a dataset needs the key `path`; this one has {sorted(options)}.")
+    if options.get("streaming"):
+        raise ValueError(f"{options['path']}: training looks through all utterances first, leave `streaming` out.")
     try:
         with _audio_stored_as_it_is():
             dataset = load_dataset(**options)
@@ -44,10 +48,10 @@ def _dataset_entries(options: dict[str, Any]) -> Iterator[ManifestEntry]:
             f"{options['path']} has the columns {columns}, not {sorted(missing)}: name the right ones with "
             "`audio_column` and `text_column`."
         )
-    for row in dataset.cast_column(audio, Audio(decode=False)):
-        recording, spoken, duration = row.pop(audio), row.pop(text), row.get("duration")
+    for number, row in enumerate(dataset.cast_column(audio, Audio(decode=False))):
+        recording, spoken, duration = row.pop(audio) or {}, row.pop(text), row.get("duration")
         yield ManifestEntry(
-            recording["bytes"] or Path(recording["path"]),
+            recording.get("bytes") or Path(recording.get("path") or f"row {number}"),
             None if spoken is None else str(spoken),
             duration if isinstance(duration, (int, float)) else None,
             columns=row,

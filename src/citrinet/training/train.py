@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..checkpoint import load_citrinet_config
 from ..modeling_citrinet import CitrinetForCTC
+from ..processing_citrinet import CitrinetProcessor
 from .arguments import training_arguments
 from .checkpoints import average_checkpoints, check_same_network, checkpoints, set_aside
 from .data import Collator, EpochSampler, SpeechDataset, UnreadableRecordingError
+from .labels import describe_unknown
 from .metrics import Metrics, best_classes
-from .network import make_network, make_processor
+from .network import check_network, make_network, make_processor
 from .recipe import Recipe, Source
-from .selection import Selection, describe_unknown, feasible, select, tag_labels
+from .selection import Example, Selection, feasible, select, tag_labels
 from .sources import read_source
 
 
@@ -45,66 +47,75 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
             on from is of another network, or a recording cannot be read.
     """
     arguments = training_arguments(recipe)
-    if recipe.model.pretrained:  # before the data are looked through
-        load_citrinet_config(recipe.model.pretrained)
-    torch.manual_seed(arguments.seed)
-    selection = _select(recipe, "training", recipe.data.train)
-    validation = _select(recipe, "validation", recipe.data.validation) if recipe.data.validation else Selection([])
-    labels = tag_labels(selection.examples, recipe.data.tag_categories)
-    for category in [category for category, names in labels.items() if len(names) == 1]:
-        _tell(f"warning: no training utterance has a label of the tag category {category}")
-    processor = make_processor(recipe, [example.text for example in selection.examples])
-    for name, chosen in (("training", selection), ("validation", validation)):
-        for line in describe_unknown(processor.tokenizer, chosen.examples):
-            _tell(f"{name}: {line}")
-    model = make_network(recipe, processor, labels)
-    selection = feasible(
-        selection, processor, model.config.inputs_to_logits_ratio, max(recipe.data.augmentation.speeds)
-    )
-    _refuse_nothing("train on", selection)
-    _tell(f"fit for CTC: {selection}")
-
-    arguments.label_names = ["labels", "tag_labels"] if model.config.tag_labels else ["labels"]
+    run = _prepare(recipe, arguments.seed)
+    arguments.label_names = ["labels", "tag_labels"] if run.model.config.tag_labels else ["labels"]
     output = recipe.training["output_dir"]
     found = checkpoints(output)
     last = str(found[-1]) if resume and found else None
     if last:
-        check_same_network(last, model.config)
+        check_same_network(last, run.model.config)
     else:
         _start_anew(output, arguments)
-    with _feature_folder(recipe, arguments.dataloader_num_workers) as cache:
-        trainer = SpeechTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=SpeechDataset(
-                selection.examples,
-                processor,
-                model.config.tag_labels,
-                recipe.data.augmentation,
-                arguments.seed,
-                recipe.data.variants,
-                cache,
-            ),
-            eval_dataset=SpeechDataset(validation.examples, processor, model.config.tag_labels, variants=1, cache=cache)
-            if validation.examples
-            else None,
-            data_collator=Collator(processor),
-            processing_class=processor,
-            compute_metrics=Metrics(processor, validation.examples, model.config.tag_labels),
-            preprocess_logits_for_metrics=best_classes,
-        )
-        with _one_line_for_recordings():
-            trainer.train(resume_from_checkpoint=last)
-            if recipe.average_checkpoints:
-                trainer.accelerator.wait_for_everyone()
-                _average(model, checkpoints(output)[-recipe.average_checkpoints :], recipe.average_checkpoints)
-            metrics = trainer.evaluate() if validation.examples else {}
+    with _feature_folder(recipe, arguments.dataloader_num_workers) as cache, _one_line_for_recordings():
+        trainer = _trainer(recipe, arguments, run, cache)
+        trainer.train(resume_from_checkpoint=last)
+        if recipe.average_checkpoints:
+            trainer.accelerator.wait_for_everyone()
+            _average(run.model, checkpoints(output)[-recipe.average_checkpoints :], recipe.average_checkpoints)
+        metrics = trainer.evaluate() if run.validation else {}
     trainer.save_model()
     if recipe.model.adapter is not None and is_main_process():
-        model.save_adapter(output, recipe.model.adapter["name"], tokenizer=processor.tokenizer)
+        run.model.save_adapter(output, recipe.model.adapter["name"], tokenizer=run.processor.tokenizer)
     if arguments.push_to_hub:
         trainer.push_to_hub()
     return metrics
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a recipe gives: the network, its processor, and the utterances that fit them."""
+
+    model: CitrinetForCTC
+    processor: CitrinetProcessor
+    training: list[Example]
+    validation: list[Example]
+
+
+def _prepare(recipe: Recipe, seed: int) -> _Run:
+    """Look through the data and make the network, and say what is left out or not known."""
+    check_network(recipe)  # before the data are looked through
+    torch.manual_seed(seed)
+    training = _select(recipe, "training", recipe.data.train)
+    validation = _select(recipe, "validation", recipe.data.validation) if recipe.data.validation else Selection([])
+    labels = tag_labels(training.examples, recipe.data.tag_categories)
+    for category in [category for category, names in labels.items() if len(names) == 1]:
+        _tell(f"warning: no training utterance has a label of the tag category {category}")
+    processor = make_processor(recipe, [example.text for example in training.examples])
+    for name, selection in (("training", training), ("validation", validation)):
+        for line in describe_unknown(processor.tokenizer, [example.text for example in selection.examples]):
+            _tell(f"{name}: {line}")
+    model = make_network(recipe, processor, labels)
+    max_speed = max(recipe.data.augmentation.speeds)
+    fit = feasible(training, processor, model.config.inputs_to_logits_ratio, max_speed)
+    _refuse_nothing("train on", fit)
+    _tell(f"fit for CTC: {fit}")
+    return _Run(model, processor, fit.examples, validation.examples)
+
+
+def _trainer(recipe: Recipe, arguments: TrainingArguments, run: _Run, cache: str | None) -> "SpeechTrainer":
+    data, processor, labels = recipe.data, run.processor, run.model.config.tag_labels
+    training = SpeechDataset(run.training, processor, labels, data.augmentation, arguments.seed, data.variants, cache)
+    validation = SpeechDataset(run.validation, processor, labels, variants=1, cache=cache)
+    return SpeechTrainer(
+        model=run.model,
+        args=arguments,
+        train_dataset=training,
+        eval_dataset=validation if run.validation else None,
+        data_collator=Collator(processor),
+        processing_class=processor,
+        compute_metrics=Metrics(processor, run.validation, labels),
+        preprocess_logits_for_metrics=best_classes,
+    )
 
 
 class SpeechTrainer(Trainer):
