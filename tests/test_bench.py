@@ -130,6 +130,7 @@ def test_the_worker_transcribes_what_it_is_asked_to(tiny_dir, monkeypatch, capsy
     assert heard == [[16000] * 3] * 2 + [[32000]] * 2  # the second time counts
 
 
+@pytest.mark.slow
 def test_nemos_worker_needs_nothing_of_the_package(tmp_path):
     """Run by its path, with a NeMo that is made up and no `citrinet` to import."""
     models = tmp_path / "nemo" / "collections" / "asr" / "models"

@@ -71,6 +71,24 @@ def test_no_waveform_is_held_once_the_next_is_there(any_recognizer):
     assert len(alive) <= 6
 
 
+def test_a_list_is_read_as_it_is_needed(recognizer, monkeypatch):
+    steps = []
+    load, forward = recognizer.load, recognizer.pipeline.forward
+    monkeypatch.setattr(recognizer, "load", lambda source: steps.append("read") or load(source))
+    monkeypatch.setattr(recognizer.pipeline, "forward", lambda *a, **k: steps.append("heard") or forward(*a, **k))
+    recognizer([synthetic_speech(0.5)] * 3)
+    assert steps == ["read", "heard"] * 3
+
+
+def test_a_bad_recording_says_why(any_recognizer, tmp_path):
+    with pytest.raises(OSError, match="gone"):
+        any_recognizer(str(tmp_path / "gone.wav"))
+    with pytest.raises(ValueError, match="NaN"):
+        any_recognizer([synthetic_speech(0.5), np.full(16000, np.nan, np.float32)])
+    with pytest.raises(ValueError, match="samples"):
+        any_recognizer(np.zeros(10, np.float32))
+
+
 @pytest.mark.parametrize("chunk_length_s", [None, 0, 2.0, 5.0])
 def test_following_gives_what_a_call_gives(recognizer, chunk_length_s):
     samples = synthetic_speech(9.3)

@@ -353,6 +353,7 @@ def test_every_endpoint(server, expected, tmp_path):
     assert set(endpoints) == {"/transcribe", "/listen", "/transcribe_files", "/compare"}
 
 
+@pytest.mark.slow
 def test_clients_listen_each_for_themselves(server, expected):
     clips = CLIPS[:2]
     clients, texts = [client(server) for _ in clips], ["", ""]
@@ -371,6 +372,7 @@ def test_clients_listen_each_for_themselves(server, expected):
             clients[0].predict(nonsense, 16000, CHOICE, api_name="/listen")
 
 
+@pytest.mark.slow
 def test_the_readmes_code(server, capsys, monkeypatch, expected):
     monkeypatch.chdir(ROOT)
     code = re.search(r"```python\n(.*?)```", (SPACE / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
@@ -418,6 +420,7 @@ def ask(address, name, *data):
     return json.loads(next(line.removeprefix("data: ") for line in reversed(lines) if line.startswith("data: ")))
 
 
+@pytest.mark.slow
 def test_a_files_name_is_no_html(server):
     sent = {"path": upload(server[0], "a&b<img src=x onerror=alert(1)>.wav"), "meta": {"_type": "gradio.FileData"}}
     message = ask(server[0], "transcribe", sent, CHOICE)["error"]
@@ -426,6 +429,7 @@ def test_a_files_name_is_no_html(server):
     assert "cannot be read as audio" in table[0][2] and "a&b" in table[0][0]
 
 
+@pytest.mark.slow
 def test_examples_stay_when_uploads_are_deleted(short_lived, expected):
     address, uploads = short_lived
     sent = {"path": upload(address, "late.wav"), "meta": {"_type": "gradio.FileData"}}

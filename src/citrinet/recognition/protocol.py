@@ -18,7 +18,7 @@ class Progress:
     How far a recogniser is with one recording.
 
     Args:
-        done: the part that is done, from 0 to 1.
+        done: the part of the recording that is done, from 0 to 1.
         result: what was recognised, once all is done.
         confidence: mean probability of the tokens of `result`, from 0 to 1; none where a model does not say.
     """
@@ -76,7 +76,8 @@ class Recognizer(Protocol):
         Recognise waveforms one after the other, as they come.
 
         Args:
-            waveforms: (n,) float32 at `sampling_rate`, as [`load`] gives them.
+            waveforms: (n,) float32 at `sampling_rate`, as [`load`] gives them; each is taken when its turn comes, and
+                not held once its features are there.
             batch_size: how many recordings, or windows of long ones, go through the network at a time. It changes
                 nothing but the speed.
             return_timestamps: `"char"` or `"word"` for `chunks`.
@@ -147,7 +148,7 @@ class Recognizer(Protocol):
             OSError, ValueError: as [`load`] does.
         """
         alone = not isinstance(audio, list)
-        waveforms = [self.load(one) for one in ([audio] if alone else audio)]
+        waveforms = map(self.load, [audio] if alone else audio)  # read as they are needed: hours are large
         options: Any = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
-        results = list(self.stream(iter(waveforms), batch_size=batch_size, **options))
+        results = list(self.stream(waveforms, batch_size=batch_size, **options))
         return results[0] if alone else results
