@@ -38,6 +38,20 @@ def load_with_package(folder: str, audio: list[str], saved: str) -> dict:
     return facts
 
 
+def _edited(folder: str, saved: str, trust: dict) -> list[str]:
+    """The front end, by every way to it, of a copy whose settings somebody edited."""
+    copy = shutil.copytree(folder, f"{saved}/edited")
+    file = Path(copy, "preprocessor_config.json")
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(settings | {"frontend": "nemo-2.4"}), encoding="utf-8")
+    extractors = [
+        _auto("AutoFeatureExtractor", copy, trust),
+        _auto("AutoProcessor", copy, trust).feature_extractor,
+        _pipeline(TASK, copy, **trust).feature_extractor,
+    ]
+    return [extractor.frontend for extractor in extractors]
+
+
 def load_with_remote_code(folder: str, audio: list[str], saved: str) -> dict:
     """Nothing but Transformers and the code in the folder."""
     facts = _load_and_save(folder, audio, saved, TRUST)
@@ -92,6 +106,10 @@ def _load_and_save(folder: str, audio: list[str], saved: str, trust: dict) -> St
     facts.take("generated", lambda: _generate(model, processor, audio[0]))
     facts.take("stock", lambda: _stock_pipeline(Path(saved) / "stock"))
     facts.take("from_objects", lambda: _class(_pipeline(TASK, model, tokenizer=tokenizer, feature_extractor=extractor)))
+    facts.take("edited", lambda: _edited(folder, saved, trust))
+    facts.take(
+        "attention", lambda: _class(_pipeline(TASK, folder, model_kwargs={"attn_implementation": "sdpa"}, **trust))
+    )
     facts.take("save_model", lambda: _save(f"{saved}/model", model, processor))
     facts.take("save_pipeline", lambda: _save(f"{saved}/pipeline", pipe))
     facts.take("save_encoder", lambda: _save_encoder(model, folder, trust, f"{saved}/encoder"))

@@ -266,9 +266,17 @@ def test_a_processor_saves_one_copy_of_the_settings(folder, tmp_path):
     assert (tmp_path / "saved" / "preprocessor_config.json").is_file()
 
 
+OTHER_CONFIGURATIONS = {
+    "mismatched": {"vocab_size": 17, "pad_token_id": 16},
+    "missing": {"num_repeats": [2, 2, 2, 1]},
+    "unexpected": {"num_repeats": [1, 1, 2, 1]},
+}
+
+
 @pytest.mark.parametrize("precision", [None, "float32", "int8"])
-def test_weights_of_another_configuration_are_reported(folder, precision):
+@pytest.mark.parametrize("problem", OTHER_CONFIGURATIONS)
+def test_weights_of_another_configuration_are_reported(folder, problem, precision):
     given = {} if precision is None else {"quantization_config": CitrinetInferenceConfig(precision)}
-    rewrite(folder / "config.json", vocab_size=17, pad_token_id=16)
-    with pytest.raises(ValueError, match=r"not those of its configuration.*ctc_head"):
+    rewrite(folder / "config.json", **OTHER_CONFIGURATIONS[problem])
+    with pytest.raises(ValueError, match=rf"not those of its configuration \(\d+ {problem}"):
         load_network(str(folder), **given)

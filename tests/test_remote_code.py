@@ -119,6 +119,16 @@ def test_every_way_gives_the_same(loaded):
     assert package["generated"] == remote["generated"] == expected["plain"]["text"]
 
 
+@pytest.mark.parametrize("saver", SAVERS)
+def test_an_edit_of_preprocessor_config_counts(loaded, saver):
+    assert loaded[saver]["edited"] == ["nemo-2.4"] * 3
+
+
+def test_any_attention_implementation_is_right(loaded):
+    assert loaded["package"]["attention"] == packaged(CLASSES)["pipeline"]
+    assert_remote({"pipeline": loaded["remote"]["attention"]}, {"pipeline": CLASSES["pipeline"]})
+
+
 def test_package_knows_a_model_given_as_object(loaded):
     assert loaded["package"]["from_objects"] == packaged(CLASSES)["pipeline"]
 

@@ -55,8 +55,15 @@ class CitrinetInferenceQuantizer(HfQuantizer):
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
         self._files = checkpoint_files or []
+        self._shapes = {name: weight.shape for name, weight in model.state_dict().items()}
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        # Some releases of Transformers leave it to a quantizer to compare the shapes.
+        changed = [name for name, weight in model.state_dict().items() if weight.shape != self._shapes[name]]
+        if changed:
+            raise ValueError(
+                f"the weights are not those of its configuration ({len(changed)} mismatched, such as {min(changed)})."
+            )
         optimize(model, linear_for(self.quantization_config.precision), mapped_ranges(self._files))
         self.remove_quantization_config(model)  # type: ignore[no-untyped-call]
         return model
