@@ -82,7 +82,8 @@ class CitrinetRecognizer(Recognizer):
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
         options = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
         given = {name: value for name, value in options.items() if value is not None}
-        yield from self.pipeline(_Inputs(waveforms), batch_size=batch_size, **given)
+        recognize: Any = self.pipeline
+        yield from recognize(_Inputs(waveforms), batch_size=batch_size, **given)
 
     def follow(
         self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
