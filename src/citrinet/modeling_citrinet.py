@@ -104,7 +104,7 @@ def with_spare_rows(rows: torch.Tensor) -> torch.Tensor:
 
 def blank_padding(scores: torch.Tensor, mask: torch.Tensor, blank: int) -> torch.Tensor:
     """
-    Let frames outside the mask say blank, so that whoever ignores the mask reads nothing from them.
+    Let frames outside the mask say blank, so that a caller who ignores the mask reads nothing from them.
 
     Args:
         scores: (B, T', V) logits or log-probabilities.

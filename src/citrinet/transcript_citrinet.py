@@ -1,7 +1,7 @@
 """
 From what the CTC head wrote to transcript, entities and tags.
 
-The head writes tags inline: `ENTITY_<TYPE> ... END` round an entity, `CATEGORY_VALUE` for what it heard of the speaker.
+The head writes tags inline: `ENTITY_<TYPE> ... END` around an entity, `CATEGORY_VALUE` for the speaker.
 Which types and categories exist is open; only their form is known.
 """
 
