@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # its HTTP library's
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # its HTTP library's
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 _LOG_IN = "check the name, and log in with `hf auth login` and a token that may write there"
@@ -14,7 +19,7 @@ def create_repository(name: str) -> str:
     Make a model's repository, or see that it is there and may be written to.
 
     Args:
-        name: `owner/name`, or `name` for one of whoever is logged in.
+        name: `owner/name`, or `name` for one of the account that is logged in.
 
     Returns:
         `owner/name`.
@@ -30,10 +35,21 @@ def create_repository(name: str) -> str:
     api = HfApi()
     try:
         repository = api.create_repo(name, exist_ok=True).repo_id
-        api.auth_check(repository, write=True)  # `create_repo` is content with one that is there for others to write
+        _check_writable(api, repository)
     except (HTTPError, OSError) as error:
         raise OSError(f"{name} cannot be written on the Hub: {_first_line(error)}; {_LOG_IN}.") from error
     return repository
+
+
+def _check_writable(api: HfApi, repository: str) -> None:
+    """`create_repo` is content with a repository that is there for others to write."""
+    try:
+        api.auth_check(repository, write=True)
+    except RepositoryNotFoundError:
+        raise
+    except HfHubHTTPError as error:
+        if error.response.status_code != 404:  # a server of one's own that does not know the question
+            raise
 
 
 def upload(folder: Path, repository: str) -> None:

@@ -50,13 +50,13 @@ def no_warning():
 def decoded(monkeypatch) -> list[int]:
     """Frames that were decoded, block by block."""
     blocks = []
-    add = audio_file_citrinet.Reading.add
+    add = audio_file_citrinet.Waveform.add
 
     def count(self, block):
         blocks.append(len(block))
         add(self, block)
 
-    monkeypatch.setattr(audio_file_citrinet.Reading, "add", count)
+    monkeypatch.setattr(audio_file_citrinet.Waveform, "add", count)
     return blocks
 
 

@@ -343,9 +343,9 @@ def test_transformers_knows_citrinet_whichever_comes_first(order):
     assert run.stdout.strip() == "CitrinetPipeline", run.stderr
 
 
-def test_command_exports_and_replaces_only_an_export(base_small_dir, tmp_path, capsys):
+def test_command_exports_and_replaces_only_an_export(tiny_dir, tmp_path, capsys):
     output = tmp_path / "onnx"
-    arguments = ["export", "onnx", str(base_small_dir), str(output)]
+    arguments = ["export", "onnx", str(tiny_dir), str(output)]
     assert main(arguments) == 0
     assert main(arguments) == 1
     assert "--force" in capsys.readouterr().err
@@ -356,10 +356,10 @@ def test_command_exports_and_replaces_only_an_export(base_small_dir, tmp_path, c
     (output / "notes.txt").write_text("mine")
     assert main([*arguments, "--force"]) == 1
     assert "holds notes.txt, so it is not an ONNX export" in capsys.readouterr().err
-    for other in (base_small_dir, tmp_path):  # the input, and what is no export
+    for other in (tiny_dir, tmp_path):  # the input, and what is no export
         assert main([*arguments[:3], str(other), "--force"]) == 1
         assert re.fullmatch(r"citrinet: .*(is the input|holds onnx).*\n", capsys.readouterr().err)
-    assert (output / "notes.txt").read_text() == "mine" and (base_small_dir / "config.json").is_file()
+    assert (output / "notes.txt").read_text() == "mine" and (tiny_dir / "config.json").is_file()
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):

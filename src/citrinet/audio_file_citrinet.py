@@ -37,7 +37,7 @@ CONTAINERS = (
 )
 
 
-class Reading:
+class Waveform:
     """
     What is read of a file: mono samples at the rate that is wanted, and how many there should be.
 
@@ -92,7 +92,7 @@ class Reading:
         self._samples += resampled.data.cast("B") if len(resampled) else b""
 
 
-NewReading = Callable[[int, int], Reading]  # of a rate and a number of channels
+NewWaveform = Callable[[int, int], Waveform]  # of a rate and a number of channels
 
 
 def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds: float | None = None) -> np.ndarray:
@@ -116,18 +116,18 @@ def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds
         ValueError: if it is not audio, is damaged or empty, has not the segment's channel or ends before the segment.
     """
 
-    def new_reading(rate: int, channels: int) -> Reading:
-        return Reading(segment, sampling_rate, max_seconds, rate, channels)
+    def new_waveform(rate: int, channels: int) -> Waveform:
+        return Waveform(segment, sampling_rate, max_seconds, rate, channels)
 
-    reading = None if soundfile is None else _read_with_soundfile(path, new_reading)
-    if reading is None or reading.is_broken:
-        reading = _read_with_ffmpeg(path, segment, new_reading, reading)
-    if not reading.frames:
+    waveform = None if soundfile is None else _read_with_soundfile(path, new_waveform)
+    if waveform is None or waveform.is_broken:
+        waveform = _read_with_ffmpeg(path, segment, new_waveform, waveform)
+    if not waveform.frames:
         if segment.offset:
-            raise segment.beyond(None if reading.length is None else reading.length / reading.rate)
-        raise ValueError(f"{segment.name}: the audio is {'damaged' if reading.is_broken else 'empty'}.")
-    segment.warn_if_short(reading.frames, reading.rate, reading.length, reading.is_broken)
-    return reading.samples()
+            raise segment.beyond(None if waveform.length is None else waveform.length / waveform.rate)
+        raise ValueError(f"{segment.name}: the audio is {'damaged' if waveform.is_broken else 'empty'}.")
+    segment.warn_if_short(waveform.frames, waveform.rate, waveform.length, waveform.is_broken)
+    return waveform.samples()
 
 
 def count_channels(path: Path) -> int:
@@ -139,27 +139,27 @@ def count_channels(path: Path) -> int:
     """
     nothing = AudioSegment(path, duration=0.0)
 
-    def new_reading(rate: int, channels: int) -> Reading:
-        return Reading(nothing, rate, None, rate, channels)
+    def new_waveform(rate: int, channels: int) -> Waveform:
+        return Waveform(nothing, rate, None, rate, channels)
 
-    reading = None if soundfile is None else _read_with_soundfile(path, new_reading)
-    return (reading or _read_with_ffmpeg(path, nothing, new_reading, None)).channels
+    waveform = None if soundfile is None else _read_with_soundfile(path, new_waveform)
+    return (waveform or _read_with_ffmpeg(path, nothing, new_waveform, None)).channels
 
 
-def _read_with_soundfile(path: Path, new_reading: NewReading, can_seek: bool = True) -> Reading | None:
+def _read_with_soundfile(path: Path, new_waveform: NewWaveform, can_seek: bool = True) -> Waveform | None:
     """Read with soundfile; None if it cannot open the file."""
     try:
         with _repaired(path) as (file, length):
-            reading = new_reading(file.samplerate, file.channels)
-            reading.length = length
+            waveform = new_waveform(file.samplerate, file.channels)
+            waveform.length = length
             if not can_seek:
-                _decode(file, reading, skip=reading.start)
-            elif length is None or reading.start < length:
-                _seek(file, reading.start)
-                _decode(file, reading)
-            return reading
+                _decode(file, waveform, skip=waveform.start)
+            elif length is None or waveform.start < length:
+                _seek(file, waveform.start)
+                _decode(file, waveform)
+            return waveform
     except _NoWayThere:
-        return _read_with_soundfile(path, new_reading, can_seek=False)
+        return _read_with_soundfile(path, new_waveform, can_seek=False)
     except _Unreadable:
         return None
 
@@ -190,26 +190,26 @@ def _seek(file: Any, frame: int) -> None:
         raise _NoWayThere from error
 
 
-def _decode(file: Any, reading: Reading, skip: int = 0) -> None:
+def _decode(file: Any, waveform: Waveform, skip: int = 0) -> None:
     buffer = np.empty((max(BLOCK // file.channels, 1), file.channels), np.float32)
-    while count := min(skip, len(buffer)) or reading.next_frames:
-        block = _next_block(file, buffer[:count], reading)
+    while count := min(skip, len(buffer)) or waveform.next_frames:
+        block = _next_block(file, buffer[:count], waveform)
         if skip:
             skip -= len(block)
         else:
-            reading.add(block)
-        if not len(block) or reading.is_broken:
+            waveform.add(block)
+        if not len(block) or waveform.is_broken:
             break
 
 
-def _next_block(file: Any, buffer: np.ndarray, reading: Reading) -> np.ndarray:
+def _next_block(file: Any, buffer: np.ndarray, waveform: Waveform) -> np.ndarray:
     """Decode into a buffer (frames, channels); at an error, what came before it."""
     buffer.fill(np.nan)
     try:
         block: np.ndarray = file.read(out=buffer)
         return block
     except FAILURES:
-        reading.is_broken = True
+        waveform.is_broken = True
         decoded = np.flatnonzero(~np.isnan(buffer).all(axis=1))
         return buffer[: decoded[-1] + 1 if len(decoded) else 0]
 
@@ -310,16 +310,16 @@ def _read_at(file: IO[bytes], position: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_reading: NewReading, first: Reading | None) -> Reading:
+def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_waveform: NewWaveform, first: Waveform | None) -> Waveform:
     """Read with ffmpeg, where it is installed; it may get further in a damaged file than soundfile in `first`."""
     ffmpeg = shutil.which("ffmpeg")
-    reading = None if ffmpeg is None else _run_ffmpeg(ffmpeg, path, segment, new_reading)
-    if first is not None and (reading is None or reading.frames <= first.frames):
+    waveform = None if ffmpeg is None else _run_ffmpeg(ffmpeg, path, segment, new_waveform)
+    if first is not None and (waveform is None or waveform.frames <= first.frames):
         return first
-    if reading is not None:
-        if first is not None and first.rate == reading.rate:
-            reading.length = first.length
-        return reading
+    if waveform is not None:
+        if first is not None and first.rate == waveform.rate:
+            waveform.length = first.length
+        return waveform
     if ffmpeg is None:
         raise ValueError(
             f"{segment.name}: not an audio format that soundfile reads (wav, flac, mp3, ogg). If it is another format, "
@@ -331,7 +331,7 @@ def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_reading: NewReading
     )
 
 
-def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_reading: NewReading) -> Reading | None:
+def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_waveform: NewWaveform) -> Waveform | None:
     """Decode with ffmpeg; None if it cannot open the file."""
     # It jumps to a second before the segment and decodes from there: decoders lose some milliseconds at a jump.
     lead = min(segment.offset, 1.0)
@@ -346,32 +346,32 @@ def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_reading: New
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
             assert process.stdout is not None
             try:
-                reading = _read_au(process.stdout, new_reading)
+                waveform = _read_au(process.stdout, new_waveform)
             except BaseException:
                 process.kill()
                 raise
         log.seek(0)
         lines = log.read(2**20).decode(errors="replace")
-    if reading is not None:
-        reading.length = _announced(lines, reading.rate)
-        reading.is_broken = process.returncode != 0 and reading.next_frames > 0
-    return reading
+    if waveform is not None:
+        waveform.length = _announced(lines, waveform.rate)
+        waveform.is_broken = process.returncode != 0 and waveform.next_frames > 0
+    return waveform
 
 
-def _read_au(stream: IO[bytes], new_reading: NewReading) -> Reading | None:
+def _read_au(stream: IO[bytes], new_waveform: NewWaveform) -> Waveform | None:
     header = stream.read(24)
     if len(header) < 24:
         return None
     _, start, _, _, rate, channels = struct.unpack(">4s5I", header)
     stream.read(start - 24)
-    reading = new_reading(rate, channels)
-    while count := reading.next_frames:
+    waveform = new_waveform(rate, channels)
+    while count := waveform.next_frames:
         content = stream.read(4 * channels * count)
         frames = len(content) // (4 * channels)
         if not frames:
             break
-        reading.add(np.frombuffer(content, ">f4", frames * channels).reshape(frames, channels))
-    return reading
+        waveform.add(np.frombuffer(content, ">f4", frames * channels).reshape(frames, channels))
+    return waveform
 
 
 def _announced(log: str, rate: int) -> int | None:

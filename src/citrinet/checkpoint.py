@@ -114,6 +114,7 @@ def load_network(model: str, **kwargs: Any) -> CitrinetForCTC:
         ValueError: if it is no Citrinet, or its weights are damaged or not those of its configuration.
     """
     load_citrinet_config(model)
+    check_weights(model)
     options: Any = {"output_loading_info": True, "ignore_mismatched_sizes": True, **kwargs}
     with _one_line(model):
         loaded: Any = CitrinetForCTC.from_pretrained(model, **options)
@@ -169,7 +170,6 @@ def _check_files(folder: Path) -> None:
     contents = {file.name: _json(file) for file in descriptions}
     if not isinstance(contents["config.json"].get("model_type"), str):
         raise ValueError(f"{folder / 'config.json'} names no `model_type`: it is not that of a model of Transformers.")
-    _check_weights(folder)
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -182,7 +182,17 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_weights(folder: Path) -> None:
+def check_weights(model: str) -> None:
+    """
+    Make sure that a folder holds weights, without reading them; what is on the Hub is not looked at.
+
+    Raises:
+        OSError: if they, or parts of them, are missing.
+        ValueError: if their index is damaged.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise OSError(f"{folder} holds no weights ({WEIGHTS[0]}): copy or download the whole model.")
     index = folder / f"{WEIGHTS[0]}.index.json"

@@ -18,7 +18,7 @@ from .audio_citrinet import check_samples
 BLOCK_FRAMES = 6000  # a minute, computed at a time
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
-# A band that varies less than this, as those above 4 kHz in a telephone call, holds nothing but rounding. There the mean
+# A band that varies less than this, as above 4 kHz in a telephone call, holds nothing but rounding. There the mean
 # is exact, so that the order of a sum does not matter; in all others it is rounded as NeMo rounds it.
 EMPTY_RANGE = 1e-3
 FRONTENDS = ("nemo-2.5", "nemo-2.4")

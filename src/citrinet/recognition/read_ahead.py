@@ -50,7 +50,7 @@ class ReadAhead(Generic[Source]):
     def __iter__(self) -> Iterator[np.ndarray]:
         """Waveforms (n,)."""
         count = 1 if self._batch_size == 1 else WINDOW * self._batch_size
-        reader = _Reader(self._sources, self._load, int(READ_AHEAD_S * self._rate))
+        reader = _ReadingThread(self._sources, self._load, int(READ_AHEAD_S * self._rate))
         try:
             while window := reader.take(count):
                 waveforms = deque(self._by_length(window))
@@ -99,7 +99,7 @@ class ReadAhead(Generic[Source]):
         return waveforms
 
 
-class _Reader(Generic[Source]):
+class _ReadingThread(Generic[Source]):
     """
     A thread that reads sources in their order, as long as fewer than `limit` samples are held.
 

@@ -82,7 +82,7 @@ def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "Pre
         if (precision, device) != ("float32", "cpu"):
             raise ValueError(f"{model} holds graphs for a CPU: their precision is that of `export onnx --dtype`.")
         return None
-    from ..checkpoint import load_config, recognizes_speech
+    from ..checkpoint import check_weights, load_config, recognizes_speech
     from ..configuration_citrinet import CitrinetConfig
 
     _check_device(device)
@@ -92,6 +92,7 @@ def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "Pre
             raise ValueError(f"{model} is a {config.model_type} model, not a Citrinet.")
         if not recognizes_speech(config):
             raise ValueError(f"{model} is a {config.model_type} model, which does not recognise speech.")
+    check_weights(model)
     return config
 
 
