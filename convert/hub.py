@@ -16,7 +16,7 @@ _LOG_IN = "check the name, and log in with `hf auth login` and a token that may 
 
 def create_repository(name: str) -> str:
     """
-    Make a model's repository, or see that it is there and may be written to.
+    Make a model's repository, unless it is there. Whether others' may be written to shows only when files arrive.
 
     Args:
         name: `owner/name`, or `name` for one of the account that is logged in.
@@ -32,24 +32,11 @@ def create_repository(name: str) -> str:
         validate_repo_id(name)
     except HFValidationError as error:
         raise ValueError(f"{name!r} is no name of a Hub repository, such as owner/name: {error}") from error
-    api = HfApi()
     try:
-        repository = api.create_repo(name, exist_ok=True).repo_id
-        _check_writable(api, repository)
+        repository: str = HfApi().create_repo(name, exist_ok=True).repo_id
     except (HTTPError, OSError) as error:
         raise OSError(f"{name} cannot be written on the Hub: {_first_line(error)}; {_LOG_IN}.") from error
     return repository
-
-
-def _check_writable(api: HfApi, repository: str) -> None:
-    """`create_repo` is content with a repository that is there for others to write."""
-    try:
-        api.auth_check(repository, write=True)
-    except RepositoryNotFoundError:
-        raise
-    except HfHubHTTPError as error:
-        if error.response.status_code != 404:  # a server of one's own that does not know the question
-            raise
 
 
 def upload(folder: Path, repository: str) -> None:

@@ -780,9 +780,6 @@ class FakeHub:
         self.answer("create", repository, exist_ok)
         return SimpleNamespace(repo_id=repository if "/" in repository else f"me/{repository}")
 
-    def auth_check(self, repository, write):
-        self.answer("check", repository, write)
-
     def upload_folder(self, repo_id, folder_path, commit_message):
         self.answer("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir()))
 
@@ -798,7 +795,7 @@ def fake_hub(monkeypatch):
 def test_push_to_hub_uploads_the_finished_folder(small, tmp_path, fake_hub, capsys, name):
     assert main(["convert", str(small), str(tmp_path / "out"), "--push-to-hub", name]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    expected = [("create", name, True), ("check", "me/model", True), ("upload", "me/model", names)]
+    expected = [("create", name, True), ("upload", "me/model", names)]
     assert fake_hub.calls == expected
     assert '"me/model"' in (tmp_path / "out" / "README.md").read_text()
     assert "mapped: 153 tensors" in capsys.readouterr().out
@@ -811,9 +808,8 @@ def test_a_malformed_hub_name_is_refused_before_anything_is_asked_or_written(sma
     assert not fake_hub.calls and not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("refuses", ["create", "check"])
-def test_a_hub_that_refuses_does_so_before_the_work(small, tmp_path, fake_hub, monkeypatch, capsys, refuses):
-    monkeypatch.setattr(fake_hub, "refuses", refuses)
+def test_a_hub_that_refuses_does_so_before_the_work(small, tmp_path, fake_hub, monkeypatch, capsys):
+    monkeypatch.setattr(fake_hub, "refuses", "create")
     monkeypatch.setattr(nemo_to_hf, "read_nemo", lambda *args, **kwargs: pytest.fail("the work began"))
     assert main(["convert", str(small), str(tmp_path / "out"), "--push-to-hub", "them/model"]) == 1
     line = r"citrinet: them/model cannot be written on the Hub: 403 Forbidden: you have read access only; .*hf auth login.*\n"
