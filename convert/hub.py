@@ -4,10 +4,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
-    HfHubHTTPError,
     HFValidationError,
     HTTPError,  # its HTTP library's
-    RepositoryNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 

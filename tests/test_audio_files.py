@@ -130,6 +130,7 @@ def test_flac_without_a_length(no_ffmpeg, no_warning, tmp_path):
     assert np.abs(part - SPEECH[24000:40000]).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [11025, 16000, 22050, 44100])
 def test_mp3_without_a_length(rate, channels, ffmpeg, no_warning, tmp_path):
@@ -247,6 +248,7 @@ def test_a_flaw_in_the_middle(ffmpeg, monkeypatch, tmp_path):
 # Formats of ffmpeg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", FFMPEG_FORMATS)
 def test_formats_of_ffmpeg(suffix, ffmpeg, no_warning, tmp_path):
     before = VIDEO if suffix in ("mkv", "mov") else ()
@@ -271,6 +273,7 @@ def silence(path, seconds, rate=8000):
     return path
 
 
+@pytest.mark.slow
 def test_decoding_stops_at_the_limit(decoded, no_ffmpeg, tmp_path):
     path = silence(tmp_path / "hours.flac", 2 * 3600)
     assert path.stat().st_size < 1_000_000
@@ -280,6 +283,7 @@ def test_decoding_stops_at_the_limit(decoded, no_ffmpeg, tmp_path):
     assert len(load_audio(AudioSegment(path, 3600, 50), max_seconds=60)) == 50 * RATE
 
 
+@pytest.mark.slow
 def test_ffmpeg_stops_at_the_limit(decoded, ffmpeg, tmp_path):
     path = tmp_path / "hours.mka"
     subprocess.run([ffmpeg, "-v", "error", "-i", silence(tmp_path / "x.flac", 1800), "-c:a", "wavpack", path])
@@ -311,6 +315,7 @@ def test_a_segment_is_a_part_of_the_whole(suffix, decoded, no_ffmpeg, no_warning
         assert len(part) == min(count, len(whole) - start) == sum(decoded)
 
 
+@pytest.mark.slow
 def test_a_segment_of_a_long_recording_is_all_that_is_decoded(decoded, ffmpeg, tmp_path):
     flac = silence(tmp_path / "hour.flac", 3600, 4000)
     m4a = tmp_path / "hour.m4a"

@@ -274,6 +274,7 @@ def test_addresses(server, path):
     assert np.abs(load_audio(AudioSegment(f"{server}/{path}", 0.25, 0.5)) - SPEECH[4000:12000]).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
@@ -318,6 +319,7 @@ def test_downloads_can_be_interrupted(server, interrupt):
     assert time.monotonic() - start < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["flac", "mka"])
 def test_decoding_can_be_interrupted(suffix, ffmpeg, interrupt, tmp_path):
     """Of bytes, too: the interruption must not be lost in a function that a C library calls."""

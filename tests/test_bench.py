@@ -43,6 +43,7 @@ def test_a_plot_without_matplotlib_is_refused_at_once(monkeypatch, capsys):
     assert 'pip install "citrinet[evaluate]"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_network():
     # 4.48 G multiply-adds for a second of speech is what the full architecture takes, counted on paper.
     config = citrinet.CitrinetConfig(adapters=[{"name": "a", "dim": 256}])
@@ -70,6 +71,7 @@ def test_on_another_device():
     assert seconds > 0
 
 
+@pytest.mark.slow
 def test_graphs_have_a_precision_of_their_own(tiny_onnx_dir, monkeypatch, short_case, in_this_process):
     measured = bench.bench(str(tiny_onnx_dir), rounds=2)
     assert list(measured.figures) == ["onnxruntime"] and not measured.ceiling

@@ -69,6 +69,7 @@ def test_weights_that_are_none(model, damage, said):
     assert re.search(said, line(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["half", "more", "other shape"])
 def test_weights_of_another_network(model, change, capfd):
     tensors = safetensors.torch.load_file(model / WEIGHTS)
@@ -88,6 +89,7 @@ def test_weights_of_another_network(model, change, capfd):
     assert "LOAD REPORT" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_in_parts(model):
     parts = _shards(model)
     citrinet.load_recognizer(model, optimized=False)
@@ -107,6 +109,7 @@ def test_descriptions_that_are_damaged(model, name, content):
     assert name in line(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"strides": "two"}, {"hidden_sizes": None}, {"kernel_sizes": [1]}, {"vocab_size": -4}]
 )
@@ -116,6 +119,7 @@ def test_a_configuration_of_wrong_values(model, change):
     assert str(model) in line(model)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_not_the_networks(model, base_small_dir):
     for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):
         shutil.copy(base_small_dir / name, model / name)

@@ -27,6 +27,7 @@ def audio_dir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_readable_text(audio_dir, zh_small_dir, capsys):
     assert main(["transcribe", "--model", str(zh_small_dir), str(audio_dir / "a.wav")]) == 0
     output = capsys.readouterr().out.splitlines()
@@ -34,6 +35,7 @@ def test_readable_text(audio_dir, zh_small_dir, capsys):
     assert "GENDER" in output[-1]
 
 
+@pytest.mark.slow
 def test_json_lines(audio_dir, zh_small_dir, capsys):
     files = [str(audio_dir / name) for name in ("a.wav", "b.flac")]
     arguments = ["--json", "--timestamps", "word", "--batch-size", "2", *files]
@@ -44,6 +46,7 @@ def test_json_lines(audio_dir, zh_small_dir, capsys):
     assert lines[0]["text"] != lines[1]["text"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["1", "2"])
 def test_a_bad_file_is_reported_and_the_rest_still_done(audio_dir, zh_small_dir, capsys, batch_size):
     assert main(["transcribe", "--model", str(zh_small_dir), "--json", "--batch-size", batch_size, str(audio_dir)]) == 1
@@ -54,6 +57,7 @@ def test_a_bad_file_is_reported_and_the_rest_still_done(audio_dir, zh_small_dir,
         assert any(f"{name}.wav" in line and reason in line for line in captured.err.splitlines())
 
 
+@pytest.mark.slow
 def test_manifest(audio_dir, zh_small_dir, capsys, tmp_path):
     manifest = tmp_path / "manifest.jsonl"
     relative = os.path.relpath(audio_dir / "a.wav", tmp_path)
@@ -66,6 +70,7 @@ def test_manifest(audio_dir, zh_small_dir, capsys, tmp_path):
     assert "line 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_readable(zh_small_dir, capsys, tmp_path):
     assert main(["transcribe", "--model", str(zh_small_dir), str(tmp_path / "missing.wav")]) == 1
     assert "missing.wav" in capsys.readouterr().err
@@ -73,6 +78,7 @@ def test_nothing_readable(zh_small_dir, capsys, tmp_path):
     assert "no audio files" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_convert_and_info(nemo_dir, tmp_path, capsys):
     output = tmp_path / "model"
     assert main(["convert", str(nemo_dir / "zh_small.nemo"), str(output)]) == 0

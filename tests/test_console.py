@@ -51,6 +51,7 @@ class Stream(io.TextIOWrapper):
         return self.buffer.getvalue()
 
 
+@pytest.mark.slow
 @posix_names
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "gbk", "utf-16"])
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -70,6 +71,7 @@ def test_output_is_utf8_and_names_are_as_given(transcribe, speech, tmp_path, mon
     assert errors.bytes().decode("utf-8").endswith("\\udcff\\udcfe.wav: No such file or directory\n")
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(transcribe, speech, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
@@ -81,6 +83,7 @@ def test_a_closed_pipe_ends_quietly(transcribe, speech, monkeypatch):
     output.close()  # as Python does when it ends; what was left is gone
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("command", ["transcribe", "info"])
 def test_a_full_disk(command, transcribe, speech, zh_small_dir, monkeypatch, capsys):
@@ -90,6 +93,7 @@ def test_a_full_disk(command, transcribe, speech, zh_small_dir, monkeypatch, cap
     assert capsys.readouterr().err == "citrinet: the disk is full\n"
 
 
+@pytest.mark.slow
 def test_standard_input(transcribe, speech, monkeypatch, capsys):
     assert transcribe("--json", speech) == 0
     expected = json.loads(capsys.readouterr().out)
@@ -109,6 +113,7 @@ def test_version(capsys):
     assert re.match(rf"citrinet {re.escape(citrinet.__version__)} \(torch \d.*transformers \d", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_traceback_on_demand(transcribe, tmp_path, zh_small_dir, capsys, place):
     gone = str(tmp_path / "gone.wav")
@@ -145,6 +150,7 @@ def test_any_error_in_one_line(error, said, zh_small_dir, monkeypatch, capsys):
     assert capsys.readouterr().err == f"citrinet: {said}\n"
 
 
+@pytest.mark.slow
 def test_main_in_a_thread(transcribe, speech, capsys):
     before = signal.getsignal(signal.SIGTERM)
     statuses = []
@@ -166,6 +172,7 @@ def stereo(tmp_path):
     return [str(tmp_path / f"{name}.wav") for name in ("one", "two", "both")]
 
 
+@pytest.mark.slow
 def test_channels(transcribe, stereo, tmp_path, capsys):
     one, two, both = stereo
 
@@ -190,6 +197,7 @@ def test_channels(transcribe, stereo, tmp_path, capsys):
     assert "there is no channel 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_segments_say_where_they_are(transcribe, stereo, tmp_path, capsys):
     one, two, _ = stereo
     joined = tmp_path / "joined.wav"
@@ -223,6 +231,7 @@ def cut_short(tmp_path):
     return names
 
 
+@pytest.mark.slow
 def test_truncated_files_are_transcribed_with_a_warning(transcribe, cut_short, capsys):
     assert transcribe("--json", *cut_short, cut_short[0]) == 0
     captured = capsys.readouterr()
@@ -233,6 +242,7 @@ def test_truncated_files_are_transcribed_with_a_warning(transcribe, cut_short, c
         assert re.match(rf"citrinet: warning: {re.escape(name)}: .*2\.00 s.*1\.00 s", line)
 
 
+@pytest.mark.slow
 def test_truncated_files_fail_if_strict(transcribe, cut_short, speech, capsys):
     assert transcribe("--strict", "--json", *cut_short, speech) == 1
     captured = capsys.readouterr()
@@ -243,6 +253,7 @@ def test_truncated_files_fail_if_strict(transcribe, cut_short, speech, capsys):
         assert line.count(name) == 1 and re.match(rf"citrinet: {re.escape(name)}: .*2\.00 s.*1\.00 s", line)
 
 
+@pytest.mark.slow
 def test_filters_of_warnings_are_those_of_before(transcribe, cut_short):
     assert transcribe("--strict", *cut_short) == 1
     with pytest.warns(TruncatedAudioWarning):
@@ -258,6 +269,7 @@ def test_windows_that_are_none(length, capsys):
     assert "--chunk-length" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", ["1e-9", "0.01"])
 def test_windows_that_are_too_short(length, transcribe, speech, capsys):
     assert transcribe("--chunk-length", length, speech) == 1
@@ -301,6 +313,7 @@ class _Slow(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="signals and pipes of POSIX")
 def test_an_interrupted_command_ends_at_once(zh_small_dir, tmp_path):
     """It waits for an address that does not answer, or for a pipe into which nobody writes."""

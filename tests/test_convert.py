@@ -62,6 +62,7 @@ def nemo_tensors(path: Path) -> dict[str, torch.Tensor]:
 # --- Weights ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zh_small", "base_small", "options_unigram", "options_char"])
 def test_every_weight_arrives_bit_by_bit_and_goes_back(nemo_dir, tmp_path, name):
     source = nemo_dir / f"{name}.nemo"
@@ -161,6 +162,7 @@ def test_no_tokenizer_and_labels_at_the_top(nemo_dir, tmp_path):
     assert tokenizer.pad_token_id == len(labels)
 
 
+@pytest.mark.slow
 def test_pieces_appended_to_the_vocabulary(zh_small, tmp_path):
     """Training code appends `▁TAG` pieces, which no `.model` holds, and moves the blank behind them."""
     new = ["▁EMOTION_HAPPY", "▁EMOTION_SAD"]
@@ -185,6 +187,7 @@ def test_pieces_appended_to_the_vocabulary(zh_small, tmp_path):
     assert 513 in tokenizer("EMOTION_SAD")["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lang_adapter", "mandarin_adapter", "a-1"])
 def test_any_adapter_name(zh_small, tmp_path, name):
     def rename(weights):
@@ -217,6 +220,7 @@ def test_no_adapters_section(nemo_dir):
     assert read_nemo(nemo_dir / "base_small.nemo").report.config.adapters == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["tag_classifier.heads.", "heads."])
 def test_tag_heads_in_a_member_of_their_own(zh_small, tmp_path, prefix):
     heads = {}
@@ -249,6 +253,7 @@ def without_stated_labels(config):
     config.pop("tag_classifier")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", ["", "▁"])
 def test_labels_are_rebuilt_from_the_vocabulary(zh_small, tmp_path, boundary):
     def change(config):
@@ -269,6 +274,7 @@ def test_label_map_comes_before_the_vocabulary(zh_small, tmp_path, numbered):
     assert read_nemo(zh_small, tag_labels=tmp_path / "labels.json").report.config.tag_labels == labels
 
 
+@pytest.mark.slow
 def test_label_map_serves_where_the_vocabulary_does_not(zh_small, tmp_path):
     def shorten(weights):
         weights["tag_classifier.heads.AGE.weight"] = weights["tag_classifier.heads.AGE.weight"][:2].clone()
@@ -450,6 +456,7 @@ REFUSED_CONFIGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED_CONFIGS)
 def test_what_cannot_be_represented_is_refused(small, tmp_path, case):
     change, message = REFUSED_CONFIGS[case]
@@ -564,6 +571,7 @@ def test_values_beyond_the_dtype_are_refused(small, tmp_path):
     convert_nemo(source, tmp_path / "out", dtype="bfloat16")
 
 
+@pytest.mark.slow
 def test_repository_is_complete(zh_small, tmp_path):
     output = tmp_path / "out"
     convert_nemo(zh_small, output)
@@ -589,6 +597,7 @@ def test_repository_is_complete(zh_small, tmp_path):
     assert json.loads((output / "preprocessor_config.json").read_text())["frontend"] == "nemo-2.5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", [None, "zh", "no"])
 def test_model_card(zh_small, tmp_path, language):
     report = convert_nemo(zh_small, tmp_path / "my-model", language=language)
@@ -614,6 +623,7 @@ def test_model_card(zh_small, tmp_path, language):
     assert "`SONG_NAME`" in card and 'pipeline("automatic-speech-recognition", "path/to/my-model")' in card
 
 
+@pytest.mark.slow
 def test_names_from_the_file_cannot_break_the_model_card(zh_small, tmp_path):
     labels = copy.deepcopy(LABELS)
     labels["AGE"][1] = "a|b`c\n# d"
@@ -840,6 +850,7 @@ class Refusal(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("running", [True, False])
 def test_the_hubs_own_client_without_a_token_or_a_network(small, tmp_path, monkeypatch, capsys, running):
     server = HTTPServer(("127.0.0.1", 0), Refusal)

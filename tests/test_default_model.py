@@ -25,6 +25,7 @@ def test_it_fits_into_the_package():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 12e6
 
 
+@pytest.mark.slow
 def test_clips_read_as_the_card_says(recognizer):
     rows = re.findall(r"^\| `(\w+\.flac)` \| (\S+) \| (\S+) \|", CARD, re.MULTILINE)
     entries = {entry.audio.name: entry for entry in read_manifest(EXAMPLES / "clips.jsonl")}

@@ -392,6 +392,7 @@ def test_tables_need_no_package_for_plots(stock_dir, audio_dir, tmp_path, capsys
     assert "matplotlib" in captured.err and captured.out.count("| CER") == 1
 
 
+@pytest.mark.slow
 def test_segments_of_one_recording(audio_dir, zh_small_dir, tmp_path, capsys):
     """Each is read on its own, and each has a name of its own in the files and on the page."""
     parts = [synthetic_speech(2.5, seed=seed) for seed in (5, 6, 7)]
@@ -415,6 +416,7 @@ def test_segments_of_one_recording(audio_dir, zh_small_dir, tmp_path, capsys):
     assert "joined.wav (0-2.5 s)" in page and "joined.wav (2.5-5 s)" in page
 
 
+@pytest.mark.slow
 def test_graphs_beside_the_model_they_were_made_of(audio_dir, tiny_dir, tmp_path, capsys):
     """int8 graphs are a model like any other."""
     graphs = tmp_path / "graphs"

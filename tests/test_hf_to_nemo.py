@@ -75,6 +75,7 @@ def test_a_converted_model_comes_back_file_by_file(nemo_dir, tmp_path, name, dty
             assert theirs[key].dtype == expected.dtype and torch.equal(theirs[key], expected), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "default"])
 def test_a_trained_model_comes_back(tmp_path, kind):
     """With labels that no vocabulary holds, adapters of both kinds, and no `tokenizer.model`."""
@@ -155,6 +156,7 @@ def test_configuration_and_names_are_those_that_nemo_accepted(nemo_dir, tmp_path
     assert accepted["config"]["target"].endswith(f".{accepted['class']}")
 
 
+@pytest.mark.slow
 def test_the_embedded_model_has_the_sections_that_nemo_accepted(tmp_path):
     accepted = json.loads(ACCEPTED.read_text(encoding="utf-8"))["options_unigram"]["config"]
     export_nemo(default_model(), tmp_path / "theirs.nemo", tag_heads=False)
@@ -168,6 +170,7 @@ def test_the_embedded_model_has_the_sections_that_nemo_accepted(tmp_path):
         assert block.keys() == accepted["encoder"]["jasper"][0].keys()
 
 
+@pytest.mark.slow
 def test_without_tag_heads_nothing_of_them_is_left(zh_small_dir, tmp_path):
     with_heads = export_nemo(zh_small_dir, tmp_path / "with.nemo")
     without = export_nemo(zh_small_dir, tmp_path / "without.nemo", tag_heads=False)

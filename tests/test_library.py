@@ -102,6 +102,7 @@ def leaderboard(model_id: str, audios: list, device: str, attention: str, compil
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attention", "compiled"), [("sdpa", False), ("sdpa", True), ("eager", False)])
 def test_the_leaderboards_script_runs(model_dir, attention, compiled):
     audios = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([1.0, 2.5, 0.7])]
@@ -111,6 +112,7 @@ def test_the_leaderboards_script_runs(model_dir, attention, compiled):
     assert all(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_any_attention_implementation_is_right(model_dir, attention):
     features = torch.randn(1, 64, 80)
@@ -202,6 +204,7 @@ def test_labels_are_lists_of_strings(labels):
         CitrinetConfig(tag_labels={"GENDER": labels})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_an_optimised_pipeline_saves(model_dir, tmp_path, precision):
     given = {"quantization_config": CitrinetInferenceConfig(precision)}

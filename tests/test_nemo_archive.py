@@ -213,6 +213,7 @@ def test_configuration_that_is_too_large(honest, folder):
     refuse(source, "more than any model's")
 
 
+@pytest.mark.slow
 def test_header_bombs(honest, folder):
     """Extended headers are read into memory whole, and one may follow another."""
     source, content = folder / "model.nemo", gzip.decompress(honest.read_bytes())
@@ -239,6 +240,7 @@ def test_honest_extended_headers_are_read(members, folder):
 # --- Compression and truncation ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gzip_bomb(honest, folder):
     plain = gzip.decompress(honest.read_bytes())
     source = folder / "model.nemo"
@@ -293,6 +295,7 @@ def test_truncated_between_members(members, folder):
     refuse(folder / "model.nemo", "truncated or damaged after")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [False, True])
 def test_flipped_bytes(members, folder, compress):
     whole = write_members(folder / "model.nemo", members, compress=compress).read_bytes()
@@ -422,6 +425,7 @@ def repacked(content: bytes, change=lambda name, data: data, method=zipfile.ZIP_
     return result.getvalue()
 
 
+@pytest.mark.slow
 def test_zip_bomb(honest, folder):
     bomb = repacked(save_tensors({"a": torch.zeros(50_000_000)}), method=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 1_000_000
@@ -707,6 +711,7 @@ def survive_config(config, members, folder, place, value) -> str:
     return survive(path)
 
 
+@pytest.mark.slow
 def test_odd_tokens(members, folder):
     config = read_config(members)
     for token in ("", "x" * 10_000, "\n", "\x00", " ", "<blank>", "▁▁▁▁", "\U0010ffff", "\ufffe", "(?i)[", "ENTITY_"):
@@ -726,6 +731,7 @@ def tokenizer_of(members: dict[str, bytes]) -> bytes:
     return next(content for name, content in members.items() if name.endswith("tokenizer.model"))
 
 
+@pytest.mark.slow
 def test_hostile_tokenizers(members, folder):
     honest = tokenizer_of(members)
     for content in (
@@ -771,6 +777,7 @@ def test_a_tokenizer_path_that_points_elsewhere(honest, folder):
 OTHER_LABELS = {"DIALECT": ["NONE", "N", "O", "S"], "GENDER": ["NONE", "F", "M"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "nonsense", "3", "[]", "null", "[" * 100_000, '{"AGE": ["NONE"]}', "{}"])
 def test_files_that_are_no_label_map(nemo_dir, folder, content):
     (folder / "model.nemo").write_bytes((nemo_dir / "zh_small.nemo").read_bytes())
@@ -778,6 +785,7 @@ def test_files_that_are_no_label_map(nemo_dir, folder, content):
     refuse(folder / "model.nemo", "labels.json", tag_labels=folder / "labels.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -809,6 +817,7 @@ def test_label_maps_that_are_no_text(nemo_dir, folder):
         read_nemo(source, tag_labels=folder / "absent.json")
 
 
+@pytest.mark.slow
 def test_stated_labels_of_other_shapes(nemo_dir, folder):
     members = read_members(nemo_dir / "zh_small.nemo")
     config = read_config(members)

@@ -56,6 +56,7 @@ def difference(found, expected):
     return (found - expected).abs().max() / expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_agrees_with_the_ordinary_model(model, inputs, precision):
     expected, found = logits(model, inputs), logits(optimize_for_inference(model, precision), inputs)
@@ -103,6 +104,7 @@ def test_int8_adds_and_activates_inside():
     assert torch.allclose(Int8Linear(weight, bias, "swish")(rows), torch.nn.functional.silu(plain), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_float32_where_the_cpu_has_none(model, inputs, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
@@ -160,6 +162,7 @@ def test_the_model_itself_stays_trainable_and_the_copy_is_not(model, inputs):
         optimize_for_inference(fast)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of a process")
 def test_folded_weights_leave_the_memory_and_no_other_model(tmp_path, monkeypatch):
     tiny_model(hidden_sizes=[1024] * 4).save_pretrained(tmp_path)
@@ -191,6 +194,7 @@ def test_unknown_precision_is_refused():
         CitrinetInferenceConfig("int4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_pipeline_gives_the_same_text(precision):
     kwargs = {"quantization_config": CitrinetInferenceConfig(precision)}
@@ -204,6 +208,7 @@ def test_pipeline_gives_the_same_text(precision):
             assert found["text"] == expected["text"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_without_onednn_the_numbers_are_the_same(model, inputs, precision, monkeypatch):
     expected = logits(optimize_for_inference(model, precision), inputs)
@@ -243,6 +248,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_missing_private_operator_is_replaced_and_named_once(operator, monkeypatch, warned):
     namespace, precisions = OPERATORS[operator]
@@ -275,6 +281,7 @@ def test_a_pytorch_that_does_not_say_what_the_cpu_has(check, monkeypatch):
         assert difference(fast(features).logits.float(), model(features).logits) < tolerance
 
 
+@pytest.mark.slow
 def test_int8_without_onednn_is_float32(model, inputs, monkeypatch, warned):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     fast = optimize_for_inference(model, "int8")

@@ -64,6 +64,7 @@ def worst(ours: torch.Tensor, nemo: np.ndarray, valid: int) -> float:
     return float(np.abs(ours[:valid].numpy() - nemo[:valid]).max())
 
 
+@pytest.mark.slow
 def test_features(reference, batch):
     inputs, _ = batch
     assert inputs["attention_mask"].sum(1).tolist() == reference.golden["feat_len"].tolist()
@@ -100,6 +101,7 @@ def test_batch(reference, batch):
         assert worst(log_probabilities[i], golden["logp"][i], n) < 2e-3
 
 
+@pytest.mark.slow
 def test_single(reference):
     scale = np.abs(reference.golden["enc"]).max()
     for i, waveform in enumerate(reference.waveforms):
@@ -109,6 +111,7 @@ def test_single(reference):
         assert worst(output.logits[0].log_softmax(-1), reference.golden[f"logp_s{i}"], n) < 2e-3
 
 
+@pytest.mark.slow
 def test_greedy_text(reference, batch):
     ids = reference.model.generate(**batch[0])
     assert reference.processor.batch_decode(ids) == reference.text("batch")
@@ -126,6 +129,7 @@ def test_tag_logits(reference, batch):
         assert np.abs(batch[1].tag_logits[category].numpy() - nemo).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_one_utterance_is_the_same_in_any_batch(reference, batch):
     for i, waveform in enumerate(reference.waveforms):
         n = int(reference.golden["enc_len"][i])
@@ -143,6 +147,7 @@ def test_detokenization(reference):
     assert [tokenizer.decode(sequence, group_tokens=False) for sequence in ids] == texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zh_small", "base_small"])
 def test_older_front_end(name, nemo_dir, tmp_path):
     """

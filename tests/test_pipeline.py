@@ -127,12 +127,14 @@ def test_nothing_is_said(scripted):
     assert result["tags"]["AGE"]["label"] == "NONE"
 
 
+@pytest.mark.slow
 def test_without_tag_heads(base_small_dir):
     result = pipeline(TASK, model=str(base_small_dir), device="cpu")(synthetic_speech(2.0))
     assert set(result) == {"text", "transcript", "entities", "tags"}
     assert all(tag["source"] == "text" for tag in result["tags"].values())
 
 
+@pytest.mark.slow
 def test_any_batch_size_gives_the_same(recognizer):
     audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([0.02, 3.0, 0.5, 1.7, 0.1, 2.2, 1.0])]
     expected = forgive_scores([recognizer(samples, return_timestamps="char") for samples in audio])
@@ -141,6 +143,7 @@ def test_any_batch_size_gives_the_same(recognizer):
         assert recognizer(audio, batch_size=batch_size, return_timestamps="char") == expected
 
 
+@pytest.mark.slow
 def test_inputs_of_every_kind_give_the_same(recognizer, tmp_path):
     samples = (synthetic_speech(2.5, seed=1) * 32767).round().astype(np.int16)
     path = tmp_path / "speech.wav"
@@ -199,6 +202,7 @@ def test_a_stride_without_a_rate_is_refused(recognizer):
         recognizer({"array": synthetic_speech(1.0), "stride": (100, 0)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [{"chunk_lenght_s": 5}, {"generate_kwargs": {"langauge": "zh"}}, {"timestamps": "char"}]
 )
@@ -217,6 +221,7 @@ def test_arguments_of_the_stock_pipeline_are_taken(recognizer):
     assert recognizer(synthetic_speech(1.0), generate_kwargs=None) == expected
 
 
+@pytest.mark.slow
 def test_every_iterator_gives_an_iterator(recognizer):
     audio = [synthetic_speech(1.0), synthetic_speech(0.5)]
     expected = recognizer(audio)
@@ -232,6 +237,7 @@ def test_bad_audio_is_one_clear_error(recognizer, source):
         recognizer(source)
 
 
+@pytest.mark.slow
 def test_the_stock_pipeline_agrees(recognizer):
     """Whoever uses the stock class with our model and tokenizer gets the same text, alone, in a batch and with times."""
     stock = AutomaticSpeechRecognitionPipeline(
@@ -260,6 +266,7 @@ def local(zh_small_dir):
     return recognizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chunk", "stride"), [(8.0, 3.0), (10.0, (3.0, 3.2)), (7.3, 3.01)])
 def test_windows_join_without_a_seam(local, chunk, stride):
     """Where strides cover what the convolutions see, windows give what one pass gives, with the same times and tags."""
@@ -311,6 +318,7 @@ def test_long_audio_is_read_in_windows(recognizer, monkeypatch):
     assert lengths == [11904]
 
 
+@pytest.mark.slow
 def test_the_older_front_end_in_windows(local):
     local.feature_extractor.frontend = "nemo-2.4"
     try:

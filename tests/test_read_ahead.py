@@ -68,6 +68,7 @@ def threads():
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 @pytest.mark.parametrize("seconds", [3600, 600, 7])
 def test_what_is_held_is_bounded_by_seconds(batch_size, seconds, threads):
@@ -120,6 +121,7 @@ def test_who_stops_early_stops_the_thread(threads):
     assert len(read) < 30
 
 
+@pytest.mark.slow
 def test_errors_that_are_kept_hold_no_audio(threads):
     alive = []
 

@@ -123,6 +123,7 @@ def test_another_librarys_model_has_no_confidence_and_no_times(other):
     assert last.result["text"] == last.result["transcript"] and "chunks" not in last.result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_threads_share_a_recogniser(tiny_dir, precision):
     shared = citrinet.load_recognizer(tiny_dir, precision=precision)

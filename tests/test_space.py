@@ -107,6 +107,7 @@ def test_stereo_at_96_khz_is_read(tmp_path):
     assert recognition.read(str(tmp_path / "studio.wav")).shape == (16000,)
 
 
+@pytest.mark.slow
 def test_windows_report_progress_and_give_the_pipelines_result():
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 7)[: 16000 * 125]
     *parts, heard = recognition.recognise(samples, "citrinet", "float32")
@@ -217,6 +218,7 @@ def no_models(monkeypatch):
     monkeypatch.setattr(recognition, "_loaded", {})
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_once_however_many_ask(no_models, monkeypatch):
     loads = []
 
@@ -261,6 +263,7 @@ def test_stop_ends_between_windows(no_models, monkeypatch):
     assert windows == [0, 1]
 
 
+@pytest.mark.slow
 def test_graphs_are_served(tiny_onnx_dir):
     folder = str(tiny_onnx_dir)
     choices = recognition.choices_of([folder, "other"])

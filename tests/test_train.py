@@ -215,6 +215,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, va
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_not_gone_on_from(tmp_path, corpus, capsys):
     recipe = str(write_recipe(tmp_path, corpus, data={"validation": []}))
     assert main(["train", recipe, "training.num_train_epochs=1"]) == 0
@@ -245,6 +246,7 @@ def _stop_after(steps, recipe):
         module_function(recipe)
 
 
+@pytest.mark.slow
 def test_averaged_checkpoints(tmp_path, corpus):
     recipe = read_recipe(write_recipe(tmp_path, corpus, training={"eval_strategy": "no"}), ["average_checkpoints=2"])
     train(recipe)
@@ -255,6 +257,7 @@ def test_averaged_checkpoints(tmp_path, corpus):
     torch.testing.assert_close(averaged[name], (states[0][name] + states[1][name]) / 2)
 
 
+@pytest.mark.slow
 def test_an_average_takes_the_checkpoints_of_this_run_alone(tmp_path, corpus, capsys):
     """Those of an earlier run, with higher steps, are set aside, neither averaged nor deleted by `save_total_limit`."""
     path = write_recipe(tmp_path, corpus, data={"validation": []})
@@ -276,6 +279,7 @@ def test_an_average_takes_the_checkpoints_of_this_run_alone(tmp_path, corpus, ca
     assert not (out / "_earlier-run-2").exists()
 
 
+@pytest.mark.slow
 def test_the_best_evaluation_by_steps_is_kept(tmp_path, corpus, capsys):
     recipe = write_recipe(
         tmp_path,
@@ -293,6 +297,7 @@ def test_the_best_evaluation_by_steps_is_kept(tmp_path, corpus, capsys):
     assert kept == pytest.approx(min(rates)) == pytest.approx(error_rate(tmp_path / "recipe", corpus / "columns.jsonl"))
 
 
+@pytest.mark.slow
 def test_variants_are_kept_when_workers_compute_them(tmp_path, corpus, monkeypatch):
     """Each recording is read once for training and once for validation, whatever the passes."""
     log = tmp_path / "log"
@@ -310,6 +315,7 @@ def test_variants_are_kept_when_workers_compute_them(tmp_path, corpus, monkeypat
     assert not list((tmp_path / "recipe").glob("_features*"))
 
 
+@pytest.mark.slow
 def test_characters_that_the_tokenizer_does_not_know_count_as_errors(tmp_path, corpus, pretrained, capsys):
     vocabulary = CitrinetProcessor.from_pretrained(pretrained).tokenizer.get_vocab()
     known = [char for char in WORDS if char in vocabulary]
@@ -331,6 +337,7 @@ def test_characters_that_the_tokenizer_does_not_know_count_as_errors(tmp_path, c
     assert found == pytest.approx(error_rate(tmp_path / "recipe", manifest)) and found >= 2 / 3
 
 
+@pytest.mark.slow
 def test_a_tag_category_as_a_string_is_one_category(tmp_path, corpus, capsys):
     recipe = write_recipe(tmp_path, corpus, data={"tag_categories": "GENDER", "validation": []})
     assert main(["train", str(recipe), "training.max_steps=1"]) == 0
@@ -340,6 +347,7 @@ def test_a_tag_category_as_a_string_is_one_category(tmp_path, corpus, capsys):
     assert "no training utterance has a label of the tag category MOOD" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_recording_ends_a_run_with_its_name(tmp_path, corpus, capsys, workers):
     (tmp_path / "damaged.wav").write_bytes(b"RIFF")
@@ -353,6 +361,7 @@ def test_a_damaged_recording_ends_a_run_with_its_name(tmp_path, corpus, capsys, 
     assert "damaged.wav" in line and "resume" in line and "Traceback" not in line and "worker" not in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["train", "validation"])
 def test_nothing_that_exists_is_said_with_the_reasons(tmp_path, corpus, capsys, where):
     lines = [{"audio_filepath": f"gone{i}.wav", "duration": 1.0, "text": "今天"} for i in range(3)]

@@ -351,6 +351,7 @@ def add_lora(model):
     return get_peft_model(model, LoraConfig(r=2, target_modules=r".*\.pointwise", modules_to_save=HEADS))
 
 
+@pytest.mark.slow
 def test_lora(tmp_path):
     base = make_model(FrozenBatchNorm)
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}

@@ -98,6 +98,7 @@ def test_a_recording_that_cannot_be_read_is_named(processor, tmp_path, workers):
 # Datasets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_a_folder_of_audio_without_torchcodec(tmp_path, monkeypatch, form):
     for name in ("torchcodec", "torchcodec.decoders", "torchcodec.encoders"):
