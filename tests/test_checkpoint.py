@@ -9,7 +9,7 @@ import httpx
 import pytest
 import safetensors.torch
 import torch
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import BertConfig, Wav2Vec2Config, WhisperConfig
 
 import citrinet
@@ -173,8 +173,8 @@ _ANSWER = httpx.Response(404, request=httpx.Request("GET", "http://localhost"))
         ),
         (GatedRepoError("Access to model is restricted", response=_ANSWER), "hf auth login"),
         (LocalEntryNotFoundError("not in the cache"), "the Hub cannot be reached"),
-        (httpx.ConnectTimeout("timed out"), "the Hub cannot be reached"),
-        (httpx.ReadError("reset by peer"), "the Hub cannot be reached"),
+        (HTTPError("timed out"), "the Hub cannot be reached"),
+        (HTTPError("reset by peer"), "the Hub cannot be reached"),
     ],
 )
 @pytest.mark.parametrize("wrapped", [True, False])

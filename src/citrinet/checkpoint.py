@@ -8,10 +8,10 @@ from logging import ERROR
 from pathlib import Path
 from typing import Any
 
-import httpx
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HFValidationError,
+    HTTPError,  # its HTTP library's, httpx or httpx2
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -22,6 +22,7 @@ from transformers import (
     MODEL_FOR_CTC_MAPPING,
     MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
     AutoConfig,
+    AutoTokenizer,
     PreTrainedConfig,
 )
 from transformers.utils import logging
@@ -29,6 +30,7 @@ from transformers.utils import logging
 from .configuration_citrinet import CitrinetConfig
 from .modeling_citrinet import CitrinetForCTC
 from .processing_citrinet import CitrinetProcessor
+from .tokenization_citrinet import CitrinetTokenizer
 
 JSON_FILES = (
     "config.json",
@@ -96,6 +98,21 @@ def load_processor(model: str) -> CitrinetProcessor:
             f"{tokens} and {blank} instead of {config.vocab_size} and {config.pad_token_id})."
         )
     return processor
+
+
+def load_tokenizer(place: str) -> CitrinetTokenizer:
+    """
+    Load the tokenizer of a Citrinet, from a model or from a folder that holds it alone.
+
+    Raises:
+        OSError: if it cannot be found or fetched.
+        ValueError: if it is damaged, or another model's.
+    """
+    with _one_line(place):
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    if not isinstance(tokenizer, CitrinetTokenizer):
+        raise ValueError(f"{place} has a {type(tokenizer).__name__}, not a tokenizer of a Citrinet.")
+    return tokenizer
 
 
 def load_network(model: str, **kwargs: Any) -> CitrinetForCTC:
@@ -168,7 +185,8 @@ def _check_files(folder: Path) -> None:
             if content.read(len(_LFS_POINTER)) == _LFS_POINTER:
                 raise ValueError(f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in {folder}.")
     contents = {file.name: _json(file) for file in descriptions}
-    if not isinstance(contents["config.json"].get("model_type"), str):
+    config = contents.get("config.json")  # a tokenizer alone has none
+    if config is not None and not isinstance(config.get("model_type"), str):
         raise ValueError(f"{folder / 'config.json'} names no `model_type`: it is not that of a model of Transformers.")
 
 
@@ -216,7 +234,7 @@ def _one_line(model: str) -> Iterator[None]:
         raise
     except SafetensorError as error:
         raise ValueError(f"{model}: the weights cannot be read, copy or download them again ({error}).") from error
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, HTTPError) as error:
         if getattr(error, "filename", None):  # of this disk
             raise
         raise OSError(_hub_line(model, error)) from error
@@ -250,7 +268,7 @@ def _hub_line(model: str, error: BaseException) -> str:
         return f"{model}: its owner gives access on its page; then log in, `hf auth login`."
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return f"{model}: there is no such folder, and no such repository on the Hub (a private one: `hf auth login`)."
-    if any(isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError | httpx.HTTPError) for cause in causes):
+    if any(isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError | HTTPError) for cause in causes):
         return f"{model}: there is no such folder, and the Hub cannot be reached; it is not in the cache either."
     return _short(error) if model in str(error) else f"{model}: {_short(error)}"
 

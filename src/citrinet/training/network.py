@@ -1,16 +1,14 @@
 """The network and the processor that a recipe asks for."""
 
 import torch
-from transformers import AutoTokenizer
 
-from ..checkpoint import load_citrinet_config, load_network, load_processor
+from ..checkpoint import load_citrinet_config, load_network, load_processor, load_tokenizer
 from ..configuration_citrinet import CitrinetConfig
 from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
-from ..tokenization_citrinet import CitrinetTokenizer
 from ..tokenizer.training import train_tokenizer
-from .recipe import Recipe, TokenizerRecipe
+from .recipe import Recipe
 
 
 def check_network(recipe: Recipe) -> None:
@@ -42,18 +40,11 @@ def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
     if recipe.tokenizer.train is not None:
         tokenizer = train_tokenizer(texts, **recipe.tokenizer.train)
     elif recipe.tokenizer.pretrained:
-        tokenizer = _load_tokenizer(recipe.tokenizer)
+        tokenizer = load_tokenizer(recipe.tokenizer.pretrained)
     else:
         assert pretrained is not None  # read_recipe made sure
         tokenizer = pretrained.tokenizer
     return CitrinetProcessor(extractor, tokenizer)
-
-
-def _load_tokenizer(recipe: TokenizerRecipe) -> CitrinetTokenizer:
-    tokenizer = AutoTokenizer.from_pretrained(recipe.pretrained)
-    if not isinstance(tokenizer, CitrinetTokenizer):
-        raise ValueError(f"{recipe.pretrained} has a {type(tokenizer).__name__}, not a tokenizer of a Citrinet.")
-    return tokenizer
 
 
 def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[str]]) -> CitrinetForCTC:
