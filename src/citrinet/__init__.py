@@ -33,26 +33,7 @@ try:
 except ImportError:
     pass
 else:
-    from .registration import (
-        CitrinetConfig,
-        CitrinetFeatureExtractor,
-        CitrinetForCTC,
-        CitrinetInferenceConfig,
-        CitrinetModel,
-        CitrinetPipeline,
-        CitrinetProcessor,
-        CitrinetTokenizer,
-        optimize_for_inference,
-    )
+    from . import registration
+    from .registration import *  # noqa: F403 - the names stand in its `__all__`
 
-    __all__ += [
-        "CitrinetConfig",
-        "CitrinetFeatureExtractor",
-        "CitrinetForCTC",
-        "CitrinetInferenceConfig",
-        "CitrinetModel",
-        "CitrinetPipeline",
-        "CitrinetProcessor",
-        "CitrinetTokenizer",
-        "optimize_for_inference",
-    ]
+    __all__ += registration.__all__
