@@ -106,7 +106,8 @@ class CitrinetRecognizer(Recognizer):
         """Say what the network is, see [`Recognizer.describe`]."""
         config: Any = self.pipeline.model.config
         lines = describe_network(config, entity_types(self.pipeline.tokenizer.get_vocab()))
-        rate = f"one output each {config.inputs_to_logits_ratio} samples, weights of {config.dtype or 'float32'}"
+        dtype = str(config.dtype or "float32").removeprefix("torch.")
+        rate = f"one output each {config.inputs_to_logits_ratio} samples, weights of {dtype}"
         return "\n".join([lines[0], f"  {rate}", *lines[1:]])
 
 
