@@ -212,7 +212,7 @@ def test_runner_takes_what_the_pipeline_takes(exported, recognizer):
         runner(np.full(16000, np.nan, np.float32))
 
 
-@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 def test_runner_resamples_as_the_pipeline_does(rate, exported, recognizer, tmp_path):
     speech = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS[:2]])
     samples = soxr.resample(speech, 16000, rate)
@@ -223,15 +223,17 @@ def test_runner_resamples_as_the_pipeline_does(rate, exported, recognizer, tmp_p
     for audio in (str(path), {"array": samples, "sampling_rate": rate}, {"bytes": path.read_bytes(), "path": None}):
         expected = recognizer(audio, return_timestamps="char")
         assert expected["chunks"], "the test would compare nothing"
-        assert forgive_scores([runner(audio, return_timestamps="char")], 1e-3) == [expected]
+        # In a telephone call the bands above 4 kHz hold rounding, which moves probabilities, not what is written.
+        tolerance = 0.02 if rate == 8000 else 1e-3
+        assert forgive_scores([runner(audio, return_timestamps="char")], tolerance) == [expected]
 
 
 def test_front_end_of_telephone_calls(exported, recognizer):
     """
     Above 4 kHz they are empty, and those bands' deviation is as small as the last bit of their mean.
 
-    What PyTorch rounds there differs by less than 1 from what the graph does in double precision; a graph that adds in
-    single precision is off by more than 4. Below, both are the same.
+    With an exact mean PyTorch and the graph differ by 0.2 there; with a rounded one on either side, by more than 1.
+    Below, both are the same.
     """
     extractor = recognizer.feature_extractor
     speech = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS[:2]])
@@ -239,7 +241,7 @@ def test_front_end_of_telephone_calls(exported, recognizer):
     inputs = {"waveform": samples[None], "waveform_length": np.array([len(samples)])}
     found = session(exported / "float32" / "frontend.onnx").run(None, inputs)[0][0].T
     error = np.abs(found - extractor.extract(samples)).max(axis=0)
-    assert error.max() < 1
+    assert error.max() < 0.4
     assert error[extractor.mel_filters[extractor.n_fft // 4 :].sum(axis=0) == 0].max() < 1e-3
 
 
