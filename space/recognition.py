@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 
 import citrinet
 from citrinet import AudioTooLongError, load_audio
-from citrinet.audio_citrinet import to_mono_float32
+from citrinet.audio_citrinet import Resampler, to_mono_float32
 from citrinet.recognition import Recognizer, is_onnx_folder
 
 try:
@@ -219,7 +218,7 @@ class Listener:
         self.settled = self.text = ""
         self.samples = np.zeros(0, np.float32)
         self._new = self._silence = 0  # samples at the end that were not recognised yet, and that are silent
-        self._stream, self._rate = None, RATE
+        self._resample, self._rate = Resampler(RATE, RATE), RATE
         self._busy = threading.Lock()
 
     def hear(self, piece: np.ndarray, rate: int) -> str:
@@ -275,12 +274,9 @@ class Listener:
         """Samples (n,) at 16 kHz; the filter goes on from piece to piece, as long as the rate stays the same."""
         before = np.zeros(0, np.float32)
         if rate != self._rate:
-            if self._stream is not None:
-                before = self._stream.resample_chunk(before, last=True)
-            self._stream = None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32")
-            self._rate = rate
-        samples = samples if self._stream is None else self._stream.resample_chunk(samples)
-        return np.concatenate([before, samples])
+            before = self._resample(before, last=True)
+            self._resample, self._rate = Resampler(rate, RATE), rate
+        return np.concatenate([before, self._resample(samples)])
 
 
 def _mono(piece: np.ndarray, rate: int) -> np.ndarray:

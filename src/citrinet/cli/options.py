@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from ..default import default_model
+from ..recognition.recognizer import PRECISIONS
 from .console import fail
 
 
@@ -26,7 +27,7 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="float32",
-        choices=["float32", "bfloat16", "int8"],
+        choices=PRECISIONS,
         help="of matrix products; bfloat16 and int8 are faster and a little less exact (default float32)",
     )
     add_device(parser)

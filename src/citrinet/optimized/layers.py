@@ -321,7 +321,7 @@ def _try_packed_conv() -> None:
 
 def _try_int8_linear() -> None:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        raise NotImplementedError
+        raise RuntimeError("this PyTorch was built without oneDNN")
     torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
     weight = torch.ops.onednn.qlinear_prepack(torch.zeros(2, 2, dtype=torch.int8), None)
     factors = (torch.zeros(1, 2, dtype=torch.uint8), 1.0, 0, weight, torch.ones(2), torch.zeros(2, dtype=torch.long))
