@@ -325,6 +325,13 @@ def test_a_download_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "vocab.json").write_text("{}")
+    with pytest.raises(OSError, match="has no kokoro"):
+        fetch(tmp_path)
+    assert (tmp_path / "vocab.json").read_text() == "{}"
+
+
 def test_other_contents_are_refused():
     with pytest.raises(OSError, match="other contents"):
         fetching._checked("vocab.json", b"{}")
