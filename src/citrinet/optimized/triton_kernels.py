@@ -1,0 +1,216 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, attr-defined"
+"""
+What a folded network does between its matrix products, as Triton kernels over hidden states (B, T, C) as they lie.
+
+Each reads its input once and writes its output once: no mask, transposed copy or intermediate sum goes through memory.
+Sums are in float32, whatever the type of the numbers.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+# From this size on, taps are counted by a loop of the program rather than written out one after the other, so that
+# neither the program nor the time to compile it grows with the kernel.
+LOOP_FROM = 25
+
+
+@triton.jit
+def _tap(x, taps, tap, frames, channels, in_channels, end, C, K: tl.constexpr, STRIDE: tl.constexpr):
+    """What one tap adds to each output: (BLOCK_T, BLOCK_C) float32."""
+    source = frames * STRIDE + tap - K // 2
+    inside = (source >= 0) & (source < end)
+    numbers = tl.load(
+        x + source[:, None] * C + channels[None, :], mask=inside[:, None] & in_channels[None, :], other=0.0
+    )
+    weight = tl.load(taps + tap * C + channels, mask=in_channels, other=0.0)
+    return numbers.to(tl.float32) * weight.to(tl.float32)[None, :]
+
+
+@triton.jit(do_not_specialize=["T", "T_OUT"])
+def _depthwise_kernel(
+    x,
+    taps,
+    lengths,
+    y,
+    T,
+    T_OUT,
+    C,
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    MASKED: tl.constexpr,
+    LOOP: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    row = tl.program_id(2)
+    frames = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
+    channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    in_channels = channels < C
+    end = T
+    if MASKED:
+        end = tl.minimum(tl.load(lengths + row), T)
+    x += row.to(tl.int64) * T * C
+    total = tl.zeros((BLOCK_T, BLOCK_C), dtype=tl.float32)
+    if LOOP:
+        for tap in tl.range(K):
+            total += _tap(x, taps, tap, frames, channels, in_channels, end, C, K, STRIDE)
+    else:
+        for tap in tl.static_range(K):
+            total += _tap(x, taps, tap, frames, channels, in_channels, end, C, K, STRIDE)
+    y += row.to(tl.int64) * T_OUT * C
+    tl.store(
+        y + frames[:, None] * C + channels[None, :],
+        total.to(y.dtype.element_ty),
+        mask=(frames < T_OUT)[:, None] & in_channels[None, :],
+    )
+
+
+def depthwise(
+    hidden_states: torch.Tensor, taps: torch.Tensor, lengths: torch.Tensor | None, stride: int
+) -> torch.Tensor:
+    """
+    Depthwise convolution over time, with padding of half a kernel, which reads frames beyond an utterance as zeros.
+
+    Args:
+        hidden_states: (B, T, C), contiguous.
+        taps: (K, C), contiguous; K is odd.
+        lengths: (B,) int32, valid frames of each utterance; none means all.
+        stride: frames from one output to the next.
+
+    Returns:
+        (B, ceil(T / stride), C), in the type of `hidden_states`.
+    """
+    batch, frames, channels = hidden_states.shape
+    kernel, out_frames = len(taps), -(-frames // stride)
+    output = hidden_states.new_empty(batch, out_frames, channels)
+    block_t, block_c = 16, 128
+    grid = (triton.cdiv(channels, block_c), triton.cdiv(out_frames, block_t), batch)
+    _depthwise_kernel[grid](
+        hidden_states,
+        taps,
+        hidden_states if lengths is None else lengths,
+        output,
+        frames,
+        out_frames,
+        channels,
+        K=kernel,
+        STRIDE=stride,
+        MASKED=lengths is not None,
+        LOOP=kernel >= LOOP_FROM,
+        BLOCK_T=block_t,
+        BLOCK_C=block_c,
+        num_warps=4,
+    )
+    return output
+
+
+@triton.jit(do_not_specialize=["T"])
+def _mean_kernel(x, lengths, y, T, C, MASKED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
+    row = tl.program_id(1)
+    channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    in_channels = channels < C
+    end = T
+    if MASKED:
+        end = tl.minimum(tl.load(lengths + row), T)
+    x += row.to(tl.int64) * T * C
+    total = tl.zeros((BLOCK_T, BLOCK_C), dtype=tl.float32)
+    for start in range(0, end, BLOCK_T):
+        frames = start + tl.arange(0, BLOCK_T)
+        inside = (frames < end)[:, None] & in_channels[None, :]
+        total += tl.load(x + frames[:, None] * C + channels[None, :], mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(total, axis=0) / tl.maximum(end, 1).to(tl.float32)
+    tl.store(y + row * C + channels, mean.to(y.dtype.element_ty), mask=in_channels)
+
+
+def masked_mean(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """
+    Mean over the valid frames of each utterance, zero for one without any.
+
+    Args:
+        hidden_states: (B, T, C), contiguous.
+        lengths: (B,) int32, valid frames of each utterance; none means all.
+
+    Returns:
+        (B, C), in the type of `hidden_states`.
+    """
+    batch, frames, channels = hidden_states.shape
+    output = hidden_states.new_empty(batch, channels)
+    block_c = 32 if batch < 32 else 64  # few utterances leave a GPU idle unless their channels are divided
+    _mean_kernel[(triton.cdiv(channels, block_c), batch)](
+        hidden_states,
+        hidden_states if lengths is None else lengths,
+        output,
+        frames,
+        channels,
+        MASKED=lengths is not None,
+        BLOCK_T=64,
+        BLOCK_C=block_c,
+        num_warps=4,
+    )
+    return output
+
+
+@triton.jit(do_not_specialize=["ROWS", "T"])
+def _gate_kernel(
+    x,
+    residual,
+    gate,
+    y,
+    ROWS,
+    T,
+    C,
+    RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    rows = tl.program_id(1).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = (rows < ROWS)[:, None] & (channels < C)[None, :]
+    place = rows[:, None] * C + channels[None, :]
+    logits = tl.load(gate + (rows // T)[:, None] * C + channels[None, :], mask=inside, other=0.0).to(tl.float32)
+    total = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) / (1.0 + tl.exp(-logits))
+    if RESIDUAL:
+        total += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    if RELU:
+        total = tl.where(total < 0.0, 0.0, total)  # unlike the maximum of the two it keeps NaN, as PyTorch's ReLU does
+    tl.store(y + place, total.to(y.dtype.element_ty), mask=inside)
+
+
+def gated_sum(
+    hidden_states: torch.Tensor, residual: torch.Tensor | None, gate: torch.Tensor, relu: bool
+) -> torch.Tensor:
+    """
+    `residual + hidden_states * sigmoid(gate)`, with or without a ReLU after it.
+
+    Args:
+        hidden_states: (B, T, C), contiguous.
+        residual: the same, or none.
+        gate: (B, C), contiguous, before the sigmoid.
+        relu: whether negative sums become zero.
+
+    Returns:
+        (B, T, C), in the type of `hidden_states`.
+    """
+    batch, frames, channels = hidden_states.shape
+    output = torch.empty_like(hidden_states)
+    block_r, block_c = 8, 256
+    _gate_kernel[(triton.cdiv(channels, block_c), triton.cdiv(batch * frames, block_r))](
+        hidden_states,
+        hidden_states if residual is None else residual,
+        gate,
+        output,
+        batch * frames,
+        frames,
+        channels,
+        RESIDUAL=residual is not None,
+        RELU=relu,
+        BLOCK_R=block_r,
+        BLOCK_C=block_c,
+        num_warps=4,
+    )
+    return output
+
+
+__all__ = ["depthwise", "gated_sum", "masked_mean"]
