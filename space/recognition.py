@@ -32,7 +32,7 @@ EMBEDDED = "citrinet"
 DOUBTFUL_TAGS = {EMBEDDED: ("AGE", "DIALECT")}
 MODELS = [name.strip() for name in os.environ.get("MODEL_ID", EMBEDDED).split(",")]
 DEVICE = os.environ.get("DEVICE", "cpu")
-PRECISIONS = ("float32", "bfloat16", "int8") if DEVICE == "cpu" else ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8") if DEVICE == "cpu" else ("float32", "float16", "bfloat16")
 MAX_SECONDS = float(os.environ.get("MAX_SECONDS", "600"))
 MAX_MB = float(os.environ.get("MAX_MB", "50"))
 RATE = 16_000

@@ -17,6 +17,10 @@ if _CPU.is_file() and "GenuineIntel" in _CPU.read_text(encoding="utf-8"):
 
 import torch
 
+if not torch.cuda.is_available():
+    # Triton's kernels run in its interpreter, which it asks for when it is imported: after PyTorch, and not by it.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor
 from citrinet.convert import convert_nemo
 from tiny_models import TWO_BLOCKS, tiny_config, tiny_tokenizer

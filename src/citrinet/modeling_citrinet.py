@@ -6,7 +6,7 @@ Source: *Citrinet* (arXiv:2104.01721) and NeMo's `ConvASREncoder`, `JasperBlock`
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -339,6 +339,7 @@ class CitrinetPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     input_modalities = "audio"
     supports_gradient_checkpointing = True
     _no_split_modules = ["CitrinetBlock"]
+    before_move: Callable[[Any, torch.device], None] | None = None  # of an optimised network, for `_apply`
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         """Any is right, and nothing needs to be installed for it: there is no attention."""
@@ -347,6 +348,13 @@ class CitrinetPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def get_correct_attn_implementation(self, requested_attention: str | None, *args: Any, **kwargs: Any) -> str:
         """As above, for a model inside another."""
         return requested_attention or "eager"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "CitrinetPreTrainedModel":
+        """Move or cast all weights, once an optimised network has layers for where they go."""
+        if self.before_move is not None:
+            self.before_move(self, fn(torch.empty(0)).device)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def train(self, mode: bool = True) -> "CitrinetPreTrainedModel":
         """Set training mode; batch normalisation with frozen weights stays in evaluation, statistics and all."""

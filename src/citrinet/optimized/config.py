@@ -9,8 +9,9 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .folding import optimize
-from .layers import PRECISIONS, linear_for
+from .layers import PRECISIONS
 from .memory import mapped_ranges
+from .portable import PORTABLE_PRECISIONS
 
 METHOD = "citrinet"
 
@@ -18,13 +19,16 @@ METHOD = "citrinet"
 @register_quantization_config(METHOD)
 class CitrinetInferenceConfig(QuantizationConfigMixin):
     """
-    How to run a Citrinet fast on a CPU: the `quantization_config` of `from_pretrained`.
+    How to run a Citrinet fast on a CPU or a GPU: the `quantization_config` of `from_pretrained`.
+
+    The network is made for the device that it is loaded to, and made anew when it moves from the CPU to another.
 
     Args:
-        precision: `"float32"` gives the numbers of the ordinary model up to rounding, `"bfloat16"` and `"int8"` are
-            faster and less exact. In int8, weights are quantised by output channel and activations by tensor, as they
-            come; everything between the linear layers stays float32. Where the CPU has no instructions for bfloat16, or
-            PyTorch no oneDNN for int8, float32 is used in its place, with a warning.
+        precision: `"float32"` gives the numbers of the ordinary model up to rounding, `"bfloat16"`, `"float16"` (for
+            GPUs; a CPU computes it slowly) and `"int8"` (for CPUs alone) are faster and less exact. In int8, weights
+            are quantised by output channel and activations by tensor, as they come; everything between the linear
+            layers stays float32. Where the CPU has no instructions for bfloat16, or PyTorch no oneDNN for int8,
+            float32 is used in its place, with a warning.
         quant_method: Transformers' name for all of this, `"citrinet"`.
 
     Raises:
@@ -33,8 +37,8 @@ class CitrinetInferenceConfig(QuantizationConfigMixin):
     """
 
     def __init__(self, precision: str = "float32", quant_method: str = METHOD):
-        if precision not in PRECISIONS:
-            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        if precision not in (*PRECISIONS, *PORTABLE_PRECISIONS):
+            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, float16, got {precision!r}.")
         if quant_method != METHOD:
             raise ValueError(f"`quant_method` of a Citrinet is {METHOD!r}, got {quant_method!r}.")
         self.quant_method: Any = quant_method  # Transformers types it as one of its own methods
@@ -64,7 +68,7 @@ class CitrinetInferenceQuantizer(HfQuantizer):
             raise ValueError(
                 f"the weights are not those of its configuration ({len(changed)} mismatched, such as {min(changed)})."
             )
-        optimize(model, linear_for(self.quantization_config.precision), mapped_ranges(self._files))
+        optimize(model, self.quantization_config.precision, mappings=mapped_ranges(self._files))
         self.remove_quantization_config(model)  # type: ignore[no-untyped-call]
         return model
 

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from transformers.activations import SiLUActivation
 
 from ..modeling_citrinet import CitrinetPreTrainedModel
 from .layers import (
-    BFloat16Linear,
     FoldedBatchNorm,
     FoldedLayerNorm,
     Int8Adapter,
@@ -22,6 +22,7 @@ from .layers import (
     linear_for,
 )
 from .memory import drop_pages, keep_free_memory, return_free_memory
+from .portable import PortableLinear, make_portable, portable_linear_for
 
 
 @torch.no_grad()
@@ -50,35 +51,40 @@ def optimize_for_inference(model: CitrinetPreTrainedModel, precision: str = "flo
     normalisation that changes nothing.
 
     Args:
-        model: a `CitrinetForCTC` or `CitrinetModel` on a CPU.
+        model: a `CitrinetForCTC` or `CitrinetModel`; the copy is made for the device that it is on.
         precision: see [`CitrinetInferenceConfig`].
 
     Raises:
-        ValueError: for an unknown precision, or a model that was optimised already.
+        ValueError: for a precision that is unknown, or not of this device, or a model that was optimised already.
     """
-    linear = linear_for(precision)
+    _linear_for(precision, model.device)
     _refuse_optimized(model)
     twin = copy.deepcopy(model).float()  # type: ignore[no-untyped-call]
-    return optimize(twin, linear)
+    return optimize(twin, precision)
 
 
 def optimize(
-    model: CitrinetPreTrainedModel, linear: type[PackedLinear], mappings: Sequence[range] = ()
+    model: CitrinetPreTrainedModel,
+    precision: str,
+    device: torch.device | None = None,
+    mappings: Sequence[range] = (),
 ) -> CitrinetPreTrainedModel:
     """
     Make a model faster, itself and not a copy.
 
     Args:
-        model: in float32, on a CPU.
-        linear: the linear layer of its precision, see [`linear_for`].
+        model: in float32.
+        precision: see [`CitrinetInferenceConfig`].
+        device: where it is to compute; where it is if not given.
         mappings: addresses of the files that its weights are mapped from: what is packed leaves the memory there.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: if it was optimised already.
+        ValueError: if it was optimised already, or the precision is not of this device.
     """
+    linear = _linear_for(precision, device or model.device)
     _refuse_optimized(model)
     model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     head = getattr(model, "ctc_head", None)
@@ -95,7 +101,32 @@ def optimize(
     for parameter in model.parameters():  # a file is mapped as long as one parameter uses it: the rest are copied
         parameter.data = parameter.data.clone()
     encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
-    return model.bfloat16() if linear is BFloat16Linear else model
+    model.before_move = partial(_follow, precision)
+    return model if linear.dtype == torch.float32 else model.to(linear.dtype)  # type: ignore[arg-type]
+
+
+def _linear_for(precision: str, device: torch.device) -> type[PackedLinear]:
+    """The linear layer of a precision: packed for this CPU, or portable; CPUs have none of their own for float16."""
+    if device.type == "cpu" and precision != "float16":
+        return linear_for(precision)
+    return portable_linear_for(precision, device.type)
+
+
+@torch.no_grad()
+def _follow(precision: str, model: Any, device: torch.device) -> None:
+    """Make an optimised network portable before it leaves the CPU that its weights are packed for."""
+    if device.type == "cpu" or any(isinstance(module, PortableLinear) for module in model.modules()):
+        return
+    linear = portable_linear_for(precision, device.type)
+    for module in list(model.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, PackedLinear):
+                twin = linear(*layer.unpacked(), layer.activation)
+                twin.saves_bias = layer.saves_bias
+                setattr(module, name, twin)
+    for block in getattr(model, model.base_model_prefix, model).blocks:
+        make_portable(block, linear.dtype)
+    model.to(linear.dtype)
 
 
 def _refuse_optimized(model: nn.Module) -> None:
@@ -104,12 +135,13 @@ def _refuse_optimized(model: nn.Module) -> None:
 
 
 def _optimize_block(block: Any, linear: type[PackedLinear]) -> None:
-    relu = isinstance(block.act[0], nn.ReLU)
+    relu, portable = isinstance(block.act[0], nn.ReLU), issubclass(linear, PortableLinear)
     for conv in block.convs:
         inner = relu and conv.act is block.act
         conv.pointwise, conv.norm = _folded(conv.pointwise, conv.norm, linear, "relu" if inner else "none")
         conv.act = nn.Identity() if inner else conv.act
-        conv.depthwise = PackedDepthwiseConv(conv.depthwise, linear.dtype)
+        if not portable:
+            conv.depthwise = PackedDepthwiseConv(conv.depthwise, linear.dtype)
     if relu:
         block.act = nn.ReLU(inplace=True)  # of a sum that nothing else reads
     if block.residual is not None:
@@ -120,6 +152,8 @@ def _optimize_block(block: Any, linear: type[PackedLinear]) -> None:
         _optimize_adapter(adapter, linear)
     if linear is Int8Linear:
         _fuse_adds(block)
+    if portable:
+        make_portable(block, linear.dtype)
 
 
 def _folded(
@@ -156,10 +190,14 @@ def _fuse_adds(block: Any) -> None:
 def _without_padding(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Cut the padding that all rows of a batch share, and leave the mask out where nothing is left to be masked."""
+    """
+    Cut the padding that all rows of a batch share, and leave the mask out where nothing is left to be masked.
+
+    On a GPU they stay: it would have to finish its work to say how much there is to cut.
+    """
     call = inspect.signature(module.forward).bind(*args, **kwargs)
     mask = call.arguments.get("attention_mask")
-    if mask is not None:
+    if mask is not None and mask.device.type == "cpu":
         frames = int(mask.sum(dim=1).max())
         mask = mask[:, :frames]
         call.arguments["input_features"] = call.arguments["input_features"][:, :frames]

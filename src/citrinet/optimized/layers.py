@@ -71,6 +71,13 @@ class PackedLinear(nn.Module):
         self.__dict__.update(state)
         self._pack(weight, bias)
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "PackedLinear":
+        """Refuse to leave the CPU; a whole network is given other layers before it does."""
+        if fn(torch.empty(0)).device.type != "cpu":
+            raise ValueError("layers that were optimised for a CPU cannot be moved alone: move the whole model.")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def train(self, mode: bool = True) -> "PackedLinear":
         """Refuse to train."""
         if mode:

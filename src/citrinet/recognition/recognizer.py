@@ -11,7 +11,7 @@ from .protocol import Recognizer
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
 
 def load_recognizer(
@@ -32,10 +32,11 @@ def load_recognizer(
 
     Args:
         model: a converted folder, a Hub repository, or a folder that `citrinet export onnx` wrote.
-        precision: `"float32"`, `"bfloat16"` or `"int8"`, see [`CitrinetInferenceConfig`]. ONNX graphs have their own.
+        precision: `"float32"`, `"float16"` (on GPUs), `"bfloat16"` or `"int8"` (on CPUs), see
+            [`CitrinetInferenceConfig`]. ONNX graphs have their own.
         device: where PyTorch computes: `"cpu"`, `"cuda"`, `"mps"`, ...
-        optimized: whether the network is folded and packed for this CPU; without, it is the ordinary one of
-            `from_pretrained`, slower, with the same numbers up to rounding.
+        optimized: whether the network is folded, and packed for this CPU or given kernels for a GPU; without, it is the
+            ordinary one of `from_pretrained`, slower, with the same numbers up to rounding.
         citrinet_only: whether a model of another kind (Wav2Vec2, Whisper, ...) is refused.
 
     Returns:
@@ -85,7 +86,7 @@ def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "Pre
     from ..checkpoint import check_weights, load_config, recognizes_speech
     from ..configuration_citrinet import CitrinetConfig
 
-    _check_device(device)
+    _check_device(device, precision)
     config = load_config(model)
     if not isinstance(config, CitrinetConfig):
         if citrinet_only:
@@ -96,7 +97,7 @@ def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "Pre
     return config
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, precision: str) -> None:
     import torch
 
     try:
@@ -104,7 +105,11 @@ def _check_device(device: str) -> None:
     except RuntimeError as error:
         raise ValueError(f"there is no device {device!r}: use cpu, cuda, cuda:1, mps, ...") from error
     if wanted.type == "cpu":
+        if precision == "float16":
+            raise ValueError("float16 is for GPUs: use float32, bfloat16 or int8 on a CPU.")
         return
+    if precision == "int8":
+        raise ValueError(f"int8 is for CPUs: use bfloat16, float16 or float32 on {device}.")
     backend = getattr(torch, wanted.type, None)
     if backend is None or not getattr(backend, "is_available", lambda: False)():
         raise ValueError(f"PyTorch finds no {wanted.type} device on this machine: use cpu.")

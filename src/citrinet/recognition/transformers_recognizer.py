@@ -12,6 +12,7 @@ from ..audio_citrinet import check_samples, load_audio
 from ..checkpoint import load_network, load_processor
 from ..information import describe_network
 from ..optimized import CitrinetInferenceConfig
+from ..optimized.folding import optimize
 from ..pipeline_citrinet import CitrinetPipeline
 from ..result_citrinet import RecognitionResult
 from ..transcript_citrinet import entity_types
@@ -42,18 +43,22 @@ class CitrinetRecognizer(Recognizer):
         model: a folder or a Hub repository.
         precision: see [`CitrinetInferenceConfig`].
         device: where it runs.
-        optimized: whether matrices are packed and normalisation is folded, which is faster.
+        optimized: whether normalisation is folded and the layers are those for the device, which is faster.
     """
 
     def __init__(self, model: str, precision: str, device: str, optimized: bool):
         place = torch.device(device)
         if optimized and place.type == "cpu":
             arguments: dict[str, Any] = {"quantization_config": CitrinetInferenceConfig(precision)}
+        elif optimized:
+            arguments = {"dtype": torch.float32}
         elif precision == "int8":
-            raise ValueError(f"int8 is for optimised networks on CPUs, not for {device}: choose float32 or bfloat16.")
+            raise ValueError("int8 is for optimised networks: choose float32 or bfloat16.")
         else:
             arguments = {"dtype": getattr(torch, precision)}
         network: Any = load_network(model, **arguments)
+        if optimized and place.type != "cpu":
+            optimize(network, precision, place)  # once, and not for this CPU before
         processor: Any = load_processor(model)
         self.model = model
         self.pipeline = CitrinetPipeline(
