@@ -1,6 +1,5 @@
 """
-Faster inference: batch normalisation folded away, in float32, bfloat16 or int8 with packed weights on CPUs, in float32,
-float16 or bfloat16 with Triton's kernels on GPUs.
+Faster inference: batch normalisation folded away, weights packed for a CPU, or Triton's kernels on a GPU.
 
 A checkpoint stays what it is; the faster network is made of it while it is loaded:
 
