@@ -54,7 +54,7 @@ def logits(model, inputs):
 
 def difference(found, expected, share=1.0):
     """Largest difference in a share of the frames (N, V), those that agree best, in parts of the largest value."""
-    by_frame = (found - expected).abs().flatten(1).amax(1)
+    by_frame = (found - expected).float().abs().flatten(1).amax(1)
     return by_frame.quantile(share) / expected.abs().max()
 
 

@@ -378,6 +378,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
     """The encoder: mel features to hidden states at an eighth (the product of the strides) of their rate."""
 
     _keys_to_ignore_on_load_unexpected = [r"^ctc_head\.", r"^tag_heads\."]
+    run_blocks: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] | None = None  # an optimised network's way
 
     def __init__(self, config: CitrinetConfig):
         super().__init__(config)
@@ -408,10 +409,13 @@ class CitrinetModel(CitrinetPreTrainedModel):
         mask = None if attention_mask is None else attention_mask.bool()
         hidden_states = self._differentiable(self.spec_augment(input_features.to(self.dtype), mask))
         all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
-        for block in self.blocks:
-            hidden_states, mask = block(hidden_states, mask)
-            if output_hidden_states:
-                all_hidden_states += (hidden_states,)
+        if self.run_blocks is not None and not output_hidden_states:
+            hidden_states, mask = self.run_blocks(self.blocks, hidden_states, mask)
+        else:
+            for block in self.blocks:
+                hidden_states, mask = block(hidden_states, mask)
+                if output_hidden_states:
+                    all_hidden_states += (hidden_states,)
         output = CitrinetModelOutput(
             last_hidden_state=hidden_states,
             attention_mask=mask,

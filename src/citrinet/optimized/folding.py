@@ -11,6 +11,7 @@ from torch import nn
 from transformers.activations import SiLUActivation
 
 from ..modeling_citrinet import CitrinetPreTrainedModel
+from .graphs import GraphedBlocks
 from .layers import (
     FoldedBatchNorm,
     FoldedLayerNorm,
@@ -101,7 +102,10 @@ def optimize(
     for parameter in model.parameters():  # a file is mapped as long as one parameter uses it: the rest are copied
         parameter.data = parameter.data.clone()
     encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
-    model.before_move = partial(_follow, precision)
+    if issubclass(linear, PortableLinear):
+        encoder.run_blocks = GraphedBlocks()
+    for part in (model, encoder):
+        part.before_move = partial(_follow, precision)
     return model if linear.dtype == torch.float32 else model.to(linear.dtype)  # type: ignore[arg-type]
 
 
@@ -115,7 +119,11 @@ def _linear_for(precision: str, device: torch.device) -> type[PackedLinear]:
 @torch.no_grad()
 def _follow(precision: str, model: Any, device: torch.device) -> None:
     """Make an optimised network portable before it leaves the CPU that its weights are packed for."""
-    if device.type == "cpu" or any(isinstance(module, PortableLinear) for module in model.modules()):
+    encoder = getattr(model, model.base_model_prefix, model)
+    if getattr(encoder, "run_blocks", None) is not None:  # portable already
+        encoder.run_blocks = GraphedBlocks()  # graphs know weights by where they lie
+        return
+    if device.type == "cpu":
         return
     linear = portable_linear_for(precision, device.type)
     for module in list(model.modules()):
@@ -124,8 +132,9 @@ def _follow(precision: str, model: Any, device: torch.device) -> None:
                 twin = linear(*layer.unpacked(), layer.activation)
                 twin.saves_bias = layer.saves_bias
                 setattr(module, name, twin)
-    for block in getattr(model, model.base_model_prefix, model).blocks:
+    for block in encoder.blocks:
         make_portable(block, linear.dtype)
+    encoder.run_blocks = GraphedBlocks()
     model.to(linear.dtype)
 
 

@@ -137,6 +137,10 @@ class PortableBlock(CitrinetBlock):  # type: ignore[no-untyped-call]
         self, inputs: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
+        with torch.cuda.device_of(inputs):  # where Triton launches its kernels; on a CPU it does nothing
+            return self._computed(inputs, mask)
+
+    def _computed(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         lengths = None if mask is None else mask.sum(dim=1, dtype=torch.int32)
         hidden_states = inputs
         convs: Any = self.convs
