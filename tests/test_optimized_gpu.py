@@ -234,6 +234,17 @@ def test_int8_stays_on_the_cpu(tiny_dir, capsys):
     fast.to(torch.device("cpu"))
 
 
+def test_a_network_is_not_divided_between_devices(tiny_dir):
+    config = CitrinetInferenceConfig()
+    with pytest.raises(ValueError, match="not divided between devices"):
+        AutoModelForCTC.from_pretrained(
+            tiny_dir, device_map={"model": "cpu", "ctc_head": "disk"}, quantization_config=config
+        )
+    fast = AutoModelForCTC.from_pretrained(tiny_dir, device_map="auto", quantization_config=config)
+    assert len({weight.device for weight in fast.parameters()}) == 1
+    assert fast(torch.randn(1, 40, 80, device=fast.device)).logits.isfinite().all()
+
+
 def test_parts_do_not_move_alone():
     fast = optimize_for_inference(tiny_model())
     with pytest.raises(ValueError, match="move the whole model"):

@@ -55,6 +55,15 @@ class CitrinetInferenceQuantizer(HfQuantizer):
         """Weights are loaded as float32, so that folding rounds once."""
         return torch.float32
 
+    def update_device_map(self, device_map: Any) -> Any:
+        """Put the network on one device: layers are exchanged, and hooks that pass tensors on would not survive it."""
+        if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+            has_accelerator = torch.accelerator.is_available()
+            return {"": torch.accelerator.current_accelerator() if has_accelerator else torch.device("cpu")}
+        if isinstance(device_map, dict) and len(set(device_map.values())) > 1:
+            raise ValueError("an optimised Citrinet is not divided between devices: use `device_map='cuda'`.")
+        return device_map
+
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -102,7 +101,7 @@ class GraphedBlocks:
         # Modules rather than their names or addresses: adapters can be exchanged.
         adapters = [(adapter, adapter.enabled) for block in blocks for adapter in block.adapters.values()]
         key = (batch, length, bins, features.dtype, features.device, *adapters)
-        with self._lock, torch.cuda.device_of(features):
+        with self._lock, torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
             graph = self._graphs.pop(key, None) or self._captured(blocks, features, length)
             if graph is None:
                 return run_in_turn(blocks, features, mask)
@@ -145,9 +144,9 @@ def _new_pool() -> Any:
 def _replayed(graph: Graph, blocks: Blocks, features: torch.Tensor, mask: torch.Tensor | None) -> Output:
     """The output for these features, in memory of its own."""
     frames = features.shape[1]
-    padding = graph.features.shape[1] - frames
-    graph.features[:, :frames].copy_(features)
-    graph.mask.copy_(F.pad(torch.ones_like(features[..., 0], dtype=torch.bool) if mask is None else mask, (0, padding)))
+    graph.features[:, :frames] = features
+    graph.mask[:, :frames] = True if mask is None else mask
+    graph.mask[:, frames:] = False
     graph.replay()
     for block in blocks:
         frames = -(-frames // block.stride)

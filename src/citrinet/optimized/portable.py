@@ -137,7 +137,8 @@ class PortableBlock(CitrinetBlock):  # type: ignore[no-untyped-call]
         self, inputs: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
-        with torch.cuda.device_of(inputs):  # where Triton launches its kernels; on a CPU it does nothing
+        # Triton launches where the current device is. On a CPU nothing changes.
+        with torch.cuda.device_of(inputs):  # type: ignore[no-untyped-call]
             return self._computed(inputs, mask)
 
     def _computed(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
