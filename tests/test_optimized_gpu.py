@@ -40,7 +40,7 @@ def way(request, monkeypatch):
     """PyTorch's own operators on a CPU, or the kernels."""
     if request.param == "triton":
         kernels = request.getfixturevalue("kernels")
-        monkeypatch.setattr(portable, "_kernels", lambda hidden_states: kernels)
+        monkeypatch.setattr(portable, "triton_kernels_for", lambda hidden_states: kernels)
     return request.param
 
 
@@ -128,15 +128,20 @@ def compile(kernel, pointers, numbers, constants, dtype):
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["ptx"]
 
-for dtype in ("fp32", "bf16"):
-    for size, stride in ((5, 1), (41, 2)):
-        shape = {"K": size, "STRIDE": stride, "MASKED": True, "LOOP": size >= kernels.LOOP_FROM}
-        shape |= {"BLOCK_T": 16, "BLOCK_C": 128}
-        compile(kernels._depthwise_kernel, ["x", "taps", "lengths", "y"], ["T", "T_OUT", "C"], shape, dtype)
-    blocks = {"MASKED": True, "BLOCK_T": 64, "BLOCK_C": 32}
-    compile(kernels._mean_kernel, ["x", "lengths", "y"], ["T", "C"], blocks, dtype)
-    blocks = {"RESIDUAL": True, "RELU": True, "BLOCK_R": 8, "BLOCK_C": 256}
-    compile(kernels._gate_kernel, ["x", "residual", "gate", "y"], ["ROWS", "T", "C"], blocks, dtype)
+dtype = "bf16"
+for size, stride in ((5, 1), (41, 2)):
+    shape = {"K": size, "STRIDE": stride, "MASKED": True, "LOOP": size >= kernels.LOOP_FROM}
+    shape |= {"BLOCK_T": 16, "BLOCK_C": 128}
+    compile(kernels._depthwise_kernel, ["x", "taps", "lengths", "y"], ["T", "T_OUT", "C"], shape, dtype)
+    del shape["MASKED"], shape["LOOP"]
+    numbers = ["T", "T_OUT", "C"]
+    compile(kernels._depthwise_input_kernel, ["gradient", "taps", "output"], numbers, shape, dtype)
+    shape["SPAN"], numbers = 2048, ["ROWS", "T", "T_OUT", "C"]
+    compile(kernels._depthwise_taps_kernel, ["x", "gradient", "output"], numbers, shape, dtype)
+blocks = {"MASKED": True, "BLOCK_T": 64, "BLOCK_C": 32}
+compile(kernels._mean_kernel, ["x", "lengths", "y"], ["T", "C"], blocks, dtype)
+blocks = {"RESIDUAL": True, "RELU": True, "BLOCK_R": 8, "BLOCK_C": 256}
+compile(kernels._gate_kernel, ["x", "residual", "gate", "y"], ["ROWS", "T", "C"], blocks, dtype)
 """
 
 

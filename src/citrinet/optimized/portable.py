@@ -115,7 +115,7 @@ class PortableDepthwiseConv(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """(B, T, C), (B,) int32 -> (B, T / stride, C)."""
-        if kernels := _kernels(hidden_states):
+        if kernels := triton_kernels_for(hidden_states):
             output: torch.Tensor = kernels.depthwise(hidden_states.contiguous(), self.taps, lengths, self.stride)
             return output
         mask = _mask(hidden_states, lengths)
@@ -196,7 +196,7 @@ def make_portable(block: Any, dtype: torch.dtype) -> None:
 
 def masked_mean(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Mean over valid frames, added up in float32: (B, T, C), (B,) int32 -> (B, C). No valid frame gives zero."""
-    if kernels := _kernels(hidden_states):
+    if kernels := triton_kernels_for(hidden_states):
         mean: torch.Tensor = kernels.masked_mean(hidden_states, lengths)
         return mean
     return modeling_citrinet.masked_mean(hidden_states, _mask(hidden_states, lengths)).to(hidden_states.dtype)
@@ -207,7 +207,7 @@ def gated_sum(
 ) -> torch.Tensor:
     """`residual + hidden_states * sigmoid(gate)`, with a ReLU or without: (B, T, C), (B, T, C), (B, C) -> (B, T, C)."""
     total: torch.Tensor
-    if kernels := _kernels(hidden_states):
+    if kernels := triton_kernels_for(hidden_states):
         total = kernels.gated_sum(hidden_states, residual, gate, relu)
         return total
     gate = torch.sigmoid(gate)[:, None]
@@ -222,7 +222,7 @@ def _mask(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Te
     return torch.arange(hidden_states.shape[1], device=lengths.device) < lengths[:, None]
 
 
-def _kernels(hidden_states: torch.Tensor) -> Any:
+def triton_kernels_for(hidden_states: torch.Tensor) -> Any:
     """The module of Triton's kernels, none where PyTorch's own operators compute."""
     return None if hidden_states.device.type == "cpu" else _load_kernels(hidden_states.device.type)
 
@@ -253,4 +253,5 @@ __all__ = [
     "make_portable",
     "masked_mean",
     "portable_linear_for",
+    "triton_kernels_for",
 ]

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, attr-defined"
 """
-What a folded network does between its matrix products, as Triton kernels over hidden states (B, T, C) as they lie.
+What a network does between its matrix products, as Triton kernels over hidden states (B, T, C) as they lie.
 
 Each reads its input once and writes its output once: no mask, transposed copy or intermediate sum goes through memory.
 Sums are in float32, whatever the type of the numbers.
@@ -13,6 +13,7 @@ import triton.language as tl
 # From this size on, taps are counted by a loop of the program rather than written out one after the other, so that
 # neither the program nor the time to compile it grows with the kernel.
 LOOP_FROM = 25
+SPAN = 2048  # frames whose sum is one part of the gradient of a tap
 
 
 @triton.jit
@@ -103,6 +104,107 @@ def depthwise(
         num_warps=4,
     )
     return output
+
+
+@triton.jit(do_not_specialize=["T", "T_OUT"])
+def _depthwise_input_kernel(
+    gradient,
+    taps,
+    output,
+    T,
+    T_OUT,
+    C,
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    row = tl.program_id(2)
+    frames = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
+    channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    in_channels = channels < C
+    gradient += row.to(tl.int64) * T_OUT * C
+    total = tl.zeros((BLOCK_T, BLOCK_C), dtype=tl.float32)
+    for tap in tl.range(K):
+        place = frames + K // 2 - tap  # of the output frame that saw this one through this tap, times the stride
+        source = place // STRIDE
+        inside = (place >= 0) & (place % STRIDE == 0) & (source < T_OUT)
+        numbers = tl.load(
+            gradient + source[:, None] * C + channels[None, :], mask=inside[:, None] & in_channels[None, :], other=0.0
+        )
+        weight = tl.load(taps + tap * C + channels, mask=in_channels, other=0.0)
+        total += numbers.to(tl.float32) * weight.to(tl.float32)[None, :]
+    output += row.to(tl.int64) * T * C
+    tl.store(
+        output + frames[:, None] * C + channels[None, :],
+        total.to(output.dtype.element_ty),
+        mask=(frames < T)[:, None] & in_channels[None, :],
+    )
+
+
+@triton.jit(do_not_specialize=["ROWS", "T", "T_OUT"])
+def _depthwise_taps_kernel(
+    x,
+    gradient,
+    output,
+    ROWS,
+    T,
+    T_OUT,
+    C,
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    SPAN: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    tap = tl.program_id(1)
+    part = tl.program_id(2).to(tl.int64)
+    in_channels = channels < C
+    total = tl.zeros((BLOCK_T, BLOCK_C), dtype=tl.float32)
+    for start in range(0, SPAN, BLOCK_T):
+        rows = part * SPAN + start + tl.arange(0, BLOCK_T)
+        source = (rows % T_OUT) * STRIDE + tap - K // 2
+        inside = (rows < ROWS) & (source >= 0) & (source < T)
+        mask = inside[:, None] & in_channels[None, :]
+        seen = (rows // T_OUT) * T + source
+        numbers = tl.load(x + seen[:, None] * C + channels[None, :], mask=mask, other=0.0)
+        slope = tl.load(gradient + rows[:, None] * C + channels[None, :], mask=mask, other=0.0)
+        total += numbers.to(tl.float32) * slope.to(tl.float32)
+    tl.store(output + (part * K + tap) * C + channels, tl.sum(total, axis=0), mask=in_channels)
+
+
+def depthwise_gradients(
+    hidden_states: torch.Tensor, taps: torch.Tensor, gradient: torch.Tensor, stride: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Gradients of [`depthwise`] without lengths.
+
+    Sums over frames are taken in parts, which are added up always in the same order.
+
+    Args:
+        hidden_states: (B, T, C), contiguous: its input.
+        taps: (K, C), contiguous.
+        gradient: (B, ceil(T / stride), C), contiguous: of its output.
+        stride: frames from one output to the next.
+
+    Returns:
+        Of the input (B, T, C), in its type, and of the taps (K, C), in float32.
+    """
+    batch, frames, channels = hidden_states.shape
+    kernel, out_frames = len(taps), gradient.shape[1]
+    shape = {"K": kernel, "STRIDE": stride, "BLOCK_C": 128, "num_warps": 4}
+    of_input = torch.empty_like(hidden_states)
+    _depthwise_input_kernel[(triton.cdiv(channels, 128), triton.cdiv(frames, 16), batch)](
+        gradient, taps, of_input, frames, out_frames, channels, BLOCK_T=16, **shape
+    )
+    rows = batch * out_frames
+    parts = triton.cdiv(rows, SPAN)
+    of_taps = taps.new_empty(parts, kernel, channels, dtype=torch.float32)
+    _depthwise_taps_kernel[(triton.cdiv(channels, 128), kernel, parts)](
+        hidden_states, gradient, of_taps, rows, frames, out_frames, channels, SPAN=SPAN, BLOCK_T=16, **shape
+    )
+    return of_input, of_taps.sum(dim=0)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -213,4 +315,4 @@ def gated_sum(
     return output
 
 
-__all__ = ["depthwise", "gated_sum", "masked_mean"]
+__all__ = ["depthwise", "depthwise_gradients", "gated_sum", "masked_mean"]

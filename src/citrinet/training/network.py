@@ -14,6 +14,7 @@ from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
 from ..tokenizer.training import train_tokenizer
 from .auxiliary import AuxiliaryHeads, read_units, unit_ids
+from .depthwise import use_triton
 from .recipe import Recipe
 
 
@@ -107,7 +108,9 @@ def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str,
         config = CitrinetConfig.from_dict({**stored, **changes})
         changes["strides"] = strides_for(config, recipe.model.frame_ms, processor.feature_extractor.sampling_rate)
     if not recipe.model.pretrained:
-        return CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **changes))
+        network = CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **changes))
+        use_triton(network)
+        return network
     model = load_network(recipe.model.pretrained, dtype=torch.float32, **changes)
     old = load_processor(recipe.model.pretrained).tokenizer.get_vocab()
     known = model.config.tag_labels
@@ -118,6 +121,7 @@ def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str,
     if recipe.model.adapter is not None:
         model.new_adapter(dict(recipe.model.adapter))
         model.freeze_base()
+    use_triton(model)
     return model
 
 
