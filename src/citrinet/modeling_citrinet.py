@@ -119,6 +119,42 @@ def blank_padding(scores: torch.Tensor, mask: torch.Tensor, blank: int) -> torch
     return torch.where(mask[..., None], scores, padding)
 
 
+def ctc_loss(
+    logits: torch.Tensor,
+    frame_lengths: torch.Tensor,
+    labels: torch.Tensor,
+    label_lengths: torch.Tensor,
+    blank: int,
+    reduction: str,
+    zero_infinity: bool,
+) -> torch.Tensor:
+    """
+    CTC loss in float32.
+
+    Args:
+        logits: (B, T', V), before log-softmax.
+        frame_lengths: (B,).
+        labels: (B, L) padded, or (sum of the lengths,).
+        label_lengths: (B,).
+        blank: the blank, one of V.
+        reduction: `"mean_batch"`, the sum divided by B, or one of [`torch.nn.functional.ctc_loss`].
+        zero_infinity: whether an utterance too short for its labels counts as zero.
+
+    Returns:
+        () float32.
+    """
+    loss = F.ctc_loss(
+        F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1),
+        labels,
+        frame_lengths,
+        label_lengths,
+        blank=blank,
+        reduction="sum" if reduction == "mean_batch" else reduction,
+        zero_infinity=zero_infinity,
+    )
+    return loss / logits.shape[0] if reduction == "mean_batch" else loss
+
+
 def refuse_unknown_arguments(caller: str, names: Iterable[str]) -> None:
     """
     Refuse arguments that are none of generation's, which a generic caller may give though CTC makes no use of them.
@@ -500,21 +536,17 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ig
     def _ctc_loss(self, logits: torch.Tensor, mask: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_compiling() and labels.numel() and labels.max() >= self.config.vocab_size:
             raise ValueError(f"label {int(labels.max())} is outside the vocabulary of {self.config.vocab_size}.")
-        blank = self.config.pad_token_id
-        is_label = (labels >= 0) & (labels != blank)
+        is_label = (labels >= 0) & (labels != self.config.pad_token_id)
         batch, frames = logits.shape[:2]
-        input_lengths = mask.sum(dim=1) if mask is not None else logits.new_full((batch,), frames, dtype=torch.long)
-        reduction = self.config.ctc_loss_reduction
-        loss = F.ctc_loss(
-            F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1),
+        return ctc_loss(
+            logits,
+            mask.sum(dim=1) if mask is not None else logits.new_full((batch,), frames, dtype=torch.long),
             labels.masked_select(is_label),
-            input_lengths,
             is_label.sum(dim=1),
-            blank=blank,
-            reduction="sum" if reduction == "mean_batch" else reduction,
-            zero_infinity=self.config.ctc_zero_infinity,
+            self.config.pad_token_id,
+            self.config.ctc_loss_reduction,
+            self.config.ctc_zero_infinity,
         )
-        return loss / batch if reduction == "mean_batch" else loss
 
     def _tag_loss(self, tag_logits: dict[str, torch.Tensor], tag_labels: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean cross-entropy over the categories; a category without a single known label counts as zero."""

@@ -1,0 +1,85 @@
+"""The moving average of a network's weights, which often recognises better than the weights themselves."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class WeightAverage:
+    """
+    Exponential moving average of weights and of buffers such as the statistics of batch normalisation.
+
+    What is no floating point number, such as the number of batches seen, is left as it is. The decay grows with the
+    updates, `min(decay, n / (n + 9))` at the n-th, so that an average forgets the random weights that it began with
+    (as in TensorFlow's `ExponentialMovingAverage` with `num_updates`).
+
+    Args:
+        model: on its device already; its tensors are changed in place from then on, not replaced.
+        decay: how much of the average an update keeps, below 1.
+
+    Raises:
+        ValueError: for a decay that is none.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"the decay of a moving average is at least 0 and below 1, not {decay}.")
+        self.decay = decay
+        self.updates = 0
+        tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+        self._live = {name: tensor.detach() for name, tensor in tensors if tensor.is_floating_point()}
+        self._mean = {name: tensor.clone() for name, tensor in self._live.items()}
+        self._is_applied = False
+
+    def update(self) -> None:
+        """Take the model's weights into the average: after each step of the optimiser."""
+        self.updates += 1
+        move = get_ema_multi_avg_fn(min(self.decay, self.updates / (self.updates + 9)))
+        move(list(self._mean.values()), list(self._live.values()), self.updates)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages into the model, and afterwards its own weights back; the average does not change inside."""
+        if self._is_applied:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for live, mean in zip(self._live.values(), self._mean.values(), strict=True):
+            kept = live.clone()
+            live.copy_(mean)
+            mean.copy_(kept)
+        self._is_applied = not self._is_applied
+
+    def state_dict(self) -> dict[str, Any]:
+        """`updates` and `average`, name -> tensor; not copies."""
+        return {"updates": self.updates, "average": dict(self._mean)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on from a state.
+
+        Args:
+            state: what [`state_dict`] gave.
+
+        Raises:
+            ValueError: if it is that of another network.
+        """
+        average = state["average"]
+        if other := sorted(average.keys() ^ self._mean.keys()):
+            raise ValueError(f"the average is of another network: {other[0]} is in one of the two alone.")
+        for name, mean in self._mean.items():
+            mean.copy_(average[name])
+        self.updates = state["updates"]
