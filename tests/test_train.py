@@ -1,8 +1,6 @@
 """Recipes, data and training runs on a tiny network and chirps."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
 from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.cli import main
-from citrinet.evaluation import evaluate
 from citrinet.manifest import ManifestEntry, read_manifest
 from citrinet.training import Augmentation, data, read_recipe, train
 from citrinet.training.arguments import training_arguments
@@ -24,60 +21,14 @@ from citrinet.training.data import UNKNOWN, read_source, select, tag_labels
 from citrinet.training.metrics import best_classes
 from citrinet.transcript_citrinet import target_text
 from helpers import synthetic_speech, write_wav
-from tiny_models import TWO_BLOCKS
+from training_runs import WORDS, error_rate, losses, make_corpus, run_in_two_processes, stop_after, write_recipe
 
 ROOT = Path(__file__).parents[1]
-WORDS = "今天北京的天气怎么样请播放一首好听歌"
-TINY = {**TWO_BLOCKS, "se_reduction_ratio": 2, "time_masks": 1, "time_width": 0.1}
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Eight recordings, a manifest with tags in columns, and one with entities and tags in the text."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    columns, tagged = [], []
-    for index in range(8):
-        seconds = 0.6 + 0.1 * index
-        write_wav(folder / f"{index}.wav", synthetic_speech(seconds, seed=index))
-        text = "".join(rng.choice(list(WORDS), 4))
-        gender = ["GENDER_MALE", "GENDER_FEMALE", None][index % 3]
-        line = {"audio_filepath": f"{index}.wav", "duration": seconds}
-        columns.append({**line, "text": text, "gender": gender})
-        tagged.append({**line, "text": f"{text[:2]}ENTITY_SONG_NAME{text[2:]}END {gender or ''} AGE_14_25"})
-    for name, entries in {"columns": columns, "tagged": tagged}.items():
-        lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return folder
-
-
-def write_recipe(folder, corpus, name="recipe", **sections):
-    recipe = {
-        "data": {"train": [str(corpus / "columns.jsonl")], "validation": [str(corpus / "columns.jsonl")]},
-        "model": {"config": TINY},
-        "tokenizer": {"train": {"model_type": "char", "vocab_size": 100}},
-        "training": {
-            "output_dir": str(folder / name),
-            "num_train_epochs": 2,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 0.01,
-            "use_cpu": True,
-            "logging_steps": 1,
-            "disable_tqdm": True,
-        },
-    }
-    for section, values in sections.items():
-        recipe[section] = {**recipe[section], **values}
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-    return path
-
-
-def losses(output):
-    """Training losses by step, from the log that the last checkpoint holds."""
-    states = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name[11:]))
-    history = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"]
-    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 # What is trained on
@@ -207,7 +158,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, corpus, va
         write_recipe(tmp_path, corpus, name, data=data, training=training)
     train(read_recipe(tmp_path / "whole.yaml"))
     partial = read_recipe(tmp_path / "parts.yaml")
-    _stop_after(3, partial)
+    stop_after(3, partial)
     assert not (tmp_path / "parts" / "checkpoint-6").exists()
     train(read_recipe(tmp_path / "parts.yaml"), resume=True)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
@@ -221,29 +172,6 @@ def test_a_checkpoint_of_another_network_is_not_gone_on_from(tmp_path, corpus, c
     assert main(["train", recipe, "training.num_train_epochs=1"]) == 0
     assert main(["train", recipe, "model.config.kernel_sizes=[3, 3]", "--resume"]) == 1
     assert "is of another network than the recipe's (kernel_sizes)" in capsys.readouterr().err
-
-
-def _stop_after(steps, recipe):
-    """Run a recipe that is interrupted after some steps."""
-    from transformers import TrainerCallback
-
-    from citrinet.training import train as module_function
-    from citrinet.training.train import SpeechTrainer
-
-    class Interrupt(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step > steps:
-                raise KeyboardInterrupt
-
-    original = SpeechTrainer.__init__
-
-    def patched(self, **kwargs):
-        original(self, **kwargs)
-        self.add_callback(Interrupt())
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SpeechTrainer, "__init__", patched)
-        module_function(recipe)
 
 
 @pytest.mark.slow
@@ -379,16 +307,10 @@ def test_nothing_that_exists_is_said_with_the_reasons(tmp_path, corpus, capsys, 
 @pytest.mark.slow
 def test_two_processes_under_accelerate(tmp_path, corpus):
     recipe = write_recipe(tmp_path, corpus, training={"per_device_train_batch_size": 2})
-    # accelerate starts several processes on a CPU only through MPI, or as if they were for GPUs; the recipe says CPU.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    run = subprocess.run(
-        [*command, "-m", "citrinet.cli", "train", str(recipe)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count("training: 8 utterances") == 1
+    stdout = run_in_two_processes(recipe)
+    assert stdout.count("training: 8 utterances") == 1
     assert len(losses(tmp_path / "recipe")) == 4  # 8 utterances in batches of 2 x 2, twice
-    assert json.loads(run.stdout[run.stdout.rindex("{\n") :])["eval_cer"] == pytest.approx(
+    assert json.loads(stdout[stdout.rindex("{\n") :])["eval_cer"] == pytest.approx(
         error_rate(tmp_path / "recipe", corpus / "columns.jsonl")
     )
 
@@ -398,12 +320,6 @@ def test_frames_that_only_pad_the_batches_of_other_processes_count_as_none():
     assert best_classes(logits, None).tolist() == [[1, 0, UNKNOWN]]
     best, tags = best_classes((logits, {"GENDER": logits[:, 0]}), None)
     assert best.tolist() == [[1, 0, UNKNOWN]] and tags["GENDER"].tolist() == [1]
-
-
-def error_rate(model, manifest):
-    """Character error rate as `citrinet evaluate` gives it."""
-    (result,) = evaluate([str(model)], manifest, resamples=2).models
-    return result.cer.rate.value
 
 
 # Going on from a pretrained model

@@ -1,19 +1,32 @@
-"""Augmentation of waveforms: speed, room, noise. What belongs to features (SpecAugment) is in the model."""
+"""Augmentation of recordings: voice, room, noise. What belongs to features (SpecAugment) is in the model."""
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torchaudio.functional as F
+from pydantic import Field
+
+from .voice import Voice
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+SMALLEST, LARGEST = 0.5, 2.0  # factors of a voice
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """
-    What may happen to a waveform in training. The defaults change nothing.
+    What may happen to a recording in training. The defaults change nothing.
 
     Args:
         speeds: factors of speed, one of which is drawn; pitch and formants change with it, as with a tape.
+        voice_probability: how often pitch, formants and tempo change, each to a factor of its range and without the
+            others.
+        pitch: range of the factor of pitch, such as [0.85, 1.2].
+        formants: range of the factor of the formants (vocal tract length perturbation), such as [0.88, 1.14].
+        tempo: range of the factor of tempo, such as [0.8, 1.15].
         noise_probability: how often noise is added.
         noise_snr_db: range of the signal-to-noise ratio. The noise is between white and brown.
         room_probability: how often the voice is put in a room: convolved with exponentially decaying noise.
@@ -21,16 +34,43 @@ class Augmentation:
     """
 
     speeds: tuple[float, ...] = (1.0,)
-    noise_probability: float = 0.0
+    voice_probability: Probability = 1.0
+    pitch: tuple[float, float] = (1.0, 1.0)
+    formants: tuple[float, float] = (1.0, 1.0)
+    tempo: tuple[float, float] = (1.0, 1.0)
+    noise_probability: Probability = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
-    room_probability: float = 0.0
+    room_probability: Probability = 0.0
     room_decay_s: tuple[float, float] = (0.1, 0.5)
 
     def __post_init__(self) -> None:
         if not self.speeds or min(self.speeds) <= 0:
             raise ValueError(f"`speeds` must be positive factors such as [0.9, 1.0, 1.1], got {list(self.speeds)}.")
+        for name in ("pitch", "formants", "tempo"):
+            low, high = getattr(self, name)
+            if not SMALLEST <= low <= high <= LARGEST:
+                raise ValueError(
+                    f"`{name}` must be a range of factors from {SMALLEST} to {LARGEST} such as [0.9, 1.1], got "
+                    f"{[low, high]}."
+                )
 
-    def __call__(self, samples: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
+    @property
+    def max_tempo(self) -> float:
+        """The fastest that an utterance can become, which leaves it the fewest frames."""
+        return max(self.speeds) * (max(1.0, self.tempo[1]) if self.voice_probability else 1.0)
+
+    def draw_voice(self, rng: np.random.Generator) -> Voice:
+        """Draw the voice of an utterance, before all else."""
+        speed = float(rng.choice(self.speeds))
+        ranges = (self.pitch, self.formants, self.tempo)
+        if all(low == high == 1.0 for low, high in ranges) or rng.random() >= self.voice_probability:
+            return Voice(speed)
+        pitch, formants, tempo = (math.exp(rng.uniform(math.log(low), math.log(high))) for low, high in ranges)
+        return Voice(speed, pitch, formants, tempo)
+
+    def __call__(
+        self, samples: np.ndarray, rate: int, rng: np.random.Generator, voice: Voice | None = None
+    ) -> np.ndarray:
         """
         Augment one waveform.
 
@@ -38,14 +78,14 @@ class Augmentation:
             samples: (n,) float32.
             rate: Hz.
             rng: where the chance comes from; the same state gives the same result.
+            voice: what [`draw_voice`] gave with the same `rng`; drawn here if not given. Its formants and its tempo are
+                heard by [`Voice.hear`]'s front end.
 
         Returns:
-            (m,) float32; another length if the speed changed.
+            (m,) float32; another length if speed or pitch changed.
         """
-        waveform = torch.from_numpy(samples)
-        speed = float(rng.choice(self.speeds))
-        if speed != 1.0:
-            waveform = F.resample(waveform, round(rate * speed / 100) * 100, rate)
+        voice = voice or self.draw_voice(rng)
+        waveform = voice.play(torch.from_numpy(samples), rate)
         if rng.random() < self.room_probability:
             waveform = _in_room(waveform, rng.uniform(*self.room_decay_s), rate, rng)
         if rng.random() < self.noise_probability:

@@ -5,14 +5,21 @@ Source: *Intermediate Loss Regularization for CTC-based Speech Recognition* (Lee
 NeMo's `interctc`.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..configuration_citrinet import CitrinetConfig
-from ..modeling_citrinet import ctc_loss
+from ..modeling_citrinet import CitrinetCTCOutput, CitrinetForCTC, ctc_loss
+
+PREFIX = "auxiliary_heads."  # of their names in the state of a model that has them
 
 
 class AuxiliaryHeads(nn.Module):
@@ -33,16 +40,17 @@ class AuxiliaryHeads(nn.Module):
         last = config.num_hidden_layers - 1
         if not blocks or len(set(blocks)) != len(blocks) or any(not 0 <= block < last for block in blocks):
             raise ValueError(
-                f"auxiliary heads on the blocks {list(blocks)}: name some of 0 to {last - 1}, each once (the last of the "
-                f"{last + 1} has the CTC head)."
+                f"auxiliary heads on the blocks {list(blocks)}: name some of 0 to {last - 1}, each once (the last of "
+                f"the {last + 1} has the CTC head)."
             )
         self.blocks = tuple(blocks)
         self.strides = tuple(math.prod(config.strides[: block + 1]) for block in blocks)
-        self.heads = nn.ModuleList(nn.Linear(config.hidden_sizes[block], vocab_size) for block in blocks)
+        heads = [nn.Linear(config.hidden_sizes[block], vocab_size) for block in blocks]
         self.blank = vocab_size - 1
         self.reduction, self.zero_infinity = config.ctc_loss_reduction, config.ctc_zero_infinity
-        for weight in (head.weight for head in self.heads):
-            nn.init.xavier_uniform_(weight)
+        for head in heads:
+            nn.init.xavier_uniform_(head.weight)
+        self.heads = nn.ModuleList(heads)
 
     def loss(
         self,
@@ -77,3 +85,119 @@ class AuxiliaryHeads(nn.Module):
             for block, stride, head in zip(self.blocks, self.strides, self.heads, strict=True)
         ]
         return torch.stack(losses).mean()
+
+
+def read_units(path: str | Path) -> dict[str, str]:
+    """
+    Read a table of what the auxiliary heads write.
+
+    Args:
+        path: a JSON object, token -> coarser unit, such as character -> syllable.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is something else.
+    """
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(table, dict) or not all(isinstance(unit, str) for unit in table.values()):
+        raise ValueError(f"{path} is no table of units: write a JSON object of texts, token: unit.")
+    return table
+
+
+def unit_ids(vocabulary: Mapping[str, int], blank: int, table: Mapping[str, str] | None = None) -> torch.Tensor:
+    """
+    Number the units that the tokens of a network stand for.
+
+    Args:
+        vocabulary: token -> id.
+        blank: the id of the blank, which is no unit.
+        table: token -> unit; a token that is not in it has none. Every token is its own unit if there is no table.
+
+    Returns:
+        (V,) long: unit of each token, from 0 on without gaps; -1 for none.
+
+    Raises:
+        ValueError: if no token has a unit.
+    """
+    units = {token: token if table is None else table.get(token) for token, id in vocabulary.items() if id != blank}
+    names = {unit: number for number, unit in enumerate(sorted({unit for unit in units.values() if unit is not None}))}
+    if not names:
+        raise ValueError("the table of units has none of the tokens of the network: its keys are tokens.")
+    ids = torch.full((len(vocabulary),), -1)
+    for token, unit in units.items():
+        if unit is not None:
+            ids[vocabulary[token]] = names[unit]
+    return ids
+
+
+@dataclass
+class AuxiliaryOutput(CitrinetCTCOutput):
+    """
+    Output of a [`CitrinetForCTC`] with auxiliary heads, in training.
+
+    Args:
+        auxiliary_loss: (), that of the heads in the middle; not in `loss`.
+    """
+
+    auxiliary_loss: torch.Tensor | None = None
+
+
+class _WithAuxiliaryHeads(CitrinetForCTC):  # type: ignore[no-untyped-call]
+    """A network in training; the heads read within `forward`, where replicas and autocast find them."""
+
+    auxiliary_heads: AuxiliaryHeads
+    auxiliary_units: torch.Tensor
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As [`CitrinetForCTC.forward`]; in training and with labels an [`AuxiliaryOutput`]."""
+        if not self.training or labels is None:
+            return CitrinetForCTC.forward(self, input_features, attention_mask, labels, *args, **kwargs)
+        kwargs |= {"output_hidden_states": True, "return_dict": True}
+        output: Any = CitrinetForCTC.forward(self, input_features, attention_mask, labels, *args, **kwargs)
+        valid = torch.ones_like(input_features[..., 0]) if attention_mask is None else attention_mask
+        units = self.auxiliary_units[labels.clamp(min=0)].masked_fill(labels < 0, -1)
+        frames, counts = valid.bool().sum(dim=1), (units >= 0).sum(dim=1)
+        loss = self.auxiliary_heads.loss(output.hidden_states, frames, units[units >= 0], counts)
+        return AuxiliaryOutput(**{**output, "hidden_states": None}, auxiliary_loss=loss)
+
+
+def attach(model: CitrinetForCTC, heads: AuxiliaryHeads, units: torch.Tensor) -> None:
+    """
+    Let a network have auxiliary heads, so that it gives an [`AuxiliaryOutput`] in training.
+
+    Its class becomes another one, as in `torch.nn.utils.parametrize`: nothing that is saved knows of them.
+
+    Args:
+        model: the network, changed in place.
+        heads: of its blocks.
+        units: (V,) what [`unit_ids`] gives.
+    """
+    model.__class__ = _WithAuxiliaryHeads
+    model.auxiliary_heads = heads.to(model.device)
+    model.register_buffer("auxiliary_units", units.to(model.device), persistent=False)
+
+
+@contextmanager
+def detached(model: CitrinetForCTC) -> Iterator[None]:
+    """Without the auxiliary heads of a network, if it has some: to save it, or to load what was saved."""
+    if not isinstance(model, _WithAuxiliaryHeads):
+        yield
+        return
+    heads = model.auxiliary_heads
+    del model.auxiliary_heads
+    model.__class__ = CitrinetForCTC  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        model.__class__ = _WithAuxiliaryHeads
+        model.auxiliary_heads = heads

@@ -39,7 +39,8 @@ class WeightAverage:
     def update(self) -> None:
         """Take the model's weights into the average: after each step of the optimiser."""
         self.updates += 1
-        move = get_ema_multi_avg_fn(min(self.decay, self.updates / (self.updates + 9)))
+        decay = min(self.decay, self.updates / (self.updates + 9))
+        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         move(list(self._mean.values()), list(self._live.values()), self.updates)
 
     @contextmanager
@@ -54,6 +55,10 @@ class WeightAverage:
         finally:
             self._swap()
 
+    def apply(self) -> None:
+        """Put the averages into the model for good."""
+        self._swap()
+
     @torch.no_grad()
     def _swap(self) -> None:
         for live, mean in zip(self._live.values(), self._mean.values(), strict=True):
@@ -65,6 +70,16 @@ class WeightAverage:
     def state_dict(self) -> dict[str, Any]:
         """`updates` and `average`, name -> tensor; not copies."""
         return {"updates": self.updates, "average": dict(self._mean)}
+
+    @torch.no_grad()
+    def restart(self, updates: int) -> None:
+        """
+        Go on from the averages that the model itself has, as it does when it was loaded from a checkpoint.
+
+        Args:
+            updates: how many made them.
+        """
+        self.load_state_dict({"updates": updates, "average": self._live})
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..configuration_citrinet import CitrinetConfig
 from ..modeling_citrinet import CitrinetForCTC
 
+TRAINING_WEIGHTS = "training_weights.safetensors"  # in a checkpoint, what training alone needs
 _EARLIER = "_earlier-run-{}"  # Trainer uploads no files that begin with `_`
 
 
@@ -57,7 +59,7 @@ def check_same_network(checkpoint: str | Path, config: CitrinetConfig) -> None:
         ValueError: if it is of another network than the recipe's.
     """
     stored = CitrinetConfig.from_pretrained(checkpoint)
-    parts = ("hidden_sizes", "num_repeats", "kernel_sizes", "vocab_size", "adapters", "tag_labels")
+    parts = ("hidden_sizes", "num_repeats", "kernel_sizes", "strides", "vocab_size", "adapters", "tag_labels")
     if other := [name for name in parts if getattr(stored, name) != getattr(config, name)]:
         raise ValueError(
             f"{checkpoint} is of another network than the recipe's ({', '.join(other)}): choose another `output_dir`, "
@@ -88,3 +90,43 @@ def average_checkpoints(model: CitrinetForCTC, folders: Sequence[Path]) -> None:
                 else:
                     mean[name] = tensor.double() / len(folders)
     model.load_state_dict(mean)
+
+
+def save_training_weights(folder: str | Path, weights: dict[str, torch.Tensor], updates: int) -> None:
+    """
+    Add to a checkpoint what `model.safetensors` lacks: weights beside their average, and auxiliary heads.
+
+    Args:
+        folder: the checkpoint.
+        weights: name -> tensor.
+        updates: how many the average has seen.
+    """
+    save_file(weights, Path(folder) / TRAINING_WEIGHTS, metadata={"updates": str(updates)})
+
+
+def load_training_weights(folder: str | Path, expected: set[str]) -> tuple[dict[str, torch.Tensor], int]:
+    """
+    Read what [`save_training_weights`] wrote.
+
+    Args:
+        folder: the checkpoint.
+        expected: names of the weights that this run needs; there is no file if it is empty.
+
+    Returns:
+        Weights on the CPU, and how many updates the average has seen.
+
+    Raises:
+        ValueError: if the checkpoint has others: it is of a run with other settings.
+    """
+    file = Path(folder) / TRAINING_WEIGHTS
+    weights, updates = {}, 0
+    if file.is_file():
+        with safe_open(file, "pt") as content:
+            updates = int(content.metadata()["updates"])
+            weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
+    if weights.keys() != expected:
+        raise ValueError(
+            f"{folder} is of a run with another `ema_decay` or `model.auxiliary_ctc` than the recipe's: give them as "
+            "they were, choose another `output_dir`, or start anew without resuming."
+        )
+    return weights, updates

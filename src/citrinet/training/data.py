@@ -19,9 +19,11 @@ from .features import FeatureFolder, Features
 from .labels import label_ids
 from .selection import Example, feasible, select, tag_labels
 from .sources import read_source
+from .voice import Voice
 
 _NAMES = ("auto_map", "processor_class")  # of a front end's settings; saving adds them and changes no feature
 UNKNOWN = -100  # the index that PyTorch's losses leave out
+VOICE_TAGS = ("AGE", "GENDER")  # categories that are heard from pitch and formants
 
 
 class UnreadableRecordingError(ValueError):
@@ -33,7 +35,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
     Features and labels of examples, augmented.
 
     Chance depends on seed, pass and index alone, so that training goes on after an interruption as if there had been
-    none.
+    none. Labels of `VOICE_TAGS` are unknown where the voice changes so much that they may be wrong.
 
     Args:
         examples: the utterances.
@@ -83,17 +85,24 @@ class SpeechDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`input_features` (T, F) float32, `labels` (L,), and `tag_labels`, category -> class or -100."""
+        version = self.epoch % self.variants if self.variants else self.epoch
         tags = self.examples[index].tags
+        if not self._chance(index, version)[0].is_like_the_speakers:
+            tags = {name: label for name, label in tags.items() if name.upper() not in VOICE_TAGS}
         return {
-            "input_features": self._features(index),
+            "input_features": self._features(index, version),
             "labels": self._labels[index],
             "tag_labels": {name: ids.get(tags.get(name, ""), UNKNOWN) for name, ids in self._tag_ids.items()},
         }
 
-    def _features(self, index: int) -> Features:
+    def _chance(self, index: int, version: int) -> tuple[Voice, np.random.Generator]:
+        """The voice of a version, and where the rest of its chance comes from."""
+        rng = np.random.default_rng((self.seed, version, index))
+        return Voice() if self.augmentation is None else self.augmentation.draw_voice(rng), rng
+
+    def _features(self, index: int, version: int) -> Features:
         if not self.variants:
-            return self._compute(index, self.epoch)
-        version = self.epoch % self.variants
+            return self._compute(index, version)
         key = self._key(index, version)
         features = self._kept.get(key)
         if features is None:
@@ -112,8 +121,9 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         try:
             samples = load_audio(audio, extractor.sampling_rate)
             if self.augmentation is not None:
-                rng = np.random.default_rng((self.seed, version, index))
-                samples = self.augmentation(samples, extractor.sampling_rate, rng)
+                voice, rng = self._chance(index, version)
+                samples = self.augmentation(samples, extractor.sampling_rate, rng, voice)
+                extractor = voice.hear(extractor)
             features: Features = extractor.extract(samples)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).removeprefix(f"{audio}: ").split())

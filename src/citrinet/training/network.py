@@ -1,5 +1,10 @@
 """The network and the processor that a recipe asks for."""
 
+import itertools
+import math
+import operator
+from typing import Any
+
 import torch
 
 from ..checkpoint import load_citrinet_config, load_network, load_processor, load_tokenizer
@@ -8,6 +13,7 @@ from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
 from ..tokenizer.training import train_tokenizer
+from .auxiliary import AuxiliaryHeads, read_units, unit_ids
 from .recipe import Recipe
 
 
@@ -20,7 +26,48 @@ def check_network(recipe: Recipe) -> None:
         ValueError: if it is no Citrinet, or no network can be as the recipe says.
     """
     stored = load_citrinet_config(recipe.model.pretrained).to_dict() if recipe.model.pretrained else {}
-    CitrinetConfig.from_dict({**stored, **recipe.model.config})
+    config = CitrinetConfig.from_dict({**stored, **recipe.model.config})
+    if recipe.model.frame_ms is not None:
+        strides_for(config, recipe.model.frame_ms, _front_end(recipe).sampling_rate)
+    auxiliary = recipe.model.auxiliary_ctc
+    if auxiliary is not None:
+        AuxiliaryHeads(config, auxiliary.blocks, vocab_size=2)
+        if auxiliary.units is not None:
+            read_units(auxiliary.units)
+
+
+def strides_for(config: CitrinetConfig, frame_ms: float, sampling_rate: int) -> list[int]:
+    """
+    Leave out the last strides of a network until its frames are as short as wanted.
+
+    Its weights stay as they are: a block's fit any stride.
+
+    Args:
+        config: of the network.
+        frame_ms: milliseconds of a frame of logits.
+        sampling_rate: Hz.
+
+    Returns:
+        `strides` of the configuration.
+
+    Raises:
+        ValueError: if no such frame can be made of its strides.
+    """
+    factors = list(itertools.accumulate(config.strides, operator.mul))
+    frames = {factor: 1000 * config.hop_length * factor / sampling_rate for factor in sorted({1, *factors})}
+    fitting = [factor for factor, ms in frames.items() if math.isclose(ms, frame_ms)]
+    if not fitting:
+        possible = " or ".join(f"{ms:g}" for ms in frames.values())
+        raise ValueError(f"`model.frame_ms` is {frame_ms:g}; with this network's strides it can be {possible}.")
+    return [stride if factor <= fitting[0] else 1 for stride, factor in zip(config.strides, factors, strict=True)]
+
+
+def _front_end(recipe: Recipe) -> CitrinetFeatureExtractor:
+    """That of the pretrained model if there is one."""
+    if not recipe.model.pretrained:
+        return CitrinetFeatureExtractor()
+    extractor: CitrinetFeatureExtractor = load_processor(recipe.model.pretrained).feature_extractor
+    return extractor
 
 
 def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
@@ -35,16 +82,14 @@ def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
         OSError: if a model or tokenizer cannot be found.
         ValueError: if it is of another kind, or no tokenizer can be made of the texts.
     """
-    pretrained = load_processor(recipe.model.pretrained) if recipe.model.pretrained else None
-    extractor = pretrained.feature_extractor if pretrained else CitrinetFeatureExtractor()
     if recipe.tokenizer.train is not None:
         tokenizer = train_tokenizer(texts, **recipe.tokenizer.train)
     elif recipe.tokenizer.pretrained:
         tokenizer = load_tokenizer(recipe.tokenizer.pretrained)
     else:
-        assert pretrained is not None  # read_recipe made sure
-        tokenizer = pretrained.tokenizer
-    return CitrinetProcessor(extractor, tokenizer)
+        assert recipe.model.pretrained is not None  # read_recipe made sure
+        tokenizer = load_processor(recipe.model.pretrained).tokenizer
+    return CitrinetProcessor(_front_end(recipe), tokenizer)
 
 
 def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[str]]) -> CitrinetForCTC:
@@ -61,9 +106,14 @@ def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str,
         ValueError: if it is no Citrinet, or the recipe's changes do not fit it.
     """
     vocabulary = {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id}
+    stored = load_citrinet_config(recipe.model.pretrained).to_dict() if recipe.model.pretrained else {}
+    changes: dict[str, Any] = dict(recipe.model.config)
+    if recipe.model.frame_ms is not None:
+        config = CitrinetConfig.from_dict({**stored, **changes})
+        changes["strides"] = strides_for(config, recipe.model.frame_ms, processor.feature_extractor.sampling_rate)
     if not recipe.model.pretrained:
-        return CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **recipe.model.config))
-    model = load_network(recipe.model.pretrained, dtype=torch.float32, **recipe.model.config)
+        return CitrinetForCTC(CitrinetConfig(**vocabulary, tag_labels=labels, **changes))
+    model = load_network(recipe.model.pretrained, dtype=torch.float32, **changes)
     old = load_processor(recipe.model.pretrained).tokenizer.get_vocab()
     known = model.config.tag_labels
     if labels.keys() <= known.keys() and all(set(labels[category]) <= set(known[category]) for category in labels):
@@ -74,6 +124,32 @@ def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str,
         model.new_adapter(dict(recipe.model.adapter))
         model.freeze_base()
     return model
+
+
+def make_auxiliary_heads(
+    recipe: Recipe, model: CitrinetForCTC, processor: CitrinetProcessor
+) -> tuple[AuxiliaryHeads, torch.Tensor] | None:
+    """
+    Make the heads that the recipe asks for in the middle of the network.
+
+    Args:
+        recipe: what to do.
+        model: the network, which stays as it is.
+        processor: holds the tokenizer, whose tokens have units.
+
+    Returns:
+        The heads and the unit of each token, see [`unit_ids`]; none if the recipe asks for none.
+
+    Raises:
+        OSError: if the table of units cannot be read.
+        ValueError: if it is none, or has none of the tokens.
+    """
+    wanted, tokenizer = recipe.model.auxiliary_ctc, processor.tokenizer
+    if wanted is None:
+        return None
+    table = None if wanted.units is None else read_units(wanted.units)
+    units = unit_ids(tokenizer.get_vocab(), tokenizer.pad_token_id, table)
+    return AuxiliaryHeads(model.config, wanted.blocks, vocab_size=int(units.max()) + 2), units
 
 
 def replace_heads(

@@ -59,6 +59,30 @@ class DataRecipe:
 
 
 @dataclass
+class AuxiliaryRecipe:
+    """
+    CTC heads on blocks in the middle of the network, which are thrown away in the end.
+
+    Args:
+        blocks: which, counted from 0 as in the lists of [`CitrinetConfig`].
+        weight: of the mean of their losses beside the CTC loss, when training begins.
+        final_weight: when it ends; in between it falls in a straight line. The same if not given.
+        units: a JSON file, token -> coarser unit, such as character -> syllable, which they are to write; a token that
+            is not in it is left out. The tokens themselves if not given.
+    """
+
+    blocks: list[int]
+    weight: Annotated[float, Field(ge=0)] = 0.5
+    final_weight: Annotated[float, Field(ge=0)] | None = None
+    units: str | None = None
+
+    def weight_at(self, progress: float) -> float:
+        """The weight when a part of training, from 0 to 1, is done."""
+        final = self.weight if self.final_weight is None else self.final_weight
+        return self.weight + (final - self.weight) * progress
+
+
+@dataclass
 class ModelRecipe:
     """
     Where the network comes from. Give `pretrained` or `config`.
@@ -68,11 +92,16 @@ class ModelRecipe:
         config: keywords of [`CitrinetConfig`] for a new network, or changes to that of `pretrained`.
         adapter: keywords of a new adapter (`name`, `dim`, ...). With one, encoder and its batch normalisation are
             frozen, and the adapter, the CTC head and the tag heads are trained.
+        frame_ms: milliseconds of a frame of logits, such as 40: the last strides of the network are left out until it
+            is that. As the strides say if not given.
+        auxiliary_ctc: CTC heads for the time of training.
     """
 
     pretrained: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     adapter: dict[str, Any] | None = None
+    frame_ms: Annotated[float, Field(gt=0)] | None = None
+    auxiliary_ctc: AuxiliaryRecipe | None = None
 
 
 @dataclass
@@ -100,6 +129,8 @@ class Recipe:
         tokenizer: where the tokenizer comes from.
         training: keywords of [`transformers.TrainingArguments`].
         average_checkpoints: how many of the last checkpoints to average in the end; 0 keeps the best one.
+        ema_decay: keep an exponential moving average of the weights, of which a step keeps this part, such as 0.999:
+            it is what evaluations and checkpoints hold; 0 keeps none.
     """
 
     data: DataRecipe
@@ -107,6 +138,7 @@ class Recipe:
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     training: dict[str, Any] = field(default_factory=dict)
     average_checkpoints: Annotated[int, Field(ge=0)] = 0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
@@ -172,5 +204,7 @@ def _check(recipe: Recipe, file: Path) -> None:
         raise ValueError(f"{file}, section `tokenizer`: give `pretrained` or `train`, not both.")
     if model.adapter is not None and not model.pretrained:
         raise ValueError(f"{file}, section `model`: an adapter needs a `pretrained` network to adapt.")
+    if recipe.average_checkpoints and recipe.ema_decay:
+        raise ValueError(f"{file}: give `average_checkpoints` or `ema_decay`, not both.")
     if not recipe.training.get("output_dir"):
         raise ValueError(f"{file}, section `training`: give `output_dir`.")

@@ -13,7 +13,7 @@ from typing_extensions import Required, TypedDict
 
 from ..tokenizer.training import train_tokenizer
 from .augmentation import Augmentation
-from .recipe import DataRecipe, ModelRecipe, Recipe, TokenizerRecipe
+from .recipe import AuxiliaryRecipe, DataRecipe, ModelRecipe, Recipe, TokenizerRecipe
 
 _CONFIG = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 SHOWN = 80  # characters of a wrong value
@@ -106,6 +106,7 @@ _SECTIONS: dict[tuple[str, ...], Any] = {
     ("data",): DataRecipe,
     ("data", "augmentation"): Augmentation,
     ("model",): ModelRecipe,
+    ("model", "auxiliary_ctc"): AuxiliaryRecipe,
     ("tokenizer",): TokenizerRecipe,
     **_KEYWORDS,
 }

@@ -142,7 +142,7 @@ def feasible(
         selection: what is there.
         processor: counts the tokens.
         samples_per_frame: audio samples for each frame of logits.
-        max_speed: the fastest that an utterance is played in training, which leaves the fewest frames.
+        max_speed: the fastest that an utterance becomes in training, which leaves the fewest frames.
     """
     kept, dropped = [], Counter(selection.dropped)
     frame_rate = processor.feature_extractor.sampling_rate / samples_per_frame / max_speed

@@ -6,23 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainingArguments
 
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
 from .arguments import training_arguments
 from .checkpoints import average_checkpoints, check_same_network, checkpoints, set_aside
-from .data import Collator, EpochSampler, SpeechDataset, UnreadableRecordingError
+from .data import Collator, SpeechDataset, UnreadableRecordingError
 from .labels import describe_unknown
 from .metrics import Metrics, best_classes
-from .network import check_network, make_network, make_processor
+from .network import check_network, make_auxiliary_heads, make_network, make_processor
 from .recipe import Recipe, Source
 from .selection import Example, Selection, feasible, select, tag_labels
 from .sources import read_source
+from .trainer import SpeechTrainer
 
 
 def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
@@ -95,18 +94,21 @@ def _prepare(recipe: Recipe, seed: int) -> _Run:
         for line in describe_unknown(processor.tokenizer, [example.text for example in selection.examples]):
             _tell(f"{name}: {line}")
     model = make_network(recipe, processor, labels)
-    max_speed = max(recipe.data.augmentation.speeds)
+    max_speed = recipe.data.augmentation.max_tempo
     fit = feasible(training, processor, model.config.inputs_to_logits_ratio, max_speed)
     _refuse_nothing("train on", fit)
     _tell(f"fit for CTC: {fit}")
     return _Run(model, processor, fit.examples, validation.examples)
 
 
-def _trainer(recipe: Recipe, arguments: TrainingArguments, run: _Run, cache: str | None) -> "SpeechTrainer":
+def _trainer(recipe: Recipe, arguments: TrainingArguments, run: _Run, cache: str | None) -> SpeechTrainer:
     data, processor, labels = recipe.data, run.processor, run.model.config.tag_labels
     training = SpeechDataset(run.training, processor, labels, data.augmentation, arguments.seed, data.variants, cache)
     validation = SpeechDataset(run.validation, processor, labels, variants=1, cache=cache)
     return SpeechTrainer(
+        ema_decay=recipe.ema_decay,
+        auxiliary=recipe.model.auxiliary_ctc,
+        heads=make_auxiliary_heads(recipe, run.model, processor),
         model=run.model,
         args=arguments,
         train_dataset=training,
@@ -116,36 +118,6 @@ def _trainer(recipe: Recipe, arguments: TrainingArguments, run: _Run, cache: str
         compute_metrics=Metrics(processor, run.validation, labels),
         preprocess_logits_for_metrics=best_classes,
     )
-
-
-class SpeechTrainer(Trainer):
-    """[`Trainer`] whose batches hold utterances of similar length, in an order that a resumed run repeats."""
-
-    def __init__(self, train_dataset: SpeechDataset, **kwargs: Any):
-        super().__init__(train_dataset=train_dataset, **kwargs)
-        batch_size = self.args.train_batch_size * self.args.world_size
-        self._sampler = EpochSampler(batch_size, train_dataset.examples, self.args.seed)
-        self.add_callback(_EpochCallback(self._sampler, train_dataset))
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> "Sampler[int]":
-        return self._sampler
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> "Sampler[int]":
-        """In order, whatever the recipe says of sampling: predictions are compared with texts one by one."""
-        return SequentialSampler(eval_dataset)
-
-
-class _EpochCallback(TrainerCallback):
-    """Tells sampler and data which pass it is, before either is asked for it."""
-
-    def __init__(self, *listeners: EpochSampler | SpeechDataset):
-        self.listeners = listeners
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for listener in self.listeners:
-            listener.epoch = int((state.epoch or 0) + 1e-6)
 
 
 def is_main_process() -> bool:
