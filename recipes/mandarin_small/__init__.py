@@ -1,0 +1,1 @@
+"""How the embedded Mandarin model is made: text, speech, training."""
