@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 # Batches differ in length, and what one leaves is to be of use for the next; read when CUDA starts.
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -54,14 +55,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _text_options(parser: argparse.ArgumentParser) -> None:
-    files = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
     parser.add_argument("--transcripts", **files, help="plain sentences, a line each, or NeMo manifests")
     parser.add_argument("--exclude", **files, help="manifests of which no sentence may be trained on")
     parser.add_argument("--sentences", type=int, default=90_000, help="to train on (default: %(default)s)")
 
 
 def _file_options(parser: argparse.ArgumentParser) -> None:
-    files = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
     parser.add_argument("--train", **files, help="utterances in place of OUT/text/train.jsonl.gz")
     parser.add_argument("--heldout", **files, help="utterances in place of OUT/text/heldout.jsonl.gz")
 
@@ -77,7 +78,7 @@ def _speech_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _training_options(parser: argparse.ArgumentParser) -> None:
-    files = {"type": Path, "nargs": "+", "default": [], "metavar": "MANIFEST"}
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "MANIFEST"}
     parser.add_argument("--real", **files, help="recordings to train on too")
     parser.add_argument("--validation", **files, help="recordings to score on")
     parser.add_argument("--steps", type=int, help="updates of the weights, in place of the clock")

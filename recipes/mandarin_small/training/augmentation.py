@@ -1,8 +1,8 @@
 """
 What happens to the speech: voice, room, noise and channel, of a batch at a time and on the device.
 
-All chance but the samples of noises is drawn beforehand, with NumPy, an entry an utterance ([`draw`]). Pitch changes with
-the step at which samples are read, formants with the mel bank (VTLP, Jaitly and Hinton 2013), tempo with the hop:
+All chance but the samples of noises is drawn beforehand, with NumPy, an entry an utterance ([`draw`]). Pitch changes
+with the step at which samples are read, formants with the mel bank (VTLP, Jaitly and Hinton 2013), tempo with the hop:
 each without the others.
 """
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +200,7 @@ class Corpus:
         lengths = np.array([len(recording.samples) for recording in recordings], np.int64)
         starts = TAPS + np.cumsum(lengths + TAPS) - (lengths + TAPS)
         tokens = labels.tokens(texts)
-        repeats = [sum(a == b for a, b in zip(row, row[1:], strict=False)) for row in tokens]
+        repeats = [sum(a == b for a, b in pairwise(row)) for row in tokens]
         tag_labels = _tag_labels(recordings)
         return cls(
             _upload(recordings, int((lengths + TAPS).sum()) + TAPS, device),

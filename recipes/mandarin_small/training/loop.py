@@ -209,9 +209,7 @@ class Training:
         """Make batches smaller until the largest fit into the device's memory."""
         while self.device.type == "cuda":
             try:
-                plans = Planner(self.corpus, self.schedule, self.batch_seconds, self.ratio, self.options.seed).chunk(
-                    0.5
-                )
+                plans = Planner(self.corpus, self.schedule, self.batch_seconds, self.ratio).chunk(0.5)
                 for longest in (max, min):
                     plan = longest(plans, key=lambda plan: int(plan.numbers["length"].max()))
                     torch.stack(list(self._losses(self.loader(plan)).values())).sum().backward()

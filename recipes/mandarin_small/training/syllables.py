@@ -1,4 +1,4 @@
-"""How characters are read: 1,200 tonal syllables can be learnt before it is known which of their characters is meant."""
+"""How characters are read: 1,200 tonal syllables are learnt sooner than which of their characters is meant."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
