@@ -1,0 +1,1 @@
+"""Step 2: texts are spoken by Kokoro-82M."""
