@@ -226,23 +226,25 @@ class Augmenter:
         for name, change in (("clip", _clipped), ("levels", _coded)):
             if len(at := rows[name]):
                 waves = waves.index_put((at,), change(waves[at], numbers[name][at][:, None]))
-        return waves * inside * 10 ** (numbers["gain"][:, None] / 20)
+        gain: torch.Tensor = 10 ** (numbers["gain"][:, None] / 20)
+        return waves * inside * gain
 
     def _noise(self, numbers: dict[str, torch.Tensor], size: int, length: int) -> torch.Tensor:
         """(B, size): coloured noise whose level wanders, a new one every quarter of a second."""
         frequency, batch = self._frequencies(length), len(numbers["slope"])
-        white = torch.randn(batch, len(frequency), dtype=torch.complex64, device=self.device)
-        coloured = white * torch.exp(-0.5 * numbers["slope"][:, None] * (frequency + 60).log())
+        spectrum = torch.randn(batch, len(frequency), dtype=torch.complex64, device=self.device)
+        spectrum = spectrum * torch.exp(-0.5 * numbers["slope"][:, None] * (frequency + 60).log())
         wander = torch.randn(batch, 1, 2 + size // (RATE // 4), device=self.device)
         wander = F.interpolate(wander, size=size, mode="linear", align_corners=True)[:, 0]
-        return torch.fft.irfft(coloured, n=length)[:, :size] * torch.exp(numbers["flutter"][:, None] * wander)
+        noise: torch.Tensor = torch.fft.irfft(spectrum, n=length)[:, :size]
+        return noise * torch.exp(numbers["flutter"][:, None] * wander)
 
     def _rooms(self, numbers: dict[str, torch.Tensor], at: torch.Tensor, length: int) -> torch.Tensor:
         """(R, bins): the direct sound, a few reflections, and a tail that gets dense, dull and dies away."""
         time = torch.arange(RESPONSE, device=self.device) / RATE
         tail = torch.randn(len(at), RESPONSE, device=self.device) * 10 ** (-3 * time / numbers["decay"][at][:, None])
         tail = tail * (torch.rand(tail.shape, device=self.device) < (time / 0.04).square()) * (time > 0.001)
-        spectrum = torch.fft.rfft(tail, n=length)
+        spectrum: torch.Tensor = torch.fft.rfft(tail, n=length)
         spectrum = spectrum * (1 + (self._frequencies(length) / numbers["dull"][at][:, None]).square()).rsqrt()
         power = 2 * torch.view_as_real(spectrum).square().sum(dim=(1, 2)) / length  # of the response's samples
         return 1 + spectrum * _amplitude(1 / (power + TINY), numbers["direct"][at])[:, None]
@@ -255,8 +257,7 @@ class Augmenter:
         gain = torch.stack([numbers[f"eq{band}"] for band in range(1, BANDS + 1)], dim=1) @ curve
         octave = (frequency + 1).log()
         gain = gain - 0.5 * F.softplus(16 * (octave - numbers["lowpass"][:, None].log()))
-        gain = gain - 0.5 * F.softplus(6 * (numbers["highpass"][:, None].log() - octave))
-        return gain.exp()
+        return torch.exp(gain - 0.5 * F.softplus(6 * (numbers["highpass"][:, None].log() - octave)))
 
     def _frequencies(self, length: int) -> torch.Tensor:
         return torch.linspace(0, RATE / 2, length // 2 + 1, device=self.device)
@@ -264,7 +265,7 @@ class Augmenter:
 
 def _amplitude(ratio: torch.Tensor, decibels: torch.Tensor) -> torch.Tensor:
     """The factor that brings the second of two powers, whose ratio is given, so many dB below the first."""
-    return (ratio * 10 ** (-decibels / 10)).sqrt()
+    return torch.sqrt(ratio * 10 ** (-decibels / 10))
 
 
 def _clipped(waves: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
@@ -281,6 +282,5 @@ def _coded(waves: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
 
 def _transform_size(size: int) -> int:
     """The next of few sizes with factors of 2, 3 and 5, so that a transform's plan is used again."""
-    return min(
-        factor * 2**power for factor in (8, 9, 10, 12, 15) for power in range(8, 20) if factor * 2**power >= size
-    )
+    sizes = [factor << power for factor in (8, 9, 10, 12, 15) for power in range(8, 20)]
+    return min(fitting for fitting in sizes if fitting >= size)

@@ -30,17 +30,15 @@ class Plan:
 
     Args:
         numbers: name -> (B,): those of [`Changes`]; `start1`, `length1`, `start2` and `length2` of the recordings in
-            `Corpus.audio`; the same of `token_` and `syllable_` in their sequences.
-        tags: (B, categories) classes.
+            `Corpus.audio`; the same of `token_` and `syllable_` in their sequences; the class of each category of tags.
         rows: effect -> utterances that have it.
     """
 
     numbers: Numbers
-    tags: NDArray[np.int64]
     rows: dict[str, NDArray[np.int64]]
 
     def __len__(self) -> int:
-        return len(self.tags)
+        return len(self.numbers["frames"])
 
     @property
     def seconds(self) -> float:
@@ -91,7 +89,8 @@ class Planner:
         plans = [self._plan(at, first, second, joined, changes) for at in self._batches(changes, needed, rng)]
         if not plans:
             raise ValueError("no utterance fits into a batch: give batches more seconds, or longer speech.")
-        return [plans[index] for index in rng.permutation(len(plans))]
+        rng.shuffle(plans)
+        return plans
 
     def _draw(self, group: str, progress: float, rng: np.random.Generator) -> NDArray[np.int64]:
         """Utterances of a group: early the short ones, by chance; then each once before any comes again."""
@@ -137,28 +136,24 @@ class Planner:
         joined: NDArray[np.bool_],
         changes: Changes,
     ) -> Plan:
-        tags = self.corpus.tags[first[at]].copy()
-        tags[joined[at]] = UNKNOWN  # two speakers
-        unlike = ~changes.faithful[at]
-        for column in (CATEGORIES.index("AGE"), CATEGORIES.index("GENDER")):
-            tags[unlike, column] = UNKNOWN
         numbers = {name: values[at] for name, values in changes.numbers.items()}
-        places = _places(self.corpus, first[at], second[at], joined[at])
-        rows = {name: np.flatnonzero(numbers[name] != OFF) for name in EFFECTS}
-        return Plan(numbers | places, tags, rows)
+        numbers |= _places(self.corpus, first[at], second[at], joined[at])
+        for category in CATEGORIES:  # a pair is two speakers; a changed voice still has its dialect
+            unknown = joined[at] if category == "DIALECT" else joined[at] | ~changes.faithful[at]
+            numbers[category] = np.where(unknown, UNKNOWN, numbers[category])
+        return Plan(numbers, {name: np.flatnonzero(numbers[name] != OFF) for name in EFFECTS})
 
 
 def plain_plan(corpus: Corpus, at: NDArray[np.int64]) -> Plan:
     """Utterances as they are, but that children are children: for validation."""
     child, zero = corpus.children[at], np.zeros(len(at), np.int64)
     numbers = voice(corpus.lengths[at], child, child_formants(child), np.ones(len(at)), zero, zero)
-    places = _places(corpus, at, at, np.zeros(len(at), bool))
-    return Plan(numbers | {"gap": zero} | places, corpus.tags[at], {})
+    return Plan(numbers | {"gap": zero} | _places(corpus, at, at, np.zeros(len(at), bool)), {})
 
 
 def _places(corpus: Corpus, first: NDArray[np.int64], second: NDArray[np.int64], joined: NDArray[np.bool_]) -> Numbers:
-    """Where recordings and labels of pairs begin, and how long they are; of single ones the second is empty."""
-    numbers = {}
+    """Tags of the first of each pair, where recordings and labels begin, and how long they are: 0 for no second."""
+    numbers: Numbers = {category: corpus.tags[first, column] for column, category in enumerate(CATEGORIES)}
     for prefix, (starts, lengths) in {
         "": (corpus.starts, corpus.lengths),
         "token_": (corpus.tokens.starts, corpus.tokens.lengths),
@@ -251,7 +246,7 @@ class Loader:
 
     def __call__(self, plan: Plan, augment: bool = True) -> Batch:
         """Compute a batch; without `augment` the voice alone is as the plan says."""
-        numbers, rows, tags = self._send(plan)
+        numbers, rows = self._send(plan)
         size = -(-int(plan.numbers["length"].max()) // 4000) * 4000
         augmenter, audio = self.augmenter, self.corpus.audio
         waves = augmenter(audio, numbers, rows, size) if augment else augmenter.read(audio, numbers, size)
@@ -262,20 +257,19 @@ class Loader:
         frames = torch.from_numpy(plan.numbers["frames"])
         tokens = self._labels("token_", self.corpus.tokens.flat, numbers, plan)
         syllables = self._labels("syllable_", self.corpus.syllables.flat, numbers, plan)
-        return Batch(features, mask, frames, *tokens, *syllables, dict(zip(CATEGORIES, tags.T, strict=True)))
+        return Batch(features, mask, frames, *tokens, *syllables, {name: numbers[name] for name in CATEGORIES})
 
-    def _send(self, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+    def _send(self, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Two copies to the device for all that there is."""
-        whole = {name: values for name, values in plan.numbers.items() if values.dtype == np.int64}
-        parts = [*whole.values(), *plan.tags.T, *plan.rows.values()]
-        sent = self._move(np.concatenate(parts)).split([len(part) for part in parts])
-        numbers, count = dict(zip(whole, sent, strict=False)), len(whole)
+        whole = {name: values for name, values in plan.numbers.items() if values.dtype == np.int64} | plan.rows
         real = {name: values for name, values in plan.numbers.items() if values.dtype == np.float64}
+        sent = torch.split(self._move(np.concatenate(list(whole.values()))), [len(part) for part in whole.values()])
+        numbers = dict(zip(whole, sent, strict=True))
+        rows = {name: numbers.pop(name) for name in plan.rows}
         values = self._move(np.stack(list(real.values())))
         numbers |= dict(zip(real, values.float(), strict=True))
         numbers["pitch"] = values[list(real).index("pitch")]  # places of samples take more than float32
-        tags = torch.stack(sent[count : count + len(CATEGORIES)], dim=1)
-        return numbers, dict(zip(plan.rows, sent[count + len(CATEGORIES) :], strict=True)), tags
+        return numbers, rows
 
     def _move(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)

@@ -46,7 +46,8 @@ class Training:
     def __init__(self, options: Options, corpus: Corpus, processor: CitrinetProcessor, labels: Labels):
         self.options, self.corpus, self.processor, self.schedule = options, corpus, processor, Schedule()
         self.device = options.place
-        self.model = make_network(options.size, processor.tokenizer, corpus.tag_labels, options.seed).to(self.device)
+        self.model: Any = make_network(options.size, processor.tokenizer, corpus.tag_labels, options.seed)
+        self.model.to(self.device).train()
         self.masks = self.model.config.freq_masks, self.model.config.time_masks
         config = self.model.config
         self.ratio = config.inputs_to_logits_ratio // config.hop_length
@@ -138,7 +139,7 @@ class Training:
         self.model.model.spec_augment.freq_masks, self.model.model.spec_augment.time_masks = masks
         losses = self._losses(self.loader(plan))
         losses["loss"] = losses["tokens"] + self.schedule.auxiliary(progress) * losses["syllables"] + losses["tags"]
-        self.scaler.scale(losses["loss"]).backward()
+        torch.autograd.backward(self.scaler.scale(losses["loss"]))
         self.scaler.unscale_(self.optimizer)
         losses["gradient"] = nn.utils.clip_grad_norm_(self.weights, LARGEST_GRADIENT)
         self.scaler.step(self.optimizer)
@@ -212,7 +213,7 @@ class Training:
                 plans = Planner(self.corpus, self.schedule, self.batch_seconds, self.ratio).chunk(0.5)
                 for longest in (max, min):
                     plan = longest(plans, key=lambda plan: int(plan.numbers["length"].max()))
-                    torch.stack(list(self._losses(self.loader(plan)).values())).sum().backward()
+                    torch.autograd.backward(list(self._losses(self.loader(plan)).values()))
                 return
             except torch.OutOfMemoryError:
                 self.batch_seconds *= 0.7

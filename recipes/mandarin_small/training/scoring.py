@@ -41,7 +41,7 @@ class Validation:
             the accuracy of its head, where labels are known.
         """
         training = model.training
-        model.eval()
+        model.train(False)
         scores = {name: self._score(model, self.corpus.members(name)) for name in self.corpus.validation_sets()}
         model.train(training)
         return scores

@@ -11,15 +11,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchaudio.functional import forced_align
 from tqdm.auto import tqdm
-from transformers import AutoModelForCTC, AutoProcessor
 
 import citrinet
+from citrinet.checkpoint import load_network, load_processor
 
 from ..utterance import spoken
 from .augmentation import RATE
@@ -139,11 +140,12 @@ def find_cuts(recordings: Sequence[Recording], device: torch.device) -> Iterator
         the model does not know a character, or has fewer frames than the text takes.
     """
     folder = citrinet.default_model()
-    model, processor = AutoModelForCTC.from_pretrained(folder).eval().to(device), AutoProcessor.from_pretrained(folder)
+    model: Any = load_network(folder).to(device)
+    processor = load_processor(folder)
     step, tokenizer = model.config.inputs_to_logits_ratio, processor.tokenizer
     for start in range(0, len(recordings), BATCH):
         batch = recordings[start : start + BATCH]
-        waves = [recording.samples / np.float32(32768) for recording in batch]
+        waves = [recording.samples.astype(np.float32) / 32768 for recording in batch]
         logits = model(**processor(waves, sampling_rate=RATE).to(device)).logits.log_softmax(dim=-1).cpu()
         for recording, wave, scores in zip(batch, waves, logits, strict=True):
             ids = tokenizer(spoken(recording.text), add_special_tokens=False)["input_ids"]

@@ -10,8 +10,8 @@ SAMPLE = 10_000  # texts that are read as a whole
 
 
 def read(text: str) -> list[str]:
-    """The tonal syllable of each character, in the sense of its context; a text of Chinese characters alone."""
-    syllables: list[str] = lazy_pinyin(text, style=Style.TONE3, neutral_tone_with_five=True)
+    """The tonal syllable of each character as its context has it; what is no Chinese character stands for itself."""
+    syllables: list[str] = lazy_pinyin(text, style=Style.TONE3, neutral_tone_with_five=True, errors=list)
     return syllables
 
 
@@ -20,7 +20,7 @@ def usual_readings(texts: Sequence[str]) -> dict[str, str]:
     How each character is read most often.
 
     Args:
-        texts: of Chinese characters, in any order that does not sort them; context is looked at in the first of them,
+        texts: without markers, in any order that does not sort them; context is looked at in the first of them,
             since that takes a quarter of a millisecond a text. The others only say which characters there are.
 
     Returns:
