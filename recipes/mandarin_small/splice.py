@@ -22,11 +22,11 @@ import numpy as np
 import soundfile
 import torch
 from pypinyin import Style, lazy_pinyin
+from sentences import HAN, Sentence, SentenceMaker
 from tqdm.auto import tqdm
 from transformers import AutoModelForCTC, AutoProcessor
 
 from citrinet import load_audio
-from sentences import HAN, Sentence, SentenceMaker
 
 RATE = 16_000
 FADE = 160  # samples over which two pieces blend

@@ -1,0 +1,115 @@
+"""
+Plain sentences, as their corpora publish them. They are downloaded by whoever runs the recipe, and stay outside of it:
+
+    AISHELL-1   openslr.org/33, Apache-2.0      transcript/aishell_transcript_v0.8.txt
+    AISHELL-3   openslr.org/93, Apache-2.0      train/content.txt, with pinyin that people wrote
+    THCHS-30    openslr.org/18, Apache-2.0      the folder data/, of which the .trn files are read
+    Tatoeba     tatoeba.org, CC BY 2.0 FR       cmn_sentences.tsv, or pairs with another language
+    any other   NeMo manifests, or text files with one sentence a line
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..utterance import spoken
+from .words import level
+
+SHORTEST, LONGEST = 4, 28
+_PAUSES = re.compile("[，,、；;：:。.！!？?…—]+")
+_QUOTES = re.compile(r"[\s“”‘’\"'「」『』《》〈〉（）()·-]+")
+_SYLLABLE = re.compile("[a-zü]+[1-5]")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """
+    A sentence to be spoken.
+
+    Args:
+        text: Han characters, with markers where entities are known; `，` where the speaker pauses, and `？` or `！` at
+            the end.
+        source: where it comes from.
+        given: pinyin of each character, where people wrote it down.
+    """
+
+    text: str
+    source: str
+    given: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> str:
+        """The characters alone."""
+        return re.sub("[^\u4e00-\u9fff]", "", spoken(self.text))
+
+
+def read_transcripts(paths: Iterable[str | Path]) -> list[Sentence]:
+    """
+    Read plain sentences of 4 to 28 simplified characters; those with figures, Latin or rarer letters are left out.
+
+    Args:
+        paths: files as published, or folders of `.trn` files.
+
+    Returns:
+        Different sentences, in the order of the files.
+
+    Raises:
+        OSError: for what cannot be read.
+        ValueError: for a file without any such sentence.
+    """
+    found: dict[str, Sentence] = {}
+    for path in map(Path, paths):
+        files = sorted(path.glob("**/*.trn")) if path.is_dir() else [path]
+        sentences = [sentence for file in files for sentence in _sentences(file)]
+        if not sentences:
+            raise ValueError(
+                f"{path}: no Mandarin sentence of {SHORTEST} to {LONGEST} simplified characters. Give transcripts as "
+                "AISHELL, THCHS-30 or Tatoeba publish them, a NeMo manifest, or one sentence a line."
+            )
+        for sentence in sentences:
+            found.setdefault(sentence.plain, sentence)
+    return list(found.values())
+
+
+def read_manifest_texts(path: str | Path) -> Iterator[str]:
+    """What is spoken in the recordings of a NeMo manifest."""
+    from citrinet.manifest import read_manifest  # imports PyTorch, which nothing else here needs
+
+    return (entry.text for entry in read_manifest(path) if entry.text)
+
+
+def _sentences(path: Path) -> Iterator[Sentence]:
+    lines: Iterable[tuple[str, str, tuple[str, ...]]]
+    if path.suffix in {".json", ".jsonl"}:
+        lines = (("manifest", text, ()) for text in read_manifest_texts(path))
+    elif path.suffix == ".trn":  # the second line is pinyin, the third are phonemes
+        lines = [("thchs30", path.read_text(encoding="utf-8").partition("\n")[0], ())]
+    else:
+        lines = map(_line, path.read_text(encoding="utf-8-sig").splitlines())
+    for source, raw, given in lines:
+        if text := clean(raw):
+            yield Sentence(text, source, given)
+
+
+def _line(line: str) -> tuple[str, str, tuple[str, ...]]:
+    """Source, text and pinyin of a line, whatever its form."""
+    fields = line.split("\t")
+    if len(fields) > 1 and fields[0].endswith(".wav"):
+        tokens = fields[1].split()
+        return "aishell3", "".join(tokens[::2]), tuple(s for s in tokens[1::2] if _SYLLABLE.fullmatch(s))
+    if len(fields) > 1:
+        return "tatoeba", next((field for field in fields if level(_PAUSES.sub("", field)[:2])), ""), ()
+    first, _, rest = line.strip().partition(" ")
+    if first.isascii() and rest:
+        return "aishell1" if first.startswith("BAC009") else "text", rest, ()
+    return "text", line, ()
+
+
+def clean(raw: str) -> str | None:
+    """A sentence with pauses and end mark as [`Sentence`] has them, or nothing if it is none of those to be spoken."""
+    text = _QUOTES.sub("", raw)
+    end = {"?": "？", "？": "？", "!": "！", "！": "！"}.get(text[-1:], "")
+    text = _PAUSES.sub("，", text).strip("，")
+    characters = spoken(text).replace("，", "")
+    return text + end if SHORTEST <= len(characters) <= LONGEST and level(characters) else None

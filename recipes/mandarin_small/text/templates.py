@@ -1,0 +1,108 @@
+"""Sentences made of patterns and names, and what is said without any: numbers, codes, sums, words, lone names."""
+
+import random
+import re
+from functools import cache
+from pathlib import Path
+
+from . import numbers
+from .names import Names, vocabulary
+
+_CHOICE = re.compile(r"\[([^][]*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
+_CARRIERS = """
+请跟我读X
+X是什么意思？
+你知道X怎么写吗？
+老师让我用X造句
+请解释一下X这个词
+她不认识X这个词
+今天我们学习X
+他在本子上写了X
+黑板上写着X
+这个词念X
+X和Y
+关于X的问题
+请写出X这个词
+书里提到了X
+字典里有X吗？
+""".split()
+# N is any number, C a small one, D figures one by one.
+_AMOUNTS = """
+N
+N
+N块钱
+N公里
+N平方米
+N个人
+N万吨
+N亿元
+第C
+第C名
+C公斤
+百分之C
+占百分之C
+下降百分之C
+增长了百分之C
+N加N等于几？
+N减C是多少？
+C乘以C等于多少？
+比分是C比C
+考了C分
+D
+D
+编号D
+房间号是D
+验证码是D
+电话号码是D
+车牌尾号D
+密码是D，请记好
+""".split()
+_LONE = ("PERSON_NAME", "LOCATION", "ORGANIZATION", "SONG_NAME", "DATE", "TIME", "TEMPERATURE")
+
+
+@cache
+def patterns() -> list[str]:
+    """The patterns of templates.txt."""
+    lines = Path(__file__).with_name("templates.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def mark(name: str, kind: str) -> str:
+    """A name with its markers."""
+    return f"ENTITY_{kind}{name}END"
+
+
+def template(rng: random.Random, names: Names) -> str:
+    """A command, question or statement with names."""
+    pattern = rng.choice(patterns())
+    while _CHOICE.search(pattern):
+        pattern = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), pattern, count=1)
+    plain = {"count": numbers.count, "figures": numbers.spoken_digits}
+    return _SLOT.sub(
+        lambda match: plain[match[1]](rng) if match[1] in plain else mark(names.draw(match[1]), match[1]), pattern
+    )
+
+
+def lone_name(rng: random.Random, names: Names) -> str:
+    """A name, date, time or temperature alone, as an answer is."""
+    kind = rng.choice(_LONE)
+    return mark(names.draw(kind), kind)
+
+
+def amount(rng: random.Random) -> str:
+    """A number, a code or a sum."""
+    kinds = {"N": numbers.quantity, "C": numbers.count, "D": numbers.spoken_digits}
+    return re.sub("[NCD]", lambda match: kinds[match[0]](rng), rng.choice(_AMOUNTS))
+
+
+def carrier(rng: random.Random, word: str, other: str) -> str:
+    """A sentence that mentions a word, now and then another too; rarely the word alone."""
+    if rng.random() < 0.1:
+        return word
+    return rng.choice(_CARRIERS).replace("X", word).replace("Y", other)
+
+
+def word(rng: random.Random) -> str:
+    """One word that is no name."""
+    return vocabulary().draw(rng)[0]

@@ -1,0 +1,85 @@
+"""Words: jieba's dictionary (MIT), with the names of the catalogue in it."""
+
+import logging
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import jieba
+import jieba.posseg
+import yaml
+
+_LISTS = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text(encoding="utf-8"))
+CATALOGUE: dict[str, list[str]] = {kind: names.split() for kind, names in _LISTS["catalogue"].items()}
+AMBIGUOUS = frozenset(_LISTS["ambiguous"].split())
+NO_NAMES = frozenset(_LISTS["no_names"].split())
+SURNAME_READINGS: dict[str, str] = _LISTS["surnames"]
+SURNAMES = (
+    "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林罗郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦"
+    "付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严武戴莫孔向汤"
+)
+# Names that are known wherever they stand, and what they name.
+KNOWN: dict[str, str] = {
+    **{name: "LOCATION" for name in _LISTS["places"].split()},
+    **{name: "ORGANIZATION" for name in _LISTS["organisations"].split()},
+    **{name: "PERSON_NAME" for name in _LISTS["first_names"].split()},
+    **{
+        name: kind
+        for kind in ("PERSON_NAME", "LOCATION", "ORGANIZATION")
+        for name in CATALOGUE[kind]
+        if name not in AMBIGUOUS
+    },
+}
+
+
+@cache
+def _tokenizer() -> jieba.Tokenizer:
+    jieba.setLogLevel(logging.WARNING)  # it prints how long it took to load
+    tokenizer = jieba.Tokenizer()
+    for name in KNOWN:
+        tokenizer.add_word(name)
+    return tokenizer
+
+
+@cache
+def _tagger() -> jieba.posseg.POSTokenizer:
+    return jieba.posseg.POSTokenizer(_tokenizer())
+
+
+def split(text: str) -> list[str]:
+    """The words of a text without markers."""
+    return list(_tokenizer().cut(text))
+
+
+def tag(text: str) -> list[tuple[str, str]]:
+    """The words of a text without markers, all of them in the dictionary, with jieba's parts of speech."""
+    return [(word.word, word.flag) for word in _tagger().lcut(text, HMM=False)]
+
+
+@cache
+def dictionary() -> dict[str, list[tuple[str, int]]]:
+    """Part of speech -> words of 2 to 5 characters of GB 2312 and their frequencies, 3 at least."""
+    words: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for line in (Path(jieba.__file__).parent / "dict.txt").read_text(encoding="utf-8").splitlines():
+        word, frequency, part = line.split()
+        if 2 <= len(word) <= 5 and int(frequency) >= 3 and level(word):
+            words[part].append((word, int(frequency)))
+    return dict(words)
+
+
+def level(text: str) -> int:
+    """The level of GB 2312 that all characters of a text are in: 1 (3,755 frequent ones), 2 (3,008 more), 0 if not."""
+    try:
+        first = [character.encode("gb2312")[0] for character in text]
+    except UnicodeEncodeError:
+        return 0
+    if not all(0xB0 <= byte <= 0xF7 for byte in first):
+        return 0
+    return 1 if all(byte <= 0xD7 for byte in first) else 2
+
+
+@cache
+def characters() -> tuple[str, ...]:
+    """The characters of GB 2312, those of level 1 first."""
+    codes = (bytes([high, low]).decode("gb2312", "ignore") for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF))
+    return tuple(filter(None, codes))
