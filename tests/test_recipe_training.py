@@ -1,8 +1,11 @@
 """The recipe's third step: speech in the device's memory, augmentation, features, batches, the run and what it leaves."""
 
+import itertools
 import json
+import random
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,21 +13,27 @@ import torch
 import torchaudio.functional as AF
 from safetensors.torch import load_file
 
-from citrinet import CitrinetFeatureExtractor, load_recognizer
+from citrinet import CitrinetFeatureExtractor, load_audio, load_recognizer
+from citrinet.cli import main as transcribe
+from citrinet.manifest import read_manifest
 from citrinet.tokenizer.training import train_tokenizer
 from citrinet.training.voice import warped_mel_filters
-from mandarin_small.training import loop, train
+from mandarin_small.__main__ import main
+from mandarin_small.speech.fetch import fetch
+from mandarin_small.training import loop, splices, train
 from mandarin_small.training.augmentation import EFFECTS, OFF, RATE, TAPS, Augmenter, draw, voice
 from mandarin_small.training.batches import Loader, Planner, PlanStream, plain_plan
-from mandarin_small.training.data import SYNTHETIC, UNKNOWN, Corpus, Labels, Recording
+from mandarin_small.training.data import REAL, SYNTHETIC, UNKNOWN, Corpus, Labels, Recording
 from mandarin_small.training.features import WARPS, FrontEnd, warp_index
 from mandarin_small.training.options import Options
 from mandarin_small.training.schedule import Schedule
+from mandarin_small.training.splices import FADE, Voice, find_cuts, join, splice
 from mandarin_small.training.syllables import usual_readings
 from mandarin_small.utterance import Utterance, write_utterances
 from mandarin_small.utterance import spoken as characters
 
 CPU = torch.device("cpu")
+EXAMPLES = Path(__file__).parents[1] / "examples"
 CHARACTERS = "今天北京的气怎么样播放一首好听歌明早上七点叫我起床海温是二十五度"
 PLAIN = {"snr": 200.0, "slope": 1.0, "flutter": 0.0, "direct": 5.0, "dull": 4000.0, "highpass": 1e-3, "gain": 0.0}
 
@@ -421,3 +430,87 @@ def test_an_interrupted_run_ends_with_the_same_weights(out, tmp_path_factory, mo
     assert [(line["step"], line.get("loss"), line.get("validation")) for line in logs[0]] == [
         (line["step"], line.get("loss"), line.get("validation")) for line in logs[1]
     ]
+
+
+def test_what_is_wrong_is_one_line(tmp_path, capsys):
+    for arguments, message in (
+        (["training", tmp_path], "give --seconds or --steps"),
+        (["all", tmp_path, "--steps", "1", "--size", "huge"], "there is no size 'huge'"),
+        (["training", tmp_path, "--steps", "1"], "holds no speech"),
+    ):
+        assert main([str(argument) for argument in arguments]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and message in lines[0]
+
+
+# Splices
+
+
+def test_a_voice_says_what_it_has_in_runs_as_long_as_there_are():
+    voice = Voice({}, "a")
+    wave = np.arange(1000, dtype=np.int16)
+    voice.add(wave, ["jin1", "tian1", "tian1", "qi4"], [100, 200, 300, 400, 500])
+    voice.add(wave, ["qi4", "hao3"], [0, 50, 90])
+    pieces = voice.say(["jin1", "tian1", "hao3"], random.Random(0))
+    assert [(piece[0], piece[-1] + 1) for piece in pieces] == [(100, 300), (50, 90)]
+    assert voice.say(["jin1", "huai4"], random.Random(0)) is None
+    assert voice.say(["hao3", "jin1", "qi4", "hao3", "jin1"] * 2, random.Random(0)) is not None
+    assert voice.say(["hao3", "hao3"] * 10, random.Random(0)) is None  # each alone
+
+
+def test_pieces_blend():
+    a, b = np.full(1000, 1000, np.int16), np.full(500, -1000, np.int16)
+    joined = join([a, b])
+    assert len(joined) == 1340 and (joined[:840] == 1000).all() and (joined[1000:] == -1000).all()
+    assert (np.diff(joined[840:1000].astype(int)) <= 0).all()
+
+
+@pytest.mark.slow
+def test_characters_are_found_where_recordings_were_joined():
+    clips = [entry for entry in read_manifest(EXAMPLES / "clips.jsonl") if entry.text]
+    waves = [(load_audio(entry.segment) * 32767).astype(np.int16) for entry in clips]
+    recordings = [Recording(REAL, *pair, {}) for pair in zip(waves, [characters(e.text) for e in clips], strict=True)]
+    found = list(find_cuts(recordings, CPU))
+    for recording, cuts in zip(recordings, found, strict=True):
+        assert len(cuts) == len(recording.text) + 1 and cuts == sorted(cuts)
+        assert cuts[0] >= 0 and cuts[-1] <= len(recording.samples)
+    joined, borders, counts = [], [], []
+    for (a, first), (b, second) in itertools.pairwise(zip(recordings, found, strict=True)):
+        samples = np.concatenate([a.samples[: first[-1]], b.samples[second[0] :]])
+        joined.append(Recording(REAL, samples, a.text + b.text, {}))
+        borders.append(first[-1])
+        counts.append(len(a.text))
+    later = [cuts[count] - border for cuts, count, border in zip(find_cuts(joined, CPU), counts, borders, strict=True)]
+    assert np.ptp(later) < 0.06 * RATE  # by how much on average is the network's own
+
+
+@pytest.mark.slow
+def test_sentences_are_said_with_pieces_of_recordings(monkeypatch):
+    monkeypatch.setattr(splices, "FEWEST", 2)
+    cuts = {"今天天气好": [0, 4000, 8000, 12000, 16000, 20000], "天气不好": [0, 4000, 8000, 12000, 16000]}
+    monkeypatch.setattr(
+        splices, "find_cuts", lambda recordings, device: (cuts[recording.text] for recording in recordings)
+    )
+    recordings = [
+        Recording(REAL, noise(len(c) * 4000), text, {"GENDER": "GENDER_MALE"}, speaker="a") for text, c in cuts.items()
+    ]
+    made = splice(recordings, ["今天ENTITY_SONG_NAME不好END", "你是谁", "好"], 5, CPU)
+    assert 0 < len(made) <= 5 and {one.text for one in made} == {"今天ENTITY_SONG_NAME不好END"}
+    assert {len(one.samples) for one in made} == {4 * 4000 - FADE} and made[0].tags == {"GENDER": "GENDER_MALE"}
+
+
+# All three steps
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_model_that_transcribes(tmp_path, capsys):
+    try:
+        fetch()
+    except OSError as error:
+        pytest.skip(str(error))
+    command = ["all", str(tmp_path), "--sentences", "30", "--steps", "20", "--size", "tiny"]
+    assert main(command) == 0
+    assert "20 steps" in capsys.readouterr().out
+    assert transcribe(["transcribe", "--model", str(tmp_path / "model"), "--json", str(EXAMPLES / "bus.flac")]) == 0
+    assert "transcript" in json.loads(capsys.readouterr().out)
+    assert main(command) == 0 and "trained already" in capsys.readouterr().out

@@ -226,8 +226,8 @@ class Augmenter:
         for name, change in (("clip", _clipped), ("levels", _coded)):
             if len(at := rows[name]):
                 waves = waves.index_put((at,), change(waves[at], numbers[name][at][:, None]))
-        gain: torch.Tensor = 10 ** (numbers["gain"][:, None] / 20)
-        return waves * inside * gain
+        gained: torch.Tensor = waves * inside * 10 ** (numbers["gain"][:, None] / 20)
+        return gained
 
     def _noise(self, numbers: dict[str, torch.Tensor], size: int, length: int) -> torch.Tensor:
         """(B, size): coloured noise whose level wanders, a new one every quarter of a second."""

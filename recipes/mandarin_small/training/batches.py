@@ -191,8 +191,9 @@ class PlanStream:
             self._plans, self._used = self._next.result(), 0
             self._before, self._progress = self._next_before, self._next_progress
             self._submit(progress)
+        plan: Plan = self._plans[self._used]
         self._used += 1
-        return self._plans[self._used - 1]
+        return plan
 
     def state_dict(self) -> dict[str, Any]:
         """What it takes to go on with the plan after the last."""

@@ -32,6 +32,8 @@ def save_model(model: CitrinetForCTC, processor: CitrinetProcessor, folder: Path
     scratch.mkdir(parents=True)
     config.save_pretrained(scratch)
     processor.save_pretrained(scratch)
+    for module in scratch.glob("*.py"):  # remote code without the network's would be of no use
+        module.unlink()
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     weights = {name: tensor.half() if tensor.ndim > 1 else tensor.clone() for name, tensor in weights.items()}
     save_file(weights, scratch / "model.safetensors", metadata={"format": "pt"})

@@ -46,8 +46,8 @@ class Training:
     def __init__(self, options: Options, corpus: Corpus, processor: CitrinetProcessor, labels: Labels):
         self.options, self.corpus, self.processor, self.schedule = options, corpus, processor, Schedule()
         self.device = options.place
-        self.model: Any = make_network(options.size, processor.tokenizer, corpus.tag_labels, options.seed)
-        self.model.to(self.device).train()
+        self.model = make_network(options.size, processor.tokenizer, corpus.tag_labels, options.seed)
+        nn.Module.to(self.model, self.device).train()
         self.masks = self.model.config.freq_masks, self.model.config.time_masks
         config = self.model.config
         self.ratio = config.inputs_to_logits_ratio // config.hop_length

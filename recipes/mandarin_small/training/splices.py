@@ -140,12 +140,13 @@ def find_cuts(recordings: Sequence[Recording], device: torch.device) -> Iterator
         the model does not know a character, or has fewer frames than the text takes.
     """
     folder = citrinet.default_model()
-    model: Any = load_network(folder).to(device)
+    model: Any = load_network(folder)
+    model.to(device)
     processor = load_processor(folder)
     step, tokenizer = model.config.inputs_to_logits_ratio, processor.tokenizer
     for start in range(0, len(recordings), BATCH):
         batch = recordings[start : start + BATCH]
-        waves = [recording.samples.astype(np.float32) / 32768 for recording in batch]
+        waves = [(recording.samples / 32768).astype(np.float32) for recording in batch]
         logits = model(**processor(waves, sampling_rate=RATE).to(device)).logits.log_softmax(dim=-1).cpu()
         for recording, wave, scores in zip(batch, waves, logits, strict=True):
             ids = tokenizer(spoken(recording.text), add_special_tokens=False)["input_ids"]

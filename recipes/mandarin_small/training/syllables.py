@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any, cast
 
 from pypinyin import Style, lazy_pinyin
 
@@ -11,7 +12,7 @@ SAMPLE = 10_000  # texts that are read as a whole
 
 def read(text: str) -> list[str]:
     """The tonal syllable of each character as its context has it; what is no Chinese character stands for itself."""
-    syllables: list[str] = lazy_pinyin(text, style=Style.TONE3, neutral_tone_with_five=True, errors=list)
+    syllables: list[str] = lazy_pinyin(text, style=Style.TONE3, neutral_tone_with_five=True, errors=cast(Any, list))
     return syllables
 
 

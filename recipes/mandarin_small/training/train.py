@@ -5,15 +5,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from citrinet import CitrinetFeatureExtractor, CitrinetProcessor
 from citrinet.tokenizer.training import train_tokenizer
+from citrinet.transcript_citrinet import find_markers
 
+from ..text.annotate import annotate
 from .augmentation import RATE
 from .checkpoint import STATE
-from .data import REAL, Corpus, Labels, read_recordings, read_speech
+from .data import REAL, Corpus, Labels, Recording, read_recordings, read_speech
 from .loop import Training
 from .network import SIZES
 from .options import Options
@@ -103,7 +106,7 @@ def prepare(options: Options) -> tuple[Corpus, CitrinetProcessor, Labels]:
     texts = [recording.text for recording in recordings]
     if (speech / "heldout" / "index.npy").exists():
         recordings += read_speech(speech / "heldout", options.heldout or [text / "heldout.jsonl.gz"])
-    real = [recording for manifest in options.real for recording in read_recordings(manifest, REAL)]
+    real = [_marked(recording) for manifest in options.real for recording in read_recordings(manifest, REAL)]
     for manifest in options.validation:
         recordings += read_recordings(manifest, manifest.stem)
     spliced = splice(real, texts, options.splices, options.place, options.seed) if real else []
@@ -113,6 +116,11 @@ def prepare(options: Options) -> tuple[Corpus, CitrinetProcessor, Labels]:
     corpus = Corpus.of([*recordings, *real, *spliced], labels, options.place)
     _describe(corpus)
     return corpus, CitrinetProcessor(CitrinetFeatureExtractor(), tokenizer), labels
+
+
+def _marked(recording: Recording) -> Recording:
+    """With entities marked by rules, as in plain sentences of the first step, unless the manifest marks some."""
+    return recording if find_markers(recording.text) else replace(recording, text=annotate(recording.text))
 
 
 def _describe(corpus: Corpus) -> None:
