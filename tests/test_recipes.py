@@ -36,6 +36,9 @@ def recipe(tmp_path):
         ("data.augmentation.speed=[1.0]", "section `data.augmentation`: unknown key `speed`", "`speeds`"),
         ("model.adaptor={name: a, dim: 8}", "section `model`: unknown key `adaptor`", "`adapter`"),
         ("model.adapter={name: a, dim: 8, activatoin: relu}", "section `model.adapter`", "`activation`"),
+        ("model.auxiliary_ctc={blocks: [2], final: 1}", "section `model.auxiliary_ctc`: unknown key `final`", "final_weight"),
+        ("data.augmentation.pitches=[1, 1]", "section `data.augmentation`: unknown key `pitches`", "`pitch`"),
+        ("emadecay=0.9", "unknown key `emadecay`", "did you mean `ema_decay`?"),
         ("model.config={freq_mask: 1}", "section `model.config`: unknown key `freq_mask`", "`freq_masks`"),
         ("model.config={tag_labels: {}}", "section `model.config`: unknown key `tag_labels`", "there are num_mel_bins"),
         ("tokenizer={trian: {vocab_size: 9}}", "section `tokenizer`: unknown key `trian`", "`train`"),
@@ -45,6 +48,7 @@ def recipe(tmp_path):
         # keys that are missing
         ("data={validation: [a]}", "section `data`", "the key `train` is missing"),
         ("model.adapter={dim: 8}", "section `model.adapter`", "the key `name` is missing"),
+        ("model.auxiliary_ctc={weight: 1}", "section `model.auxiliary_ctc`", "the key `blocks` is missing"),
         ("tokenizer.train={model_type: char}", "section `tokenizer.train`", "the key `vocab_size` is missing"),
         # values of a wrong type
         ("data.train=7", "`data.train`", "a list, not 7"),
@@ -59,12 +63,25 @@ def recipe(tmp_path):
         ("data.augmentation.speeds=fast", "`data.augmentation.speeds`", "a list"),
         ("data.augmentation.noise_snr_db=[5]", "`data.augmentation.noise_snr_db", ""),
         ("data.augmentation.speeds=[-1.0]", "`data.augmentation`", "positive factors"),
+        ("data.augmentation.pitch=[0.9]", "`data.augmentation.pitch", ""),
+        ("data.augmentation.pitch=1.1", "`data.augmentation.pitch`", "a list"),
+        ("data.augmentation.formants=[1.1, 0.9]", "`data.augmentation`", "`formants` must be a range of factors"),
+        ("data.augmentation.tempo=[0.1, 1]", "`data.augmentation`", "from 0.5 to 2.0"),
+        ("data.augmentation.voice_probability=2", "`data.augmentation.voice_probability`", "less than or equal to 1"),
         ("data=train.jsonl", "`data`", "keys with values"),
         ("model.pretrained=1", "`model.pretrained`", "a text"),
         ("model.adapter={name: a, dim: large}", "`model.adapter.dim`", "a whole number"),
         ("model.adapter={name: a, dim: 8, norm_position: after}", "`model.adapter.norm_position`", "'pre' or 'post'"),
         ("model.adapter={name: a, dim: 8, activation: tanhh}", "`model.adapter.activation`", "no activation 'tanhh'"),
         ("model.adapter={name: a, dim: 0}", "`model.adapter.dim`", "greater than 0"),
+        ("model.frame_ms=short", "`model.frame_ms`", "a number"),
+        ("model.frame_ms=0", "`model.frame_ms`", "greater than 0"),
+        ("model.auxiliary_ctc=[2]", "`model.auxiliary_ctc`", "keys with values"),
+        ("model.auxiliary_ctc={blocks: 2}", "`model.auxiliary_ctc.blocks`", "a list"),
+        ("model.auxiliary_ctc={blocks: [a]}", "`model.auxiliary_ctc.blocks.0`", "a whole number"),
+        ("model.auxiliary_ctc={blocks: [2], weight: -1}", "`model.auxiliary_ctc.weight`", "greater than or equal to 0"),
+        ("model.auxiliary_ctc={blocks: [2], final_weight: low}", "`model.auxiliary_ctc.final_weight`", "a number"),
+        ("model.auxiliary_ctc={blocks: [2], units: 3}", "`model.auxiliary_ctc.units`", "a text"),
         ("model.adapter=mandarin", "`model.adapter`", "keys with values"),
         ("model.config={kernel_sizes: [3, x]}", "`model.config.kernel_sizes.1`", "a whole number"),
         ("model.config={ctc_loss_reduction: none}", "`model.config.ctc_loss_reduction`", "'mean'"),
@@ -77,6 +94,8 @@ def recipe(tmp_path):
         ("training.save_total_limit=all", "`training.save_total_limit`", "a whole number"),
         ("training=[a]", "`training`", "keys with values"),
         ("average_checkpoints=last", "`average_checkpoints`", "a whole number"),
+        ("ema_decay=1", "`ema_decay`", "less than 1"),
+        ("ema_decay=slow", "`ema_decay`", "a number"),
         # values that do not go together
         ("data.train=[]", "section `data`", "names no manifest"),
         ("data.min_duration=20", "section `data`", "above `max_duration`"),
@@ -205,3 +224,16 @@ def test_another_metric_says_itself_which_way_is_better(recipe):
             read_recipe(recipe, [f"training.metric_for_best_model={metric}", "data.tag_categories=GENDER"])
         )
         assert arguments.greater_is_better is greater
+
+
+def test_two_ways_to_average_are_one_too_many(recipe):
+    with pytest.raises(ValueError, match="give `average_checkpoints` or `ema_decay`, not both"):
+        read_recipe(recipe, ["average_checkpoints=3", "ema_decay=0.99"])
+
+
+def test_the_auxiliary_weight_falls_in_a_straight_line(recipe):
+    auxiliary = "model.auxiliary_ctc={blocks: [2, 5], weight: 0.5, final_weight: 0.1}"
+    falling = read_recipe(recipe, [auxiliary]).model.auxiliary_ctc
+    assert [falling.weight_at(part) for part in (0, 0.25, 1)] == pytest.approx([0.5, 0.4, 0.1])
+    constant = read_recipe(recipe, ["model.auxiliary_ctc={blocks: [2]}"]).model.auxiliary_ctc
+    assert constant.weight_at(0) == constant.weight_at(1) == 0.5

@@ -17,6 +17,7 @@ from citrinet.cli import main
 from citrinet.manifest import ManifestEntry, read_manifest
 from citrinet.training import Augmentation, data, read_recipe, train
 from citrinet.training.arguments import training_arguments
+from citrinet.training.checkpoints import TRAINING_WEIGHTS, checkpoints
 from citrinet.training.data import UNKNOWN, read_source, select, tag_labels
 from citrinet.training.metrics import best_classes
 from citrinet.transcript_citrinet import target_text
@@ -306,13 +307,25 @@ def test_nothing_that_exists_is_said_with_the_reasons(tmp_path, corpus, capsys, 
 
 @pytest.mark.slow
 def test_two_processes_under_accelerate(tmp_path, corpus):
-    recipe = write_recipe(tmp_path, corpus, training={"per_device_train_batch_size": 2})
-    stdout = run_in_two_processes(recipe)
+    """With all that could go wrong there: heads beside the network's own, and statistics that differ in each process."""
+    recipe = write_recipe(
+        tmp_path, corpus, training={"per_device_train_batch_size": 2, "save_steps": 1, "eval_steps": 1}
+    )
+    heads = "model.auxiliary_ctc={blocks: [0], weight: 0.3}"
+    stdout = run_in_two_processes(recipe, "ema_decay=0.5", heads, "training.load_best_model_at_end=false")
     assert stdout.count("training: 8 utterances") == 1
     assert len(losses(tmp_path / "recipe")) == 4  # 8 utterances in batches of 2 x 2, twice
-    assert json.loads(stdout[stdout.rindex("{\n") :])["eval_cer"] == pytest.approx(
-        error_rate(tmp_path / "recipe", corpus / "columns.jsonl")
-    )
+    found = json.loads(stdout[stdout.rindex("{\n") :])["eval_cer"]
+    assert found == pytest.approx(error_rate(tmp_path / "recipe", corpus / "columns.jsonl"))
+    folders = checkpoints(tmp_path / "recipe")
+    averages = [
+        load_file(folder / "model.safetensors")["model.blocks.1.residual_norm.running_var"] for folder in folders
+    ]
+    weights = load_file(folders[3] / TRAINING_WEIGHTS)["model.blocks.1.residual_norm.running_var"]
+    torch.testing.assert_close(averages[3], averages[2] + (1 - 4 / 13) * (weights - averages[2]))
+    state = json.loads((folders[3] / "trainer_state.json").read_text(encoding="utf-8"))
+    rates = [entry["eval_cer"] for entry in state["log_history"] if "eval_cer" in entry]
+    assert rates == pytest.approx([error_rate(folder, corpus / "columns.jsonl") for folder in folders])
 
 
 def test_frames_that_only_pad_the_batches_of_other_processes_count_as_none():

@@ -19,7 +19,7 @@ class WeightAverage:
     (as in TensorFlow's `ExponentialMovingAverage` with `num_updates`).
 
     Args:
-        model: on its device already; its tensors are changed in place from then on, not replaced.
+        model: the network. Modules that it gets later are not averaged.
         decay: how much of the average an update keeps, below 1.
 
     Raises:
@@ -31,17 +31,28 @@ class WeightAverage:
             raise ValueError(f"the decay of a moving average is at least 0 and below 1, not {decay}.")
         self.decay = decay
         self.updates = 0
-        tensors = itertools.chain(model.named_parameters(), model.named_buffers())
-        self._live = {name: tensor.detach() for name, tensor in tensors if tensor.is_floating_point()}
-        self._mean = {name: tensor.clone() for name, tensor in self._live.items()}
+        self._model = model
+        self._mean = {name: tensor.clone() for name, tensor in self._tensors().items() if tensor.is_floating_point()}
         self._is_applied = False
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Asked for each time: `Trainer` and accelerate put others in their place."""
+        tensors = itertools.chain(self._model.named_parameters(), self._model.named_buffers())
+        return {name: tensor.detach() for name, tensor in tensors}
+
+    def _live(self) -> dict[str, torch.Tensor]:
+        """The model's own tensors that are averaged; the averages follow them to their device."""
+        tensors = self._tensors()
+        self._mean = {name: mean.to(tensors[name].device) for name, mean in self._mean.items()}
+        return {name: tensors[name] for name in self._mean}
 
     def update(self) -> None:
         """Take the model's weights into the average: after each step of the optimiser."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9))
         move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        move(list(self._mean.values()), list(self._live.values()), self.updates)
+        live = self._live()
+        move(list(self._mean.values()), list(live.values()), self.updates)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -61,10 +72,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for live, mean in zip(self._live.values(), self._mean.values(), strict=True):
+        for name, live in self._live().items():
             kept = live.clone()
-            live.copy_(mean)
-            mean.copy_(kept)
+            live.copy_(self._mean[name])
+            self._mean[name].copy_(kept)
         self._is_applied = not self._is_applied
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,7 +90,7 @@ class WeightAverage:
         Args:
             updates: how many made them.
         """
-        self.load_state_dict({"updates": updates, "average": self._live})
+        self.load_state_dict({"updates": updates, "average": self._live()})
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
