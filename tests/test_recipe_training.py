@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchaudio.functional as AF
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from citrinet import CitrinetFeatureExtractor, load_audio, load_recognizer
 from citrinet.cli import main as transcribe
@@ -432,6 +433,29 @@ def test_an_interrupted_run_ends_with_the_same_weights(out, tmp_path_factory, mo
     ]
 
 
+class NothingReadBack(TorchDispatchMode):
+    """Forbids what would make a GPU's host wait: numbers of tensors, and shapes that depend on values."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "repeat_interleave")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in self.WAITS, f"{function} waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.slow
+def test_a_step_reads_nothing_back(out):
+    training = loop.Training(options(out), *train.prepare(options(out)))
+    stream = PlanStream(Planner(training.corpus, training.schedule, 20.0, 4))
+    with pytest.raises(AssertionError, match="waits for the device"), NothingReadBack():
+        torch.ones(1).item()
+    for progress in (0.0, 0.5):
+        with NothingReadBack():
+            training._take_step(progress, stream)
+    stream.close()
+    assert training.step == 2
+
+
 def test_what_is_wrong_is_one_line(tmp_path, capsys):
     for arguments, message in (
         (["training", tmp_path], "give --seconds or --steps"),
@@ -508,7 +532,7 @@ def test_from_nothing_to_a_model_that_transcribes(tmp_path, capsys):
         fetch()
     except OSError as error:
         pytest.skip(str(error))
-    command = ["all", str(tmp_path), "--sentences", "30", "--steps", "20", "--size", "tiny"]
+    command = ["all", str(tmp_path), "--sentences", "20", "--steps", "20", "--size", "tiny"]
     assert main(command) == 0
     assert "20 steps" in capsys.readouterr().out
     assert transcribe(["transcribe", "--model", str(tmp_path / "model"), "--json", str(EXAMPLES / "bus.flac")]) == 0

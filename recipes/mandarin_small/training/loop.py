@@ -64,7 +64,7 @@ class Training:
         self.log, self.state_file = options.out / "log.jsonl", options.out / STATE
         self.seconds = 0.0  # of speech, since this process began
         self._sums: dict[str, torch.Tensor] = {}
-        self._last, self._reported = (0, 0.0), time.monotonic()  # steps and seconds at the last report, and when
+        self._last, self._reported = (0, 0.0), 0.0  # steps and seconds at the last report, and when it was
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         groups = [
@@ -86,14 +86,14 @@ class Training:
         """
         state = load_state(self.state_file, self._facts())
         self._fit_batches()
-        clock = Clock(self._seconds_to_train(started), self.options.steps)
         planner = Planner(self.corpus, self.schedule, self.batch_seconds, self.ratio, self.options.seed)
         if state is None:
             self.log.unlink(missing_ok=True)
-            stream = PlanStream(planner)
+            clock, stream = Clock(self._seconds_to_train(started), self.options.steps), PlanStream(planner)
             self._save_state(clock, stream)  # from then on the folder holds an unfinished run
         else:
             clock, stream = self._restore(state, planner)
+        self._reported = time.monotonic()
         try:
             done = self._train(clock, stream, stop)
             self._save_state(clock, stream)
@@ -161,12 +161,8 @@ class Training:
         tokens = ctc_loss(
             output.logits, frames, batch.tokens, batch.token_lengths, config.pad_token_id, "sum", zero_infinity=True
         )
-        per_utterance = len(frames) / max(1, int(batch.syllable_lengths.sum()))
-        return {
-            "tokens": tokens / max(1, int(batch.token_lengths.sum())),
-            "syllables": syllables * per_utterance,
-            "tags": output.loss,
-        }
+        labels, sounds = (max(1, int(x.numpy().sum())) for x in (batch.token_lengths, batch.syllable_lengths))
+        return {"tokens": tokens / labels, "syllables": syllables * len(frames) / sounds, "tags": output.loss}
 
     def _report(self, clock: Clock) -> dict[str, str]:
         """Write means since the last report; the only time that numbers are read from the device."""

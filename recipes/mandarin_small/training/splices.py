@@ -10,6 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -108,9 +109,10 @@ def splice(
     chosen = [voice for voice in voices.values() if len(voice.pieces) >= FEWEST]
     sayable = [text for text in dict.fromkeys(texts) if CHARACTERS[0] <= len(spoken(text)) <= CHARACTERS[1]]
     rng, made = random.Random(seed), []
+    syllables = cache(lambda text: read(spoken(text)))
     for _ in tqdm(range(3 * count if chosen and sayable else 0), "splices", disable=None):
         text, voice = rng.choice(sayable), rng.choice(chosen)
-        if pieces := voice.say(read(spoken(text)), rng):
+        if pieces := voice.say(syllables(text), rng):
             made.append(Recording(SPLICED, join(pieces), text, voice.tags, speaker=voice.speaker))
         if len(made) == count:
             break
