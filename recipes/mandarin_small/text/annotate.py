@@ -8,7 +8,7 @@ measure with.
 import re
 
 from .numbers import DAY_PARTS, HOLIDAYS
-from .words import KNOWN, NO_NAMES, SURNAMES, tag
+from .words import AMBIGUOUS, KNOWN, NO_NAMES, SURNAMES, tag
 
 _DIGIT, _NUMBER = "[零一二三四五六七八九]", "[零一二两三四五六七八九十百]+"
 _IN_MONTH = f"(?:{_NUMBER}[日号]|份|初|底|中旬)"
@@ -77,7 +77,7 @@ def _asked_for(text: str) -> list[tuple[int, int, str]]:
         return [] if text[start:end].endswith(tuple(_ANY_SONG)) else [(start, end, "SONG_NAME")]
     if (films := _FILMS.match(text)) and _may_be_person(films[1]):
         return [(*films.span(1), "PERSON_NAME")]
-    if (place := _OF_A_PLACE.match(text)) and kind_of(*tag(place[1])[0]) == "LOCATION":
+    if (place := _OF_A_PLACE.match(text)) and (tag(place[1])[0][1] == "nz" or kind_of(*tag(place[1])[0]) == "LOCATION"):
         return [(*place.span(1), "LOCATION")]
     return [(*company.span(), "ORGANIZATION") for company in _COMPANY.finditer(text)]
 
@@ -105,7 +105,7 @@ def kind_of(word: str, part: str) -> str | None:
     """
     if word in KNOWN:
         return KNOWN[word]
-    if word in NO_NAMES or len(word) < 2:
+    if word in NO_NAMES or word in AMBIGUOUS or len(word) < 2:
         return None
     if part == "nr" and word[-1] in "省市区县镇乡村":
         return "LOCATION"

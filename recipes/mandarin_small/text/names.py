@@ -46,11 +46,8 @@ class Names:
     def __init__(self, rng: random.Random, catalogue: float, found: dict[str, Counter[str]] | None = None):
         self._rng, self._catalogue = rng, catalogue
         self._used: Counter[str] = Counter()
-        pools = {kind: Counter(found.get(kind, {}) if found else {}) for kind in _PARTS_OF_NAMES}
-        for kind, part in _PARTS_OF_NAMES.items():
-            pools[kind].update({w: min(n, 500) for w, n in dictionary()[part] if n >= 5 and kind_of(w, part) == kind})
+        pools = {kind: known + Counter((found or {}).get(kind)) for kind, known in _known_names().items()}
         self._pools = {kind: Weighted(sorted(pool.items())) for kind, pool in pools.items()}
-        self._pools["SONG_NAME"] = Weighted(pair for part in _PARTS_OF_SONGS for pair in dictionary()[part])
         self._given = Weighted(Counter(name[1:] for name in self._pools["PERSON_NAME"].things).items())
         self._forms: dict[str, Callable[[random.Random], str]] = {
             "DATE": date,
@@ -89,6 +86,16 @@ class Names:
         name = min(drawn, key=lambda name: min(self._used[character] for character in name))
         self._used.update(name)
         return name
+
+
+@cache
+def _known_names() -> dict[str, Counter[str]]:
+    """Type -> names of the dictionary, or words that a song may be called by, and their frequencies."""
+    names = {
+        kind: Counter({word: min(n, 500) for word, n in dictionary()[part] if n >= 5 and kind_of(word, part) == kind})
+        for kind, part in _PARTS_OF_NAMES.items()
+    }
+    return names | {"SONG_NAME": Counter(dict(pair for part in _PARTS_OF_SONGS for pair in dictionary()[part]))}
 
 
 @cache

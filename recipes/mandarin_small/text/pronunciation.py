@@ -2,7 +2,7 @@
 How sentences are pronounced: words by jieba, pinyin by pypinyin, and the phonemes that Kokoro was trained on.
 
 Kokoro's phonemes are those of misaki 0.9.4 (Apache-2.0), after pinyin-to-ipa (MIT). Its tables are written out here:
-misaki itself cannot be installed on Python 3.13 and brings five further packages.
+misaki itself cannot be installed on Python 3.13, and brings six packages for a table.
 """
 
 import re

@@ -19,7 +19,7 @@ from .words import characters, dictionary, level
 
 # Shares of the training sentences; the rest are templates, and what transcripts or rare characters leave over.
 SHARES = {"plain": 0.5, "swap": 0.035, "number": 0.04, "word": 0.02, "name": 0.025}
-COVERAGE = 0.06
+COVERAGE = 0.12  # at most
 OCCURRENCES = 8  # of every character of level 1 of GB 2312, as far as COVERAGE allows
 CATALOGUE = 0.6  # share of the names in templates that are well known
 _SWAPPED = re.compile("ENTITY_(PERSON_NAME|LOCATION|ORGANIZATION)([^A-Z_]+)END")

@@ -19,6 +19,7 @@ from .words import level
 SHORTEST, LONGEST = 4, 28
 _PAUSES = re.compile("[，,、；;：:。.！!？?…—]+")
 _QUOTES = re.compile(r"[\s“”‘’\"'「」『』《》〈〉（）()·-]+")
+_HAN = re.compile("[\u4e00-\u9fff]")
 _SYLLABLE = re.compile("[a-zü]+[1-5]")
 
 
@@ -56,7 +57,7 @@ def read_transcripts(paths: Iterable[str | Path]) -> list[Sentence]:
 
     Raises:
         OSError: for what cannot be read.
-        ValueError: for a file without any such sentence.
+        ValueError: for a file without any such sentence, or not in UTF-8.
     """
     found: dict[str, Sentence] = {}
     for path in map(Path, paths):
@@ -84,12 +85,19 @@ def _sentences(path: Path) -> Iterator[Sentence]:
     if path.suffix in {".json", ".jsonl"}:
         lines = (("manifest", text, ()) for text in read_manifest_texts(path))
     elif path.suffix == ".trn":  # the second line is pinyin, the third are phonemes
-        lines = [("thchs30", path.read_text(encoding="utf-8").partition("\n")[0], ())]
+        lines = [("thchs30", _text(path).partition("\n")[0], ())]
     else:
-        lines = map(_line, path.read_text(encoding="utf-8-sig").splitlines())
+        lines = map(_line, _text(path).splitlines())
     for source, raw, given in lines:
         if text := clean(raw):
             yield Sentence(text, source, given)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: convert it to UTF-8.") from error
 
 
 def _line(line: str) -> tuple[str, str, tuple[str, ...]]:
@@ -99,7 +107,7 @@ def _line(line: str) -> tuple[str, str, tuple[str, ...]]:
         tokens = fields[1].split()
         return "aishell3", "".join(tokens[::2]), tuple(s for s in tokens[1::2] if _SYLLABLE.fullmatch(s))
     if len(fields) > 1:
-        return "tatoeba", next((field for field in fields if level(_PAUSES.sub("", field)[:2])), ""), ()
+        return "tatoeba", next(filter(_HAN.search, fields), ""), ()
     first, _, rest = line.strip().partition(" ")
     if first.isascii() and rest:
         return "aishell1" if first.startswith("BAC009") else "text", rest, ()
