@@ -56,13 +56,12 @@ class AdaIN(nn.Module):
     def forward(self, x: Tensor, style: Tensor, mask: Tensor) -> Tensor:
         """(batch, channels, time) to the same in float32, with arbitrary values where the mask is false."""
         count = mask.sum(-1, keepdim=True)
-        inside = x * mask
-        mean = inside.sum(-1, keepdim=True, dtype=torch.float32) / count
-        power = torch.linalg.vector_norm(inside, dim=-1, keepdim=True, dtype=torch.float32).square() / count
+        mean = (x * mask).sum(-1, keepdim=True, dtype=torch.float32) / count
+        centred = (x - mean) * mask  # means may be large: differences of squares would be of few digits
+        variance = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square() / count
         asked: Tensor = self.fc(style).float().unsqueeze(-1)
         scale, shift = asked.chunk(2, dim=1)
-        scale = (1 + scale) * torch.rsqrt((power - mean.square()).clamp(min=0) + 1e-5)
-        return (x * scale).add_(shift - mean * scale)
+        return centred.mul_((1 + scale) * torch.rsqrt(variance + 1e-5)).add_(shift)
 
 
 class StyledBlock(nn.Module):
