@@ -36,7 +36,7 @@ class WeightAverage:
         self._is_applied = False
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Asked for each time: `Trainer` and accelerate put others in their place."""
+        """Asked for each time: accelerate may put others in their place."""
         tensors = itertools.chain(self._model.named_parameters(), self._model.named_buffers())
         return {name: tensor.detach() for name, tensor in tensors}
 

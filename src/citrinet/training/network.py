@@ -28,7 +28,8 @@ def check_network(recipe: Recipe) -> None:
     stored = load_citrinet_config(recipe.model.pretrained).to_dict() if recipe.model.pretrained else {}
     config = CitrinetConfig.from_dict({**stored, **recipe.model.config})
     if recipe.model.frame_ms is not None:
-        strides_for(config, recipe.model.frame_ms, _front_end(recipe).sampling_rate)
+        known = load_processor(recipe.model.pretrained).feature_extractor if recipe.model.pretrained else None
+        strides_for(config, recipe.model.frame_ms, (known or CitrinetFeatureExtractor()).sampling_rate)
     auxiliary = recipe.model.auxiliary_ctc
     if auxiliary is not None:
         AuxiliaryHeads(config, auxiliary.blocks, vocab_size=2)
@@ -62,14 +63,6 @@ def strides_for(config: CitrinetConfig, frame_ms: float, sampling_rate: int) -> 
     return [stride if factor <= fitting[0] else 1 for stride, factor in zip(config.strides, factors, strict=True)]
 
 
-def _front_end(recipe: Recipe) -> CitrinetFeatureExtractor:
-    """That of the pretrained model if there is one."""
-    if not recipe.model.pretrained:
-        return CitrinetFeatureExtractor()
-    extractor: CitrinetFeatureExtractor = load_processor(recipe.model.pretrained).feature_extractor
-    return extractor
-
-
 def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
     """
     Make the front end of the pretrained model if there is one, and the tokenizer that the recipe asks for.
@@ -82,14 +75,16 @@ def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
         OSError: if a model or tokenizer cannot be found.
         ValueError: if it is of another kind, or no tokenizer can be made of the texts.
     """
+    pretrained = load_processor(recipe.model.pretrained) if recipe.model.pretrained else None
+    extractor = pretrained.feature_extractor if pretrained else CitrinetFeatureExtractor()
     if recipe.tokenizer.train is not None:
         tokenizer = train_tokenizer(texts, **recipe.tokenizer.train)
     elif recipe.tokenizer.pretrained:
         tokenizer = load_tokenizer(recipe.tokenizer.pretrained)
     else:
-        assert recipe.model.pretrained is not None  # read_recipe made sure
-        tokenizer = load_processor(recipe.model.pretrained).tokenizer
-    return CitrinetProcessor(_front_end(recipe), tokenizer)
+        assert pretrained is not None  # read_recipe made sure
+        tokenizer = pretrained.tokenizer
+    return CitrinetProcessor(extractor, tokenizer)
 
 
 def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[str]]) -> CitrinetForCTC:

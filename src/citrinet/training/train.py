@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from ..modeling_citrinet import CitrinetForCTC
 from ..processing_citrinet import CitrinetProcessor
 from .arguments import training_arguments
+from .auxiliary import AuxiliaryHeads
 from .checkpoints import average_checkpoints, check_same_network, checkpoints, set_aside
 from .data import Collator, SpeechDataset, UnreadableRecordingError
 from .labels import describe_unknown
@@ -72,12 +73,13 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a recipe gives: the network, its processor, and the utterances that fit them."""
+    """What a recipe gives: the network, its processor, the utterances that fit them, and heads for training."""
 
     model: CitrinetForCTC
     processor: CitrinetProcessor
     training: list[Example]
     validation: list[Example]
+    heads: tuple[AuxiliaryHeads, torch.Tensor] | None
 
 
 def _prepare(recipe: Recipe, seed: int) -> _Run:
@@ -98,7 +100,8 @@ def _prepare(recipe: Recipe, seed: int) -> _Run:
     fit = feasible(training, processor, model.config.inputs_to_logits_ratio, max_speed)
     _refuse_nothing("train on", fit)
     _tell(f"fit for CTC: {fit}")
-    return _Run(model, processor, fit.examples, validation.examples)
+    heads = make_auxiliary_heads(recipe, model, processor)
+    return _Run(model, processor, fit.examples, validation.examples, heads)
 
 
 def _trainer(recipe: Recipe, arguments: TrainingArguments, run: _Run, cache: str | None) -> SpeechTrainer:
@@ -108,7 +111,7 @@ def _trainer(recipe: Recipe, arguments: TrainingArguments, run: _Run, cache: str
     return SpeechTrainer(
         ema_decay=recipe.ema_decay,
         auxiliary=recipe.model.auxiliary_ctc,
-        heads=make_auxiliary_heads(recipe, run.model, processor),
+        heads=run.heads,
         model=run.model,
         args=arguments,
         train_dataset=training,
