@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import torchaudio.functional as AF
 from safetensors.torch import load_file
@@ -24,10 +25,10 @@ from mandarin_small.speech.fetch import fetch
 from mandarin_small.training import loop, splices, train
 from mandarin_small.training.augmentation import EFFECTS, OFF, RATE, TAPS, Augmenter, draw, voice
 from mandarin_small.training.batches import Loader, Planner, PlanStream, plain_plan
-from mandarin_small.training.data import REAL, SYNTHETIC, UNKNOWN, Corpus, Labels, Recording
+from mandarin_small.training.data import REAL, SYNTHETIC, UNKNOWN, Corpus, Labels, Recording, read_recordings
 from mandarin_small.training.features import WARPS, FrontEnd, warp_index
 from mandarin_small.training.options import Options
-from mandarin_small.training.schedule import Schedule
+from mandarin_small.training.schedule import Clock, Schedule
 from mandarin_small.training.splices import FADE, Voice, find_cuts, join, splice
 from mandarin_small.training.syllables import usual_readings
 from mandarin_small.utterance import Utterance, write_utterances
@@ -274,6 +275,32 @@ def test_what_is_drawn_stays_within_what_can_be_computed():
 # Data and batches
 
 
+@pytest.mark.slow
+def test_a_manifest_becomes_recordings_with_marks(tmp_path):
+    lines = [
+        ("a", 16000, "明天早上七点叫我起床", {"gender": "GENDER_MALE", "speaker": "x"}),
+        ("b", 8000, "abc", {}),
+        ("c", 9000, "播放ENTITY_SONG_NAME好歌END", {}),
+    ]
+    for name, samples, _, _ in lines:
+        soundfile.write(tmp_path / f"{name}.flac", noise(samples), RATE)
+    manifest = tmp_path / "real.jsonl"
+    manifest.write_text(
+        "".join(
+            json.dumps({"audio_filepath": f"{name}.flac", "text": text, **more}) + "\n" for name, _, text, more in lines
+        )
+    )
+    recordings = read_recordings(manifest, REAL)
+    assert [recording.text for recording in recordings] == [lines[0][2], lines[2][2]]
+    np.testing.assert_array_equal(recordings[0].samples, noise(16000))
+    assert (recordings[0].tags, recordings[0].speaker) == ({"GENDER": "GENDER_MALE"}, "x")
+    marked = [train._marked(recording).text for recording in recordings]
+    assert marked == ["ENTITY_TIME早上七点END".join(["明天", "叫我起床"]), lines[2][2]]
+    soundfile.write(tmp_path / "a.flac", noise(1600), RATE)
+    with pytest.raises(ValueError, match="shorter than"):
+        read_recordings(manifest, REAL)
+
+
 def test_the_corpus_holds_every_sample_and_label(corpus):
     rng = np.random.default_rng(1)
     waves = [tone(text, rng) for text in corpus.texts]
@@ -396,6 +423,9 @@ def test_a_run_leaves_a_model_a_log_and_a_picture(out, capsys):
     assert (out / "model" / "preprocessor_config.json").exists()
     config = json.loads((out / "model" / "config.json").read_text())
     assert (config["freq_masks"], config["time_masks"]) == (0, 0)
+    weights = load_file(out / "model" / "model.safetensors")
+    matrices = {name for name, weight in weights.items() if weight.dtype == torch.float16}
+    assert matrices == {name for name, weight in weights.items() if weight.ndim > 1} and len(weights) > len(matrices)
     assert not list(out.glob(".*")) and not (out / "training.pt").exists()
     capsys.readouterr()
     assert train.run(options(out)) and "remove it to train again" in capsys.readouterr().out
@@ -417,13 +447,15 @@ def stop_after(monkeypatch, steps):
 def test_an_interrupted_run_ends_with_the_same_weights(out, tmp_path_factory, monkeypatch, capsys):
     other = tmp_path_factory.mktemp("other") / "out"
     shutil.copytree(out, other)
-    assert train.run(options(out, steps=20))
+    assert train.run(options(out, steps=20, batch_seconds=3.0))
     stop_after(monkeypatch, 10)
-    assert not train.run(options(other, steps=20))
+    assert not train.run(options(other, steps=20, batch_seconds=3.0))
     assert "stopped after 10 steps; the same command goes on from there" in capsys.readouterr().out
     load_recognizer(str(other / "model"))
     monkeypatch.undo()
-    assert train.run(options(other, steps=20))
+    with pytest.raises(ValueError, match="of a run with other steps"):
+        train.run(options(other, steps=30))
+    assert train.run(options(other, steps=20, batch_seconds=3.0))
     assert "going on after 10 steps" in capsys.readouterr().out
     whole, parts = load_file(out / "model" / "model.safetensors"), load_file(other / "model" / "model.safetensors")
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -465,6 +497,16 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
         assert main([str(argument) for argument in arguments]) == 1
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1 and message in lines[0]
+
+
+def test_the_schedule():
+    schedule, clock = Schedule(), Clock(None, 20)
+    rates = [schedule.rate(progress) for progress in np.linspace(0, 1, 101)]
+    assert max(rates) == schedule.learning_rate and rates[0] > 0 and rates[-1] < 1e-9
+    assert np.argmax(rates) == 6 and rates[25] == schedule.learning_rate and (np.diff(rates[25:]) <= 0).all()
+    assert [schedule.is_early(progress) for progress in (0, 0.059, 0.06)] == [True, True, False]
+    assert [clock.progress(step) for step in (0, 5, 20, 30)] == [0.0, 0.25, 1.0, 1.0]
+    assert Clock(100.0, None, elapsed=200.0).progress(0) == 1.0
 
 
 # Splices

@@ -24,7 +24,7 @@ HAN = re.compile("[\u4e00-\u9fff]+")
 CATEGORIES = ("AGE", "DIALECT", "GENDER")
 UNKNOWN = -100  # the label that PyTorch's losses leave out
 SYNTHETIC, REAL, SPLICED = "synthetic", "real", "spliced"  # what is trained on; other groups are validated on
-LONGEST = 16.0  # seconds
+SHORTEST, LONGEST = 0.3, 16.0  # seconds
 RATES = (0.7, 11.0)  # characters a second: outside of it something else was said
 BLOCK = 1 << 26  # samples that are copied to the device at a time
 
@@ -87,7 +87,7 @@ def _synthetic(utterance: Utterance, samples: NDArray[np.int16]) -> Recording:
 
 def _is_plausible(recording: Recording) -> bool:
     seconds = len(recording.samples) / RATE
-    return 0.3 <= seconds <= LONGEST and RATES[0] < len(spoken(recording.text)) / seconds < RATES[1]
+    return SHORTEST <= seconds <= LONGEST and RATES[0] < len(spoken(recording.text)) / seconds < RATES[1]
 
 
 def read_recordings(manifest: Path, group: str) -> list[Recording]:
@@ -111,6 +111,8 @@ def read_recordings(manifest: Path, group: str) -> list[Recording]:
 
 def _real(group: str, entry: ManifestEntry) -> Recording:
     waveform = load_audio(entry.segment, RATE)
+    if len(waveform) < SHORTEST * RATE:
+        raise ValueError(f"{entry.segment} is shorter than {SHORTEST} s: leave it out of the manifest.")
     samples = np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16)
     speaker = str(entry.columns.get("speaker", ""))
     return Recording(group, samples, str(entry.text), entry.tags(list(CATEGORIES)), speaker=speaker)

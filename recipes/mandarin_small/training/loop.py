@@ -249,7 +249,7 @@ class Training:
             getattr(self, name).load_state_dict(state[name])
         self.step, self.evaluated = state["step"], state["evaluated"]
         self._last = (self.step, self.seconds)
-        planner.batch_seconds = state["batch_seconds"]
+        self.batch_seconds = planner.batch_seconds = self.options.batch_seconds or state["batch_seconds"]
         torch.set_rng_state(state["chance"][0])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["chance"][1])
