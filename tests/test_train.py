@@ -455,7 +455,7 @@ def test_a_hub_dataset(tmp_path, corpus, pretrained):
 # The recipes that come with the project
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*.yaml")) + sorted(ROOT.glob("examples/*.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/**/*.yaml")) + sorted(ROOT.glob("examples/*.yaml")), ids=str)
 def test_the_projects_recipes_are_recipes(path):
     recipe = read_recipe(path)
     training_arguments(replace(recipe, training={**recipe.training, "fp16": False, "bf16": False}))
