@@ -307,6 +307,13 @@ def test_numbers_as_they_are_spoken(value, expected):
     assert numbers.number(value) == expected
 
 
+def test_two_before_a_measure_word_is_another_two():
+    rng = random.Random(0)
+    amounts = [templates.amount(rng) for _ in range(4000)] + [f"{numbers.count(rng)}天" for _ in range(400)]
+    assert not [text for text in amounts if re.match("二[块公平个万亿天]|.*(第|百分之|比)两", text)]
+    assert {"两天"} < {text for text in amounts if text.startswith("两")}
+
+
 @pytest.mark.slow
 def test_every_pattern_makes_sentences(monkeypatch):
     rng = random.Random(0)

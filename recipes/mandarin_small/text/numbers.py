@@ -48,10 +48,15 @@ def quantity(rng: random.Random) -> str:
     return text + (f"点{digits(rng.randrange(1, 100))}" if rng.random() < 0.15 else "")
 
 
+def small(rng: random.Random) -> str:
+    """A number below 500, such as those of ranks and shares."""
+    return number(rng.choice((rng.randint(1, 12), rng.randint(2, 99), 10 * rng.randint(1, 50))))
+
+
 def count(rng: random.Random) -> str:
     """A number before a measure word, where two is 两."""
-    value = rng.choice((rng.randint(1, 12), rng.randint(2, 99), 10 * rng.randint(1, 50)))
-    return "两" if value == 2 else number(value)
+    text = small(rng)
+    return "两" if text == "二" else text
 
 
 def spoken_digits(rng: random.Random) -> str:

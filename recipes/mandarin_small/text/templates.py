@@ -27,7 +27,7 @@ X和Y
 书里提到了X
 字典里有X吗？
 """.split()
-# N is any number, C a small one, D figures one by one.
+# N is any number, S a small one, C one before a measure word, D figures one by one.
 _AMOUNTS = """
 N
 N
@@ -37,18 +37,18 @@ N平方米
 N个人
 N万吨
 N亿元
-第C
-第C名
+第S
+第S名
 C公斤
-百分之C
-占百分之C
-下降百分之C
-增长了百分之C
+百分之S
+占百分之S
+下降百分之S
+增长了百分之S
 N加N等于几？
-N减C是多少？
-C乘以C等于多少？
-比分是C比C
-考了C分
+N减S是多少？
+S乘以S等于多少？
+比分是S比S
+考了S分
 D
 D
 编号D
@@ -78,7 +78,7 @@ def template(rng: random.Random, names: Names) -> str:
     pattern = rng.choice(patterns())
     while _CHOICE.search(pattern):
         pattern = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), pattern, count=1)
-    plain = {"count": numbers.count, "figures": numbers.spoken_digits}
+    plain = {"count": numbers.count, "number": numbers.small, "figures": numbers.spoken_digits}
     return _SLOT.sub(
         lambda match: plain[match[1]](rng) if match[1] in plain else mark(names.draw(match[1]), match[1]), pattern
     )
@@ -92,8 +92,9 @@ def lone_name(rng: random.Random, names: Names) -> str:
 
 def amount(rng: random.Random) -> str:
     """A number, a code or a sum."""
-    kinds = {"N": numbers.quantity, "C": numbers.count, "D": numbers.spoken_digits}
-    return re.sub("[NCD]", lambda match: kinds[match[0]](rng), rng.choice(_AMOUNTS))
+    kinds = {"N": numbers.quantity, "S": numbers.small, "C": numbers.count, "D": numbers.spoken_digits}
+    text = re.sub("[NSCD]", lambda match: kinds[match[0]](rng), rng.choice(_AMOUNTS))
+    return re.sub("^二(?=[块公平个万亿])", "两", text)
 
 
 def carrier(rng: random.Random, word: str, other: str) -> str:

@@ -2,27 +2,29 @@
 
 import logging
 from collections import defaultdict
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
 import jieba
 import jieba.posseg
-import yaml
 
-_LISTS = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text(encoding="utf-8"))
-CATALOGUE: dict[str, list[str]] = {kind: names.split() for kind, names in _LISTS["catalogue"].items()}
-AMBIGUOUS = frozenset(_LISTS["ambiguous"].split())
-NO_NAMES = frozenset(_LISTS["no_names"].split())
-SURNAME_READINGS: dict[str, str] = _LISTS["surnames"]
+_LISTS = ConfigParser(interpolation=None)
+_LISTS.optionxform = str  # type: ignore[assignment, method-assign] # keys as they are written
+_LISTS.read_string(Path(__file__).with_name("names.ini").read_text(encoding="utf-8"))
+CATALOGUE = {kind: names.split() for kind, names in _LISTS["catalogue"].items()}
+_PLAIN = {kind: frozenset(words.split()) for kind, words in _LISTS["plain sentences"].items()}
+AMBIGUOUS, NO_NAMES = _PLAIN["ambiguous"], _PLAIN["no names"]
+SURNAME_READINGS = dict(_LISTS["surnames"])
 SURNAMES = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林罗郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦"
     "付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严武戴莫孔向汤"
 )
 # Names that are known wherever they stand, and what they name.
 KNOWN: dict[str, str] = {
-    **{name: "LOCATION" for name in _LISTS["places"].split()},
-    **{name: "ORGANIZATION" for name in _LISTS["organisations"].split()},
-    **{name: "PERSON_NAME" for name in _LISTS["first_names"].split()},
+    **dict.fromkeys(sorted(_PLAIN["places"]), "LOCATION"),
+    **dict.fromkeys(sorted(_PLAIN["organisations"]), "ORGANIZATION"),
+    **dict.fromkeys(sorted(_PLAIN["first names"]), "PERSON_NAME"),
     **{
         name: kind
         for kind in ("PERSON_NAME", "LOCATION", "ORGANIZATION")
