@@ -325,6 +325,13 @@ def test_a_download_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "vocab.json").write_text("{}")
+    with pytest.raises(OSError, match="has no kokoro"):
+        fetch(tmp_path)
+    assert (tmp_path / "vocab.json").read_text() == "{}"
+
+
 def test_other_contents_are_refused():
     with pytest.raises(OSError, match="other contents"):
         fetching._checked("vocab.json", b"{}")
@@ -450,16 +457,18 @@ def test_the_generator_is_the_files(network, encoded, reference, monkeypatch):
 
 
 @pytest.mark.slow
-def test_together_as_alone(kokoro, monkeypatch):
+def test_together_as_alone(kokoro, network, monkeypatch):
+    from mandarin_small.speech import torch_voice
     from mandarin_small.speech.network import Generator
-    from mandarin_small.speech.torch_voice import TorchVoice
 
+    monkeypatch.setattr(torch_voice, "Kokoro", lambda: network)
+    monkeypatch.setattr(torch_voice, "read_weights", lambda _: network.state_dict())
     spectra, rounded = (
         Generator._spectra,
         torch.arange(22)[:, None] < 11,
     )  # the sign of what is nearly 0 is a phase of π
     monkeypatch.setattr(Generator, "_spectra", lambda *arguments: spectra(*arguments) * rounded)
-    voice = TorchVoice(kokoro, noise=False)
+    voice = torch_voice.TorchVoice(kokoro, noise=False)
     utterances = [an_utterance(number) for number in (1, 2)]
     voice._frames_at_once = 10_000
     (batch,) = voice.speak(utterances)

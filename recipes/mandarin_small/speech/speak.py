@@ -21,6 +21,7 @@ from .store import SpeechStore, SpeechWriter
 from .voice import Voice, load_voice
 
 _SAVE_EVERY = 10.0  # seconds
+_HELDOUT_SHARE = 0.25  # of the time, at most: a slow machine is to have something to train on
 _TERMINATED = 128 + signal.SIGTERM
 
 
@@ -69,14 +70,17 @@ def run(options: Options) -> bool:
     Raises:
         OSError, ValueError: in one line, for what is missing or no utterance.
     """
-    end = time.monotonic() + options.seconds if options.seconds is not None else None
+    begin = time.monotonic()
     text, speech = options.out / "text", options.out / "speech"
     heldout = _first(options.heldout or [text / "heldout.jsonl.gz"], options.limit)
     train = _first(options.train or [text / "train.jsonl.gz"], options.limit)
     voice = load_voice(fetch(options.model), options.backend, options.device)
     torch.manual_seed(options.seed)
+    now = time.monotonic()
+    end = begin + options.seconds if options.seconds is not None else None
+    heldout_end = now + _HELDOUT_SHARE * (end - now) if end is not None else None
     with _terminated_like_interrupted():
-        done = speak(heldout, speech / "heldout", voice, end)
+        done = speak(heldout, speech / "heldout", voice, heldout_end)
         write_recordings(heldout, SpeechStore(speech / "heldout"), options.out / "heldout")
         return speak(train, speech / "train", voice, end) and done
 
@@ -109,14 +113,14 @@ def speak(utterances: Sequence[Utterance], folder: Path, voice: Voice, end: floa
                 bar.update(len(batch))
                 now = time.monotonic()
                 made = (writer.samples - before) / RATE
-                bar.set_postfix_str(f"{writer.samples / RATE / 3600:.2f} h, {made / (now - begin):.1f} x real time")
+                bar.set_postfix_str(f"{writer.samples / RATE / 3600:.3f} h, {made / (now - begin):.1f} x real time")
                 if now - saved > _SAVE_EVERY:
                     writer.save()
                     saved = now
                 if end is not None and now > end:
                     break
             tried = bar.n == len(missing)
-    print(f"{folder}: {len(writer.ids)} utterances, {writer.samples / RATE / 3600:.2f} h", end="")
+    print(f"{folder}: {len(writer.ids)} utterances, {writer.samples / RATE / 3600:.3f} h", end="")
     print(f"; stopped by the clock, {len(missing) - bar.n} are left" if not tried else "", end="")
     print(f"; silent or too long: {', '.join(map(str, left_out))}" if left_out else "")
     return tried

@@ -57,7 +57,7 @@ class TorchVoice:
         self._network.load_state_dict(read_weights(folder / MODEL))
         self._network.to(self._device).eval()
         on_cpu = self._device.type == "cpu"
-        # Seven minutes of sound at once are work enough for any GPU, and 10 GB; a CPU has none to gain.
+        # On a GPU seven minutes of sound, whose largest tensors have 1 GB; for a CPU a batch is no gain.
         self._read_at_once, self._frames_at_once = (8, 256) if on_cpu else (4096, 16384)
         self._width = 1 if on_cpu else _WIDTHS
         self._half = None if on_cpu else torch.float16
