@@ -100,12 +100,13 @@ class Training:
         finally:
             stream.close()
         self._save_average()
+        model = self.options.out / "model"
         if done:
             self._evaluate(clock)
             self.state_file.unlink()
-            print(f"{self.step} steps, {clock.elapsed:.0f} s: the model is in {self.options.out / 'model'}.")
+            print(f"{self.step} steps in {clock.elapsed:.0f} s. Try it: citrinet transcribe --model {model} FILE")
         else:
-            print(f"stopped after {self.step} steps; the same command goes on from there.")
+            print(f"stopped after {self.step} steps, {model} is what they gave; the same command goes on from there.")
         draw_log(self.log, self.log.with_suffix(".png"))
         return done
 
