@@ -509,6 +509,12 @@ def test_the_schedule():
     assert Clock(100.0, None, elapsed=200.0).progress(0) == 1.0
 
 
+@pytest.mark.parametrize("name", ["real", "catalogue"])
+def test_a_validation_set_is_not_mixed_up_with_another(out, name):
+    with pytest.raises(ValueError, match=f"there is a set {name} already"):
+        train.prepare(options(out, validation=[out / f"{name}.jsonl"]))
+
+
 # Splices
 
 

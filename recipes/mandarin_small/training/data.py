@@ -16,6 +16,7 @@ from citrinet import CitrinetTokenizer, load_audio
 from citrinet.manifest import ManifestEntry, read_manifest
 from citrinet.transcript_citrinet import NONE
 
+from ..speech.store import INDEX, SpeechStore
 from ..utterance import Utterance, read_utterances, spoken
 from .augmentation import RATE, TAPS
 from .syllables import usual_readings
@@ -56,25 +57,18 @@ def read_speech(folder: Path, texts: Sequence[Path]) -> list[Recording]:
     What the step before has spoken so far.
 
     Args:
-        folder: with `audio.int16` and `index.npy`.
+        folder: what [`~mandarin_small.speech.store.SpeechWriter`] wrote.
         texts: files of utterances. Those with a `set` are to be validated on, a group for each.
 
     Raises:
         OSError: if there is no speech, or no such file of utterances.
-        ValueError: if the folder's two files are not of one run.
+        ValueError: for a line that is no utterance.
     """
-    if not (folder / "index.npy").exists():
+    if not (folder / INDEX).exists():
         raise OSError(f"{folder} holds no speech: make some first (the step `speech`).")
-    index = np.load(folder / "index.npy")
-    audio = np.memmap(folder / "audio.int16", np.int16, "r") if len(index) else np.zeros(0, np.int16)
-    if len(index) and int((index["start"] + index["length"]).max()) > len(audio):
-        raise ValueError(f"{folder}: audio.int16 is shorter than index.npy says: make the speech again.")
-    spans = {int(row["id"]): (int(row["start"]), int(row["length"])) for row in index}
-    recordings = []
-    for utterance in chain.from_iterable(map(read_utterances, texts)):
-        if utterance.id in spans:
-            start, length = spans[utterance.id]
-            recordings.append(_synthetic(utterance, audio[start : start + length]))
+    store = SpeechStore(folder)
+    utterances = chain.from_iterable(map(read_utterances, texts))
+    recordings = [_synthetic(utterance, store[utterance.id]) for utterance in utterances if utterance.id in store]
     return [recording for recording in recordings if _is_plausible(recording)]
 
 

@@ -13,10 +13,11 @@ from citrinet import CitrinetFeatureExtractor, CitrinetProcessor
 from citrinet.tokenizer.training import train_tokenizer
 from citrinet.transcript_citrinet import find_markers
 
+from ..speech.store import INDEX
 from ..text.annotate import annotate
 from .augmentation import RATE
 from .checkpoint import STATE
-from .data import REAL, Corpus, Labels, Recording, read_recordings, read_speech
+from .data import REAL, SPLICED, SYNTHETIC, Corpus, Labels, Recording, read_recordings, read_speech
 from .loop import Training
 from .network import SIZES
 from .options import Options
@@ -104,10 +105,12 @@ def prepare(options: Options) -> tuple[Corpus, CitrinetProcessor, Labels]:
     if not recordings:
         raise ValueError(f"{speech / 'train'} holds no speech of {train[0]}: speak that first (the step `speech`).")
     texts = [recording.text for recording in recordings]
-    if (speech / "heldout" / "index.npy").exists():
+    if (speech / "heldout" / INDEX).exists():
         recordings += read_speech(speech / "heldout", options.heldout or [text / "heldout.jsonl.gz"])
     real = [_marked(recording) for manifest in options.real for recording in read_recordings(manifest, REAL)]
     for manifest in options.validation:
+        if manifest.stem in {SYNTHETIC, REAL, SPLICED} | {recording.group for recording in recordings}:
+            raise ValueError(f"{manifest}: there is a set {manifest.stem} already, give the manifest another name.")
         recordings += read_recordings(manifest, manifest.stem)
     spliced = splice(real, texts, options.splices, options.place, options.seed) if real else []
     texts += [recording.text for recording in real]
