@@ -3,6 +3,7 @@
 import base64
 import io
 import zlib
+from collections.abc import Container
 from html import escape
 from typing import Any
 
@@ -16,13 +17,14 @@ from recognition import RATE, Recognition
 PICTURE_S = 60  # seconds that the picture shows at most
 PIXELS_A_SECOND = 96
 LETTER_S = 0.4
+DOUBTFUL = "not to be trusted 不可信"
 NO_SPEECH = "No speech was recognised: too much noise, or another language? · 没有识别到语音。"
 
 
 def page(recognition: Recognition) -> str:
     """All there is to see of one recording."""
     result, chunks = recognition.result, recognition.result.get("chunks", [])
-    said, labels = transcript(result), tags(result["tags"])
+    said, labels = transcript(result), tags(result["tags"], recognition.doubtful_tags)
     if not recognition.is_speech:
         said, labels, chunks = note(NO_SPEECH), "", []
     speed = recognition.seconds / recognition.duration
@@ -61,15 +63,15 @@ def hue(kind: str) -> int:
     return zlib.crc32(kind.encode()) % 9 * 40
 
 
-def tags(found: dict[str, dict[str, Any]]) -> str:
-    """A card for every category: what counts, its probability, and what head and text said."""
+def tags(found: dict[str, dict[str, Any]], doubtful: Container[str] = ()) -> str:
+    """A card for every category: what counts, its probability, what head and text said, and if it is doubtful."""
     cards = []
     for category, tag in found.items():
         label, head, text = ((tag[key] or "–").removeprefix(f"{category}_") for key in ("label", "head", "text"))
         cards.append(
             f'<div class="ct-tag" data-tag="{escape(category)}"><small>{escape(category)}</small><b>{escape(label)}</b>'
             f'<div class="ct-bar"><i style="width:{tag["score"]:.0%}"></i></div><small>{tag["score"]:.0%} · '
-            f"head {escape(head)} · text {escape(text)}</small></div>"
+            f"head {escape(head)} · text {escape(text)}{f' · {DOUBTFUL}' if category in doubtful else ''}</small></div>"
         )
     return f'<div class="ct-tags">{"".join(cards)}</div>' if cards else ""
 

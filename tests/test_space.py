@@ -65,7 +65,7 @@ def test_page_marks_entities_and_escapes():
     samples = np.random.default_rng(0).standard_normal(64000).astype(np.float32)
     page = view.page(recognition.Recognition(RESULT, samples, 0.1, is_speech=True))
     assert 'data-type="SONG_NAME">&lt;吻<small>' in page and "<吻" not in page
-    assert "75%" in page and "&lt;14" in page
+    assert "75%" in page and "&lt;14" in page and view.DOUBTFUL not in page
     starts = [float(start) for start in re.findall(r'data-start="([\d.]+)"', page)]
     assert starts == [0.0, 0.5, 1.0, 3.0]
 
@@ -115,6 +115,16 @@ def test_windows_report_progress_and_give_the_pipelines_result():
     assert all(0.1 < after - before < 0.3 for before, after in zip([0.0, *parts], parts, strict=False))
     expected = pipeline("automatic-speech-recognition", citrinet.default_model())(samples, return_timestamps="char")
     assert heard.result == expected
+
+
+@pytest.mark.parametrize(("model", "doubtful"), [("citrinet", True), ("other", False)])
+def test_page_says_which_heads_are_not_to_be_trusted(model, doubtful, monkeypatch):
+    monkeypatch.setitem(recognition._loaded, ("other", "float32"), recognition.recognizer("citrinet", "float32"))
+    *_, heard = recognition.recognise(citrinet.load_audio(CLIPS[0]), model, "float32")
+    cards = re.findall(r'data-tag="(\w+)"(.*?)</small></div>', view.page(heard))
+    assert len(cards) == 3
+    said = {category for category, card in cards if view.DOUBTFUL in card}
+    assert said == ({"AGE", "DIALECT"} if doubtful else set())
 
 
 @pytest.mark.parametrize("colour", [0, 1])
