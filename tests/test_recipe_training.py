@@ -553,7 +553,7 @@ def test_characters_are_found_where_recordings_were_joined():
         borders.append(first[-1])
         counts.append(len(a.text))
     later = [cuts[count] - border for cuts, count, border in zip(find_cuts(joined, CPU), counts, borders, strict=True)]
-    assert np.ptp(later) < 0.06 * RATE  # by how much on average is the network's own
+    assert np.abs(later).max() < 0.1 * RATE
 
 
 @pytest.mark.slow
