@@ -27,9 +27,12 @@ def files(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 100])
-def test_results_come_in_the_order_of_the_files(files, batch_size):
-    reader = ReadAhead(files, citrinet.load_audio, batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("batch_size", "seconds"),
+    [(1, None), (2, None), (3, None), (8, None), (100, None), (None, 0.5), (None, 0.0), (None, 1e-9), (None, 1e9), (3, 0.7)],
+)
+def test_results_come_in_the_order_of_the_files(files, batch_size, seconds):
+    reader = ReadAhead(files, citrinet.load_audio, batch_size=batch_size, batch_seconds=seconds)
     results = [pair for samples in reader for pair in reader.in_order({"number": round(100 * float(samples[0]))})]
     assert [index for index, _ in results] == [index for index in range(len(files)) if index != 5]
     assert all(result["number"] == index for index, result in results)
@@ -43,6 +46,11 @@ def test_batches_hold_similar_lengths(files):
     first = lengths[: WINDOW * 2 - 1]  # one of them is broken
     assert first == sorted(first)
     assert 0 < reader.padding < 0.1
+    by_seconds = ReadAhead(files, citrinet.load_audio, batch_seconds=0.5)
+    lengths = [len(samples) for samples in by_seconds]
+    assert lengths != sorted(lengths)  # eight batches at a time
+    assert lengths[:20] == sorted(lengths[:20])
+    assert 0 < by_seconds.padding < 0.1
     unsorted = ReadAhead(files, citrinet.load_audio, batch_size=1)
     assert len(list(unsorted)) == 39
     assert unsorted.padding == 0
@@ -69,9 +77,11 @@ def threads():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize(
+    "batches", [{"batch_size": 1}, {"batch_size": 2}, {"batch_size": 8}, {"batch_seconds": 60}, {"batch_seconds": 9e9}]
+)
 @pytest.mark.parametrize("seconds", [3600, 600, 7])
-def test_what_is_held_is_bounded_by_seconds(batch_size, seconds, threads):
+def test_what_is_held_is_bounded_by_seconds(batches, seconds, threads):
     """Whatever the length of the recordings: no more than half an hour of audio, and the one that goes beyond it."""
     rate, held, most = 16000, [0.0], []
 
@@ -84,7 +94,7 @@ def test_what_is_held_is_bounded_by_seconds(batch_size, seconds, threads):
         most.append(held[0])
         return np.broadcast_to(np.float32(0), seconds * rate).view(Counted)
 
-    reader = ReadAhead(range(round(2.5 * READ_AHEAD_S / seconds) + 8), load, rate, batch_size)
+    reader = ReadAhead(range(round(2.5 * READ_AHEAD_S / seconds) + 8), load, rate, **batches)
     for samples in reader:
         time.sleep(0.001)  # the thread goes as far as it may
         del samples

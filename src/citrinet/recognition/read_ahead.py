@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from ..batching_citrinet import batches, limits
 from ..result_citrinet import RecognitionResult
 
 READ_AHEAD_S = 1800.0  # 115 MB at 16 kHz
@@ -29,7 +30,7 @@ class ReadAhead(Generic[Source]):
         sources: what to read.
         load: makes a waveform (n,) of one of them, or raises OSError or ValueError.
         sampling_rate: of the waveforms, in Hz.
-        batch_size: the recogniser's.
+        batch_size, batch_seconds: the recogniser's.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class ReadAhead(Generic[Source]):
         sources: Sequence[Source],
         load: Callable[[Source], np.ndarray],
         sampling_rate: int = 16000,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
     ):
         self.failed: list[tuple[int, OSError | ValueError]] = []
-        self._sources, self._load, self._batch_size = sources, load, batch_size
+        self._sources, self._load = sources, load
+        self._count, self._seconds = limits(batch_size, batch_seconds)
         self._rate = sampling_rate
         self._sent: deque[int] = deque()  # in the order of the recogniser
         self._results: dict[int, RecognitionResult] = {}
@@ -49,10 +52,11 @@ class ReadAhead(Generic[Source]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Waveforms (n,)."""
-        count = 1 if self._batch_size == 1 else WINDOW * self._batch_size
+        count = 1 if self._count == 1 else WINDOW * self._count
+        samples_of_window = WINDOW * self._seconds * self._rate
         reader = _ReadingThread(self._sources, self._load, int(READ_AHEAD_S * self._rate))
         try:
-            while window := reader.take(count):
+            while window := reader.take(count, samples_of_window):
                 waveforms = deque(self._by_length(window))
                 window.clear()
                 while waveforms:
@@ -92,8 +96,8 @@ class ReadAhead(Generic[Source]):
                 waveforms.append((index, read))
         self._unanswered.extend(index for index, _ in waveforms)
         waveforms.sort(key=lambda pair: len(pair[1]))
-        for start in range(0, len(waveforms), self._batch_size):
-            lengths = [len(samples) for _, samples in waveforms[start : start + self._batch_size]]
+        lengths_in_order = (len(samples) for _, samples in waveforms)
+        for lengths in batches(lengths_in_order, float, self._count, self._seconds * self._rate):
             self._read_samples += sum(lengths)
             self._computed_samples += len(lengths) * max(lengths)
         return waveforms
@@ -115,14 +119,18 @@ class _ReadingThread(Generic[Source]):
         self._changed = threading.Condition()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def take(self, count: int) -> "list[tuple[int, np.ndarray | BaseException]]":
-        """Up to `count` sources, fewer if their samples reach the limit; none when all were taken."""
+    def take(self, count: int, samples: float) -> "list[tuple[int, np.ndarray | BaseException]]":
+        """Up to `count` sources, fewer if they reach `samples` or the limit; none when all were taken."""
         taken: list[tuple[int, np.ndarray | BaseException]] = []
         with self._changed:
-            while len(taken) < count and self._left and not (taken and not self._read and self._held >= self._limit):
+            while len(taken) < count and self._left and not (taken and samples <= 0):
                 if self._read:
-                    taken.append(self._read.popleft())
+                    index, read = self._read.popleft()
+                    taken.append((index, read))
                     self._left -= 1
+                    samples -= 0 if isinstance(read, BaseException) else len(read)
+                elif taken and self._held >= self._limit:
+                    break
                 else:
                     self._changed.wait(INTERRUPTIBLE_S)
         return taken
