@@ -1,0 +1,151 @@
+"""
+Makes a small Mandarin model: `python -m mandarin_small all OUT --seconds 900`, or its three steps one by one.
+
+Each can be interrupted (Ctrl-C, SIGTERM); the same command goes on from there.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# Batches differ in length, and what one leaves is to be of use for the next; read when CUDA starts.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+SPEECH_SHARE = 0.3  # of the time that is left when there are texts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command: 0 if it ended or stopped where it can go on, 1 with a line that says what is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"{options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{options.command}: interrupted; the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mandarin_small", description=(__doc__ or "").strip())
+    commands = parser.add_subparsers(dest="command", required=True)
+    steps = {
+        "text": ("write sentences, how they are pronounced, and who says them", _text, [_text_options]),
+        "speech": ("speak them with Kokoro-82M", _speech, [_file_options, _time_options, _speech_options]),
+        "training": ("train a network on them", _training, [_file_options, _time_options, _training_options]),
+        "all": (
+            "all three, what is there already left out",
+            _all,
+            [_text_options, _file_options, _time_options, _speech_options, _training_options],
+        ),
+    }
+    for name, (summary, run, groups) in steps.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("out", type=Path, help="folder of the run: what the steps hand on, and the model")
+        command.add_argument("--seed", type=int, default=1, help="of all chance (default: %(default)s)")
+        for add in groups:
+            add(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _text_options(parser: argparse.ArgumentParser) -> None:
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
+    parser.add_argument("--transcripts", **files, help="plain sentences, a line each, or NeMo manifests")
+    parser.add_argument("--exclude", **files, help="manifests of which no sentence may be trained on")
+    parser.add_argument("--sentences", type=int, default=90_000, help="to train on (default: %(default)s)")
+
+
+def _file_options(parser: argparse.ArgumentParser) -> None:
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
+    parser.add_argument("--train", **files, help="utterances in place of OUT/text/train.jsonl.gz")
+    parser.add_argument("--heldout", **files, help="utterances in place of OUT/text/heldout.jsonl.gz")
+
+
+def _time_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, help="for everything; training follows the clock")
+    parser.add_argument("--device", help="such as cuda or cpu (default: cuda where there is one)")
+
+
+def _speech_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kokoro", type=Path, metavar="FOLDER", help="of Kokoro-82M, fetched if not given")
+    parser.add_argument("--limit", type=int, help="utterances of each file to speak (default: all)")
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "MANIFEST"}
+    parser.add_argument("--real", **files, help="recordings to train on too")
+    parser.add_argument("--validation", **files, help="recordings to score on")
+    parser.add_argument("--steps", type=int, help="updates of the weights, in place of the clock")
+    parser.add_argument("--size", default="base", help="of the network, base or tiny (default: %(default)s)")
+    parser.add_argument("--batch-seconds", type=float, help="of speech in a batch (default: 1500 on a GPU, else 60)")
+
+
+def _text(options: argparse.Namespace) -> None:
+    from .text import run
+
+    run(options.out, options.transcripts, options.sentences, options.seed, options.exclude)
+
+
+def _speech(options: argparse.Namespace, seconds: float | None = None) -> None:
+    from .speech.speak import Options, run
+
+    run(
+        Options(
+            options.out,
+            options.seconds if seconds is None else seconds,
+            options.limit,
+            options.train,
+            options.heldout,
+            device=options.device,
+            model=options.kokoro,
+            seed=options.seed,
+        )
+    )
+
+
+def _training(options: argparse.Namespace, seconds: float | None = None) -> None:
+    from .training.options import Options
+    from .training.train import run
+
+    run(
+        Options(
+            options.out,
+            options.seconds if seconds is None else seconds,
+            options.steps,
+            options.train,
+            options.heldout,
+            options.real,
+            options.validation,
+            options.size,
+            options.batch_seconds,
+            device=options.device,
+            seed=options.seed,
+        )
+    )
+
+
+def _all(options: argparse.Namespace) -> None:
+    from .training.train import check, is_begun
+
+    start = time.monotonic()
+    check(options.seconds, options.steps, options.size)
+    if not is_begun(options.out):  # from then on the speech stays as it is
+        options.exclude = [*options.exclude, *options.validation]
+        if not options.train and not (options.out / "text" / "train.jsonl.gz").exists():
+            _text(options)
+        _speech(options, options.seconds and SPEECH_SHARE * _left(options, start))
+    _training(options, options.seconds and _left(options, start))
+
+
+def _left(options: argparse.Namespace, start: float) -> float:
+    return max(1.0, float(options.seconds) - (time.monotonic() - start))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
