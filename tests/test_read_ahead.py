@@ -29,7 +29,18 @@ def files(tmp_path):
 
 @pytest.mark.parametrize(
     ("batch_size", "seconds"),
-    [(1, None), (2, None), (3, None), (8, None), (100, None), (None, 0.5), (None, 0.0), (None, 1e-9), (None, 1e9), (3, 0.7)],
+    [
+        (1, None),
+        (2, None),
+        (3, None),
+        (8, None),
+        (100, None),
+        (None, 0.5),
+        (None, 0.0),
+        (None, 1e-9),
+        (None, 1e9),
+        (3, 0.7),
+    ],
 )
 def test_results_come_in_the_order_of_the_files(files, batch_size, seconds):
     reader = ReadAhead(files, citrinet.load_audio, batch_size=batch_size, batch_seconds=seconds)
