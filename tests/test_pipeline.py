@@ -1,6 +1,7 @@
 """What one call of `pipeline("automatic-speech-recognition")` gives."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,6 +178,18 @@ def test_batches_by_seconds_give_the_same(recognizer, monkeypatch, on_device):
     batches.seen.clear()
     assert recognizer(audio, chunk_length_s=1.2, batch_seconds=5.0) == windows
     assert max(map(len, batches.seen)) == 4  # of 1.2 s
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.slow
+def test_a_gpu_writes_what_a_cpu_writes():
+    audio = [str(path) for path in sorted((Path(__file__).parents[1] / "examples").glob("*.flac"))]
+    expected = citrinet.load_recognizer(citrinet.default_model())(audio, return_timestamps="char")
+    recognizer = citrinet.load_recognizer(citrinet.default_model(), device="cuda")
+    for batches in ({}, {"batch_size": 3}, {"batch_seconds": 20.0}):
+        assert forgive_scores(recognizer(audio, return_timestamps="char", **batches), 5e-3) == expected
+    step = list(recognizer.follow(recognizer.load(audio[0]), chunk_length_s=2))[-1]
+    assert step.done == 1 and step.result is not None
 
 
 @pytest.mark.slow
