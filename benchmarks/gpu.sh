@@ -33,14 +33,14 @@ tests=()
 for file in tests/test_feature_extraction.py tests/test_pipeline.py tests/test_optimized_gpu.py tests/test_bench.py; do
     [[ -e $file ]] && tests+=("$file")
 done
-step 45 tests.txt "$python" -m pytest -q -rs "${tests[@]}" -k "gpu or cuda"
+step 40 tests.txt "$python" -m pytest -q -rs "${tests[@]}" -k "gpu or cuda"
 
 model=${MODEL:-$output/full}
-[[ -e $model/config.json ]] || step 20 model.txt "$python" benchmarks/full_size.py "$model"
+[[ -e $model/config.json ]] || step 30 model.txt "$python" benchmarks/full_size.py "$model"
 
 against=()
 [[ -n $nemo_python ]] && against=(--against nemo --nemo-python "$nemo_python")
-step 70 bench.txt "$python" -m citrinet.cli bench --model "$model" --device "$device" --output "$output/bench.json" \
+step 65 bench.txt "$python" -m citrinet.cli bench --model "$model" --device "$device" --output "$output/bench.json" \
     "${against[@]}"
 
 # Many short files: the examples, again and again.

@@ -39,7 +39,7 @@ FOLDER = """
 import json, sys, time
 import torch
 import citrinet
-from citrinet.recognition import ReadAhead
+from citrinet.recognition import ReadAhead, readers_for
 model, precision, device, batch_seconds, *files = sys.argv[1:]
 limit = {"batch_seconds": float(batch_seconds)} if float(batch_seconds) else {"batch_size": 8}
 recognizer = citrinet.load_recognizer(model, precision=precision, device=device)
@@ -49,7 +49,7 @@ hook = network.register_forward_pre_hook(lambda _, args, kwargs: batches.append(
 for _ in range(1 if device == "cpu" else 2):  # a GPU's first time makes kernels
     batches.clear()
     start = time.perf_counter()
-    reader = ReadAhead(files, recognizer.load, recognizer.sampling_rate, **limit)
+    reader = ReadAhead(files, recognizer.load, recognizer.sampling_rate, readers=readers_for(device), **limit)
     texts = [done for result in recognizer.stream(iter(reader), **limit) for done in reader.in_order(result)]
     whole = time.perf_counter() - start
 hook.remove()

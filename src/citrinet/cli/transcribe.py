@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..audio_segment_citrinet import TruncatedAudioWarning
-from ..recognition import ReadAhead, Recognizer, load_recognizer
+from ..recognition import ReadAhead, Recognizer, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from .console import fail, one_line, to_json
 from .options import add_json, add_model, add_runtime, quiet, seconds
@@ -58,7 +58,13 @@ def run(options: argparse.Namespace) -> int:
     # Each file's: Python shows a warning with the same words once only.
     warnings.simplefilter("error" if options.strict else "always", TruncatedAudioWarning)
     limits: Any = {"batch_size": options.batch_size, "batch_seconds": options.batch_seconds}
-    ahead = ReadAhead(sources, lambda source: _load(recognizer, source), recognizer.sampling_rate, **limits)
+    ahead = ReadAhead(
+        sources,
+        lambda source: _load(recognizer, source),
+        recognizer.sampling_rate,
+        readers=readers_for(options.device),
+        **limits,
+    )
     call: Any = {"return_timestamps": options.timestamps, "chunk_length_s": options.chunk_length}
     with tqdm(total=len(sources), unit="file", disable=None) as progress:
         for result in recognizer.stream(iter(ahead), **limits, **call):

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..error_rates import Edits
 from ..manifest import ManifestEntry, read_manifest
-from ..recognition import ReadAhead, check_model, load_recognizer
+from ..recognition import ReadAhead, check_model, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from . import scoring
 from .scoring import CONVENTIONS, Annotation, EntityScore, ErrorRate, TagScore
@@ -165,7 +165,9 @@ def transcribe(
     recognizer = load_recognizer(model, precision=precision, device=device, citrinet_only=False)
     run = Run(model, recognizer.tag_labels)
     limits: Any = {"batch_size": batch_size, "batch_seconds": batch_seconds}
-    ahead = ReadAhead([entry.segment for entry in entries], recognizer.load, recognizer.sampling_rate, **limits)
+    segments = [entry.segment for entry in entries]
+    readers = readers_for(device)
+    ahead = ReadAhead(segments, recognizer.load, recognizer.sampling_rate, readers=readers, **limits)
     with tqdm(total=len(entries), unit="file", desc=model, disable=None) as progress:
         start = time.perf_counter()
         for result in recognizer.stream(iter(ahead), **limits):
