@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, overload
 
 import numpy as np
@@ -157,11 +157,11 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     ) -> Iterator[dict[str, Any]]:
         """What [`preprocess`] yields, of all inputs; on a GPU it prepares several inputs at a time."""
         if self._feature_device is None:
-            for audio in inputs:
-                yield from self.preprocess(audio, **cutting)
+            for windows in map(partial(self.preprocess, **cutting), inputs):  # `for audio` would hold the last one
+                yield from windows
             return
         rate = self.feature_extractor.sampling_rate
-        recordings = map(self._read, inputs)  # a generator would hold the last one
+        recordings = map(self._read, inputs)
         limit = min(seconds, FEATURES_AT_ONCE_S)
         for batch in batches(recordings, lambda recording: len(recording[0]) / rate, count, limit):
             waveforms = [samples for samples, *_ in batch]
@@ -229,7 +229,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             if is_last:
                 right = stride[1] // ratio
             padding = -(stop - start) % self.feature_extractor.pad_to_multiple_of
-            mask = torch.ones(1, stop - start, dtype=torch.int32, device=features.device)
+            mask = torch.ones(1, stop - start, dtype=torch.int32)  # on the CPU: it moves with those of a whole batch
             kept = torch.tensor([[left, -(-(stop - start) // ratio) - right]])
             yield {
                 "is_last": is_last,
