@@ -2,6 +2,7 @@
 What `citrinet transcribe` takes besides the network: starting, reading many files, and long ones.
 
     python benchmarks/transcribe.py --model MODEL --folder CLIPS --long HOUR.flac HALF_AN_HOUR.flac
+    python benchmarks/transcribe.py --model MODEL --folder CLIPS --device cuda --precision bfloat16 --batch-seconds 640
 
 For each precision, in processes of their own: seconds to import the package once PyTorch is there, to load the model
 (the second time, when the file is in memory) and to the first transcript of the first clip; how much of the speed of
@@ -19,13 +20,13 @@ from citrinet.optimized import PRECISIONS
 START = """
 import json, sys, time
 import torch
-model, precision, clip = sys.argv[1:]
+model, precision, device, clip = sys.argv[1:]
 times = [time.perf_counter()]
 import citrinet
 times.append(time.perf_counter())
-citrinet.load_recognizer(model, precision=precision)
+citrinet.load_recognizer(model, precision=precision, device=device)
 times.append(time.perf_counter())
-recognizer = citrinet.load_recognizer(model, precision=precision)
+recognizer = citrinet.load_recognizer(model, precision=precision, device=device)
 times.append(time.perf_counter())
 recognizer(clip)
 times.append(time.perf_counter())
@@ -38,21 +39,25 @@ FOLDER = """
 import json, sys, time
 import torch
 import citrinet
-from citrinet.recognition import ReadAhead
-model, precision, *files = sys.argv[1:]
-recognizer = citrinet.load_recognizer(model, precision=precision)
+from citrinet.recognition import ReadAhead, readers_for
+model, precision, device, batch_seconds, *files = sys.argv[1:]
+limit = {"batch_seconds": float(batch_seconds)} if float(batch_seconds) else {"batch_size": 8}
+recognizer = citrinet.load_recognizer(model, precision=precision, device=device)
 recognizer(files[0])
 network, batches = recognizer.pipeline.model, []
 hook = network.register_forward_pre_hook(lambda _, args, kwargs: batches.append(kwargs), with_kwargs=True)
-start = time.perf_counter()
-reader = ReadAhead(files, recognizer.load, recognizer.sampling_rate, 8)
-texts = [done for result in recognizer.stream(iter(reader), batch_size=8) for done in reader.in_order(result)]
-whole = time.perf_counter() - start
+for _ in range(1 if device == "cpu" else 2):  # a GPU's first time makes kernels
+    batches.clear()
+    start = time.perf_counter()
+    reader = ReadAhead(files, recognizer.load, recognizer.sampling_rate, readers=readers_for(device), **limit)
+    texts = [done for result in recognizer.stream(iter(reader), **limit) for done in reader.in_order(result)]
+    whole = time.perf_counter() - start
 hook.remove()
 start = time.perf_counter()
 with torch.inference_mode():
     for batch in batches:
-        network(**batch)
+        logits = network(**batch).logits
+    logits.flatten()[0].item()  # waits until all is done
 alone = time.perf_counter() - start
 speed = {"seconds": reader.seconds, "whole": whole, "alone": alone, "padding": reader.padding}
 print(json.dumps({"files": len(texts), **speed}))
@@ -62,7 +67,8 @@ import json, sys, time
 from citrinet.bench.worker import peak_memory
 from citrinet.cli import main
 start = time.perf_counter()
-code = main(["transcribe", "--json", "--model", sys.argv[1], "--precision", sys.argv[2], sys.argv[3]])
+model, precision, device, file = sys.argv[1:]
+code = main(["transcribe", "--json", "--model", model, "--precision", precision, "--device", device, file])
 print(json.dumps({"code": code, "elapsed": time.perf_counter() - start, "peak": peak_memory() or float("nan")}))
 """
 
@@ -73,12 +79,15 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--long", nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", action="append", help="may be repeated (default: all that a CPU has)")
+    parser.add_argument("--batch-seconds", default="0", metavar="S", help="of the folder (default: 8 files at a time)")
     options = parser.parse_args()
     clips = sorted(str(path) for path in options.folder.iterdir())
-    for precision in PRECISIONS:
-        start = run(START, options.model, precision, clips[0])
+    for precision in options.precision or PRECISIONS:
+        start = run(START, options.model, precision, options.device, clips[0])
         print(precision, "start:", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in start.items()), flush=True)
-        folder = run(FOLDER, options.model, precision, *clips)
+        folder = run(FOLDER, options.model, precision, options.device, options.batch_seconds, *clips)
         kept = folder["alone"] / folder["whole"]
         speed = folder["seconds"] / folder["whole"]
         print(
@@ -87,7 +96,7 @@ def main() -> None:
             flush=True,
         )
         for file in options.long:
-            long = run(LONG, options.model, precision, file)
+            long = run(LONG, options.model, precision, options.device, file)
             print(
                 f"{precision} {Path(file).name}: {long['elapsed']:.1f} s, peak {long['peak'] or float('nan'):.2f} GB",
                 flush=True,

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import citrinet
 from citrinet import bench
@@ -53,21 +54,22 @@ def test_operations_are_those_of_the_network():
 @pytest.mark.slow
 def test_a_contestant_that_does_not_start_says_why(tmp_path):
     broken = measure._process(measure._ours(str(tmp_path / "nowhere")))
-    with pytest.raises(ValueError, match=r"contestant stopped: .*nowhere"), broken:
-        pass
+    with pytest.raises(ValueError, match=r"contestant stopped: .*nowhere"), broken as wait:
+        wait()
 
 
 def test_unknown_opponent():
-    with pytest.raises(ValueError, match="eager, nemo or onnxruntime"):
+    with pytest.raises(ValueError, match="compiled, eager, nemo, onnxruntime"):
         bench.bench(citrinet.default_model(), ["whisper"])
 
 
 @pytest.mark.slow
 def test_on_another_device():
-    contestants = measure._contestants(citrinet.default_model(), [], "", "", "cpu:0")
-    assert list(contestants) == ["eager", "float16", "bfloat16", "bfloat16, compiled"]
-    with measure._process(contestants["bfloat16"]) as ask:
-        seconds, _ = ask(2, 1)
+    contestants = measure._contestants(citrinet.default_model(), ["compiled"], "", "", "cpu:0")
+    precisions = ["float32", "float16", "bfloat16"]
+    assert list(contestants) == ["eager", "eager, bfloat16", *precisions, "compiled, bfloat16"]
+    with measure._process(contestants["eager, bfloat16"]) as wait:
+        seconds, _ = wait()(2, 1)
     assert seconds > 0
 
 
@@ -84,23 +86,110 @@ def test_graphs_have_a_precision_of_their_own(tiny_onnx_dir, monkeypatch, short_
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Contestants' programs run here, so that no test waits for an interpreter to start; what is said is the same."""
-
-    class Process:
-        def __init__(self, command, **streams):
-            answers = io.StringIO()
-            options = json.loads(command[-1])
-            with monkeypatch.context() as patch:
-                patch.setattr(sys, "stdin", ["[2, 1]\n"] * 5)
-                patch.setattr(sys, "stdout", answers)
-                worker.main(options)
-            self.stdin, self.stdout = io.StringIO(), iter(answers.getvalue().splitlines(keepends=True))
-
-        def kill(self):
-            pass
-
-        wait = kill
-
+    Process.started = []
+    Process.after = {}
+    Process.patch = monkeypatch
     monkeypatch.setattr(subprocess, "Popen", Process)
+    return Process
+
+
+class Process:
+    """Answers five questions, or as many as `after` says of its precision; all its answers are there at once."""
+
+    def __init__(self, command, **streams):
+        options = json.loads(command[-1])
+        self.started.append(options)
+        precision = options.get("precision", "float32")
+        answers = io.StringIO()
+        if self.after.get(precision) != 0:
+            with self.patch.context() as patch:
+                patch.setattr(sys, "stdin", ["[2, 1]\n"] * self.after.get(precision, 5))
+                patch.setattr(sys, "stdout", answers)
+                worker.main({**options, "precision": "float32"})
+        else:
+            streams["stderr"].write("some trace\nRuntimeError: no such card\n")
+        self.stdin, self.stdout = io.StringIO(), iter(answers.getvalue().splitlines(keepends=True))
+
+    def kill(self):
+        pass
+
+    wait = kill
+
+
+@pytest.fixture
+def device_case(monkeypatch):
+    """A benchmark of a device, which is this CPU under another name."""
+    monkeypatch.setattr(measure, "CASES_ON_DEVICES", {"1 x 1 s": (1, 1), "2 x 1 s": (2, 1)})
+    monkeypatch.setattr(measure, "PRODUCT", 64)
+
+
+@pytest.mark.slow
+def test_a_device_has_its_ceiling_and_one_process_for_all_cases(tiny_dir, device_case, in_this_process):
+    found = bench.bench(str(tiny_dir), rounds=2, device="cpu:0")
+    assert len(in_this_process.started) == len(found.figures) == 5
+    assert all(len(cases["2 x 1 s"].seconds) == 2 for cases in found.figures.values())
+    assert list(found.ceiling) == ["float32", "float16", "bfloat16"] and min(found.ceiling.values()) > 0
+    title, _, head, _, *rows = str(found).splitlines()
+    assert title.endswith(", cpu:0") and head == "| | 1 x 1 s | 2 x 1 s | peak memory |"
+    shares = [row.count("% of the ceiling") for row in rows]
+    assert shares == [0, 2, 2, 2, 2]  # all but `eager`
+
+
+@pytest.mark.slow
+def test_who_does_not_start_or_stops_is_left_out(tiny_dir, device_case, in_this_process, tmp_path):
+    in_this_process.after = {"float16": 0, "bfloat16": 3}  # of four answers, two rounds of two cases
+    found = bench.bench(str(tiny_dir), rounds=2, device="cpu:0")
+    assert found.failed.keys() == {"float16", "bfloat16", "eager, bfloat16"}
+    assert found.failed["float16"] == "a contestant stopped: RuntimeError: no such card"
+    assert len(found.figures["bfloat16"]["1 x 1 s"].seconds) == 2
+    assert len(found.figures["bfloat16"]["2 x 1 s"].seconds) == 1
+    assert len(found.figures["float32"]["2 x 1 s"].seconds) == 2
+    table = str(found)
+    assert "| float16 | – | – | – |" in table and "no such card" in table
+    bench.plot(found, tmp_path / "speed.svg")
+    in_this_process.after = dict.fromkeys(["float32", "float16", "bfloat16"], 0)
+    with pytest.raises(ValueError, match="no such card"):
+        bench.bench(str(tiny_dir), rounds=2, device="cpu:0")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cut_off_leaves_its_figures(tiny_dir, device_case, in_this_process, tmp_path, monkeypatch):
+    output = tmp_path / "figures.json"
+    seen = []
+
+    def cut_off(*_):
+        seen.append(json.loads(output.read_text()) if output.exists() else None)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(measure, "_measure_ceiling", cut_off)
+    arguments = ["bench", "--model", str(tiny_dir), "--device", "cpu:0", "--rounds", "2", "--output", str(output)]
+    assert main(arguments) == 130
+    left = json.loads(output.read_text())
+    counts = {case: len(figures["seconds"]) for case, figures in left["figures"]["float32"].items()}
+    assert counts == {"1 x 1 s": 2, "2 x 1 s": 1}
+    assert seen[0] is None and len(seen[1]["figures"]["eager"]["1 x 1 s"]["seconds"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json"]
+
+
+def test_nemo_runs_on_the_device(tiny_dir, monkeypatch, tmp_path):
+    monkeypatch.setattr("citrinet.convert.export_nemo", lambda *_, **__: SimpleNamespace(output="model.nemo"))
+    contestants = measure._contestants(str(tiny_dir), ["nemo"], str(tmp_path), "python-of-nemo", "cuda")
+    worker_of_nemo = ["python-of-nemo", str(measure.NEMO_WORKER), "model.nemo", "cuda"]
+    assert contestants["NeMo"] == [*worker_of_nemo, "float32"]
+    assert contestants["NeMo, bfloat16"] == [*worker_of_nemo, "bfloat16"]
+    on_cpu = measure._contestants(str(tiny_dir), ["nemo"], str(tmp_path), "python-of-nemo", "cpu")
+    assert on_cpu["NeMo"][-2:] == ["cpu", "float32"] and "NeMo, bfloat16" not in on_cpu
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.slow
+def test_on_a_gpu(tiny_dir, monkeypatch):
+    monkeypatch.setattr(measure, "CASES_ON_DEVICES", {"2 x 1 s": (2, 1)})
+    found = bench.bench(str(tiny_dir), rounds=1, device="cuda")
+    assert not found.failed and found.device == torch.cuda.get_device_name()
+    assert all(0 < memory < 8 for memory in found.memory.values())
 
 
 @pytest.mark.parametrize("options", [{"optimized": False}, {"precision": "int8"}])
@@ -133,7 +222,8 @@ def test_the_worker_transcribes_what_it_is_asked_to(tiny_dir, monkeypatch, capsy
 
 
 @pytest.mark.slow
-def test_nemos_worker_needs_nothing_of_the_package(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_nemos_worker_needs_nothing_of_the_package(tmp_path, precision):
     """Run by its path, with a NeMo that is made up and no `citrinet` to import."""
     models = tmp_path / "nemo" / "collections" / "asr" / "models"
     models.mkdir(parents=True)
@@ -144,18 +234,19 @@ def test_nemos_worker_needs_nothing_of_the_package(tmp_path):
         "    decoding = type('decoding', (), {'ctc_decoder_predictions_tensor': lambda *a, **k: ['text']})\n"
         "    @classmethod\n"
         "    def restore_from(cls, path, map_location, strict):\n"
-        "        assert path == 'model.nemo'\n"
+        "        assert (path, map_location) == ('model.nemo', 'cpu')\n"
         "        return cls()\n"
         "    def eval(self):\n"
         "        print('NeMo says something')\n"
         "        return self\n"
         "    def __call__(self, input_signal, input_signal_length):\n"
         "        assert input_signal.shape == (2, 8000) and input_signal_length.tolist() == [8000, 8000]\n"
-        "        return input_signal, input_signal_length, None\n"
+        "        assert (input_signal @ input_signal.T).dtype == torch.PRECISION\n"
+        "        return input_signal, input_signal_length, None\n".replace("PRECISION", precision)
     )
     (tmp_path / "citrinet.py").write_text("raise ImportError('citrinet is not here')")
     done = subprocess.run(
-        [sys.executable, str(measure.NEMO_WORKER), "model.nemo"],
+        [sys.executable, str(measure.NEMO_WORKER), "model.nemo", "cpu", precision],
         input="[2, 1]\n", capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -47,6 +47,19 @@ def test_json_lines(audio_dir, zh_small_dir, capsys):
 
 
 @pytest.mark.slow
+def test_batches_by_seconds(audio_dir, zh_small_dir, capsys):
+    files = [str(audio_dir / name) for name in ("a.wav", "b.flac", "more/c.wav")]
+
+    def transcribe(*options):
+        assert main(["transcribe", "--model", str(zh_small_dir), *options, *files]) == 0
+        return capsys.readouterr()
+
+    alone, together = transcribe(), transcribe("--batch-seconds", "60")
+    assert together.out == alone.out
+    assert not alone.err and together.err == "0.0% of the batches was padding\n"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["1", "2"])
 def test_a_bad_file_is_reported_and_the_rest_still_done(audio_dir, zh_small_dir, capsys, batch_size):
     assert main(["transcribe", "--model", str(zh_small_dir), "--json", "--batch-size", batch_size, str(audio_dir)]) == 1
@@ -105,7 +118,16 @@ def test_a_checkpoint_that_is_none(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["model.nemo"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["convert"], ["transcribe"], ["transcribe", "--batch-size", "0", "a.wav"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["convert"],
+        ["transcribe"],
+        ["transcribe", "--batch-size", "0", "a.wav"],
+        ["transcribe", "--batch-seconds", "nan", "a.wav"],
+    ],
+)
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

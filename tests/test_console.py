@@ -134,7 +134,7 @@ def test_traceback_on_demand(transcribe, tmp_path, zh_small_dir, capsys, place):
         (RuntimeError("bad\nthings"), "unexpected RuntimeError: bad things (run with --traceback for details)"),
         (KeyError("x"), "unexpected KeyError: 'x' (run with --traceback for details)"),
         (AssertionError(), "unexpected AssertionError: AssertionError (run with --traceback for details)"),
-        (MemoryError(), "out of memory: a smaller --batch-size or --chunk-length needs less."),
+        (MemoryError(), "out of memory: a smaller --batch-size, --batch-seconds or --chunk-length needs less."),
         (PermissionError(13, "Permission denied", "a/b.json"), "a/b.json: Permission denied"),
         (OSError(28, "No space left on device", "a", None, "b"), "a -> b: the disk is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),

@@ -1,6 +1,7 @@
 """What one call of `pipeline("automatic-speech-recognition")` gives."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,77 @@ def test_any_batch_size_gives_the_same(recognizer):
     assert len({result["text"] for result in expected}) > 3
     for batch_size in (1, 2, 3, 7):
         assert recognizer(audio, batch_size=batch_size, return_timestamps="char") == expected
+
+
+class Batches:
+    """What goes through a pipeline's network: seconds of each recording in each batch."""
+
+    def __init__(self, recognizer, monkeypatch):
+        self.seen = []
+        forward = recognizer.model.forward
+
+        def spy(*args, **kwargs):
+            self.seen.append([round(frames / 100, 2) for frames in kwargs["attention_mask"].sum(dim=1).tolist()])
+            return forward(*args, **kwargs)
+
+        monkeypatch.setattr(recognizer.model, "forward", spy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_device", [False, True])
+def test_batches_by_seconds_give_the_same(recognizer, monkeypatch, on_device):
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([3.0, 0.5, 1.7, 0.1, 2.2, 1.0])]
+    expected = forgive_scores([recognizer(samples, return_timestamps="char") for samples in audio])
+    windows = forgive_scores([recognizer(samples, chunk_length_s=1.2) for samples in audio])
+    if on_device:  # as where the network is on a GPU
+        monkeypatch.setattr(CitrinetPipeline, "_feature_device", torch.device("cpu"))
+    batches = Batches(recognizer, monkeypatch)
+    assert recognizer(audio, batch_seconds=6.0, return_timestamps="char") == expected
+    assert batches.seen == [[3.0, 0.5], [1.7, 0.1], [2.2, 1.0]]
+    batches.seen.clear()
+    assert list(recognizer(iter(audio), batch_size=3, batch_seconds=60, return_timestamps="char")) == expected
+    assert batches.seen == [[3.0, 0.5, 1.7], [0.1, 2.2, 1.0]]
+    batches.seen.clear()
+    assert recognizer(audio, batch_seconds=0.01, return_timestamps="char") == expected
+    assert [len(batch) for batch in batches.seen] == [1] * 6
+    batches.seen.clear()
+    assert recognizer(audio, chunk_length_s=1.2, batch_seconds=5.0) == windows
+    assert max(map(len, batches.seen)) == 4  # of 1.2 s
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.slow
+def test_a_gpu_writes_what_a_cpu_writes():
+    audio = [str(path) for path in sorted((Path(__file__).parents[1] / "examples").glob("*.flac"))]
+    expected = citrinet.load_recognizer(citrinet.default_model())(audio, return_timestamps="char")
+    recognizer = citrinet.load_recognizer(citrinet.default_model(), device="cuda")
+    for batches in ({}, {"batch_size": 3}, {"batch_seconds": 20.0}):
+        assert forgive_scores(recognizer(audio, return_timestamps="char", **batches), 5e-3) == expected
+    step = list(recognizer.follow(recognizer.load(audio[0]), chunk_length_s=2))[-1]
+    assert step.done == 1 and step.result is not None
+
+
+@pytest.mark.slow
+def test_features_beside_the_network_give_the_same(recognizer, monkeypatch):
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([3.0, 0.02, 1.7, 0.1])]
+    rows = [{"array": samples, "sampling_rate": 16000, "stride": (1600, 1600), "name": "n"} for samples in audio[::2]]
+    options = {"return_timestamps": "word"}
+    expected = forgive_scores([recognizer(samples, **options) for samples in audio])
+    parts = forgive_scores(recognizer(rows, **options))
+    monkeypatch.setattr(CitrinetPipeline, "_feature_device", torch.device("cpu"))
+    together = []
+    extract = CitrinetFeatureExtractor._extract_together
+    monkeypatch.setattr(
+        CitrinetFeatureExtractor,
+        "_extract_together",
+        lambda self, waveforms, device: together.append(len(waveforms)) or extract(self, waveforms, device),
+    )
+    assert recognizer(audio, batch_size=3, **options) == expected and together == [3, 1]
+    assert recognizer(audio[0], **options) == expected[0]
+    assert recognizer(rows, batch_size=2, **options) == parts
+    together.clear()
+    monkeypatch.setattr("citrinet.pipeline_citrinet.FEATURES_AT_ONCE_S", 4.0)  # however large the network's batch is
+    assert recognizer(audio, batch_size=4, **options) == expected and together == [1, 2, 1]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 import citrinet
-from citrinet.recognition.read_ahead import READ_AHEAD_S, WINDOW, ReadAhead
+from citrinet.recognition.read_ahead import MAX_READERS, READ_AHEAD_S, WINDOW, ReadAhead, readers_for
 
 
 @pytest.fixture
@@ -27,9 +27,25 @@ def files(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 100])
-def test_results_come_in_the_order_of_the_files(files, batch_size):
-    reader = ReadAhead(files, citrinet.load_audio, batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("batch_size", "seconds"),
+    [
+        (1, None),
+        (2, None),
+        (3, None),
+        (8, None),
+        (100, None),
+        (None, 0.5),
+        (None, 0.0),
+        (None, 1e-9),
+        (None, 1e9),
+        (3, 0.7),
+    ],
+)
+@pytest.mark.parametrize("readers", [1, 4])
+def test_results_come_in_the_order_of_the_files(files, batch_size, seconds, readers):
+    limits = {"batch_size": batch_size, "batch_seconds": seconds}
+    reader = ReadAhead(files, citrinet.load_audio, readers=readers, **limits)
     results = [pair for samples in reader for pair in reader.in_order({"number": round(100 * float(samples[0]))})]
     assert [index for index, _ in results] == [index for index in range(len(files)) if index != 5]
     assert all(result["number"] == index for index, result in results)
@@ -43,6 +59,11 @@ def test_batches_hold_similar_lengths(files):
     first = lengths[: WINDOW * 2 - 1]  # one of them is broken
     assert first == sorted(first)
     assert 0 < reader.padding < 0.1
+    by_seconds = ReadAhead(files, citrinet.load_audio, batch_seconds=0.5)
+    lengths = [len(samples) for samples in by_seconds]
+    assert lengths != sorted(lengths)  # eight batches at a time
+    assert lengths[:20] == sorted(lengths[:20])
+    assert 0 < by_seconds.padding < 0.1
     unsorted = ReadAhead(files, citrinet.load_audio, batch_size=1)
     assert len(list(unsorted)) == 39
     assert unsorted.padding == 0
@@ -69,28 +90,72 @@ def threads():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize(
+    "batches", [{"batch_size": 1}, {"batch_size": 2}, {"batch_size": 8}, {"batch_seconds": 60}, {"batch_seconds": 9e9}]
+)
 @pytest.mark.parametrize("seconds", [3600, 600, 7])
-def test_what_is_held_is_bounded_by_seconds(batch_size, seconds, threads):
+@pytest.mark.parametrize("readers", [1, 5])
+def test_what_is_held_is_bounded_by_seconds(batches, seconds, readers, threads):
     """Whatever the length of the recordings: no more than half an hour of audio, and the one that goes beyond it."""
-    rate, held, most = 16000, [0.0], []
+    rate, held, most, lock = 16000, [0.0], [], threading.RLock()  # collecting garbage may come in between
 
     class Counted(np.ndarray):  # as long as it says, without the memory
         def __del__(self):
-            held[0] -= len(self) / rate
+            with lock:
+                held[0] -= len(self) / rate
 
     def load(_):
-        held[0] += seconds
-        most.append(held[0])
+        with lock:
+            held[0] += seconds
+            most.append(held[0])
         return np.broadcast_to(np.float32(0), seconds * rate).view(Counted)
 
-    reader = ReadAhead(range(round(2.5 * READ_AHEAD_S / seconds) + 8), load, rate, batch_size)
+    reader = ReadAhead(range(round(2.5 * READ_AHEAD_S / seconds) + 8), load, rate, readers=readers, **batches)
     for samples in reader:
         time.sleep(0.001)  # the thread goes as far as it may
         del samples
     assert max(most) <= READ_AHEAD_S + 2 * seconds  # one beyond the limit, and one that is being transcribed
     assert held[0] == 0 and len(most) == len(reader._sources)
     assert not threads()
+
+
+def test_several_read_at_a_time_what_will_not_be_too_much(threads):
+    together, most, lock = [0], [], threading.Lock()
+    all_read = threading.Barrier(4, timeout=20)
+
+    def count(change):
+        with lock:
+            together[0] += change
+            most.append(together[0])
+
+    def load(index):
+        count(1)
+        if 1 <= index <= 4:
+            all_read.wait()  # for the other three
+        count(-1)
+        return np.zeros(100, np.float32)
+
+    assert len(list(ReadAhead(range(9), load, readers=4))) == 9
+    assert most[0] == 1 and max(most) == 4
+    long = np.broadcast_to(np.float32(0), round(READ_AHEAD_S * 16000))
+    most.clear()
+
+    def load_long(_):
+        count(1)
+        time.sleep(0.01)
+        count(-1)
+        return long
+
+    assert len(list(ReadAhead(range(5), load_long, readers=4))) == 5
+    assert max(most) == 1
+    assert not threads()
+
+
+def test_who_reads_for_which_device(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert [readers_for(device) for device in ("cpu", "cuda", "cuda:1")] == [1, MAX_READERS, MAX_READERS]
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert readers_for("cuda") == 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError("from below"), MemoryError(), ImportError("soxr"), SystemExit(3)])

@@ -33,8 +33,23 @@ def test_all_give_the_same_results(recognizers, sources, timestamps):
     assert len({result["text"] for result in expected}) == len(sources), "the test would compare nothing"
     assert all(("chunks" in result) == (timestamps is not None) for result in expected)
     for name in ("optimised", "onnx"):
-        found = recognizers[name](sources, return_timestamps=timestamps, batch_size=3)
-        assert forgive_scores(found, 1e-3) == expected, name
+        for batches in ({"batch_size": 3}, {"batch_seconds": 3.0}, {"batch_size": 2, "batch_seconds": 600.0}):
+            found = recognizers[name](sources, return_timestamps=timestamps, **batches)
+            assert forgive_scores(found, 1e-3) == expected, (name, batches)
+
+
+def test_onnx_batches_by_seconds(recognizers, sources, monkeypatch):
+    shapes = []
+    network = recognizers["onnx"]._network
+
+    class Spy:
+        def run(self, names, inputs):
+            shapes.append(inputs["length"].tolist())
+            return network.run(names, inputs)
+
+    monkeypatch.setattr(recognizers["onnx"], "_network", Spy())
+    recognizers["onnx"](sources, batch_seconds=3.0)
+    assert shapes == [[130, 70], [110, 120]]
 
 
 def test_a_result_has_the_keys_of_its_type(recognizers, sources):

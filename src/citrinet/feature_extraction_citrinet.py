@@ -1,7 +1,9 @@
 """Waveform to normalised log-mel features, with NeMo's arithmetic."""
 
 import itertools
+import math
 import os
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 from transformers.utils.hub import cached_file
 
 from .audio_citrinet import check_samples
+from .batching_citrinet import batches
 
 BLOCK_FRAMES = 6000  # a minute, computed at a time
+BATCH_FRAMES = 60000  # ten minutes: blocks that are computed together on a device
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
 # A band that varies less than this, as above 4 kHz in a telephone call, holds nothing but rounding. There the mean
@@ -117,6 +121,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         pad_to_multiple_of: int | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
+        device: str | torch.device | None = None,
     ) -> BatchFeature:
         """
         Compute features for one waveform or a batch of them.
@@ -127,6 +132,9 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate (`int`, *optional*): The waveforms' rate in Hz, checked against the model's.
             padding, max_length, truncation, pad_to_multiple_of, return_attention_mask, return_tensors:
                 As in [`SequenceFeatureExtractor.pad`], counted in frames.
+            device (`str` or `torch.device`, *optional*):
+                Where PyTorch computes all waveforms together, such as `"cuda"`; `"pt"` tensors stay there. Without it
+                each is computed on its own on the CPU. Both give the same up to rounding.
 
         Returns:
             `BatchFeature`: `input_features` (B, T, feature_size) float32 and `attention_mask` (B, T) int32.
@@ -139,17 +147,29 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
                 f"audio of {sampling_rate} Hz given to a model of {self.sampling_rate} Hz: resample it first, for "
                 "example with `torchaudio.functional.resample`, or call the pipeline, which does."
             )
-        features = [self.extract(waveform) for waveform in _as_list(raw_speech)]
-        padded = self.pad(
+        multiple = self.pad_to_multiple_of if pad_to_multiple_of is None else pad_to_multiple_of
+        waveforms = _as_list(raw_speech)
+        if device is None:
+            features = [self.extract(waveform) for waveform in waveforms]
+        else:
+            batch, frames = self._extract_together(waveforms, torch.device(device))
+            asked = padding, max_length, truncation, return_attention_mask, return_tensors
+            if asked == (True, None, False, None, "pt"):  # which need not leave the device
+                mask = torch.arange(batch.shape[1], device=device) < frames[:, None]
+                rest = (0, -batch.shape[1] % (multiple or 1))
+                padded = {"input_features": F.pad(batch, (0, 0, *rest)), "attention_mask": F.pad(mask.int(), rest)}
+                return BatchFeature(padded)
+            features = [row[:count] for row, count in zip(batch.cpu().numpy(), frames.tolist(), strict=True)]
+        result = self.pad(
             BatchFeature({"input_features": features}),
             padding=padding,
             max_length=max_length,
             truncation=truncation,
-            pad_to_multiple_of=self.pad_to_multiple_of if pad_to_multiple_of is None else pad_to_multiple_of,
+            pad_to_multiple_of=multiple,
             return_attention_mask=return_attention_mask,
             return_tensors=return_tensors,
         )
-        return padded
+        return result if device is None or return_tensors != "pt" else result.to(device)
 
     def extract(self, waveform: Any) -> np.ndarray:
         """
@@ -180,10 +200,9 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             ValueError: as [`extract`].
         """
         samples = torch.from_numpy(self.check(waveform))
-        frames = len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
-        bounds = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
+        frames = self._frames(samples)
         log_mel = torch.empty(self.feature_size, frames)
-        for first, last in itertools.pairwise(bounds):
+        for first, last in _blocks(frames):
             log_mel[:, first:last] = self._log_mel_block(self._emphasized(samples, first, last))
         return log_mel
 
@@ -222,6 +241,9 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         """
         return check_samples(waveform, self.hop_length, self.sampling_rate)
 
+    def _frames(self, samples: Sized) -> int:
+        return len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
+
     def _emphasized(self, samples: torch.Tensor, first: int, last: int) -> torch.Tensor:
         """The pre-emphasised samples that the frames from `first` to `last` read, padded beyond both ends."""
         around = self.n_fft // 2
@@ -233,19 +255,86 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         return F.pad(emphasized[None], padding, mode="reflect" if reflect else "constant")[0]
 
     def _log_mel_block(self, emphasized: torch.Tensor) -> torch.Tensor:
-        """(m,) -> (feature_size, T), in the steps in which NeMo rounds: the network amplifies the last bit."""
+        """(..., m) -> (..., feature_size, T), in the steps in which NeMo rounds: the network amplifies the last bit."""
         spectrum = torch.stft(
             emphasized,
             self.n_fft,
             self.hop_length,
             self.win_length,
-            window=torch.from_numpy(self.window),
+            window=torch.from_numpy(self.window).to(emphasized.device),
             center=False,
             return_complex=True,
         )
         real, imaginary = torch.view_as_real(spectrum).square_().unbind(dim=-1)
         power = (real + imaginary).sqrt_().square_()
-        return torch.log_((torch.from_numpy(self.mel_filters).T @ power).add_(LOG_GUARD))
+        if power.is_cuda:  # where somebody may have allowed TF32, which has 10 bits, for products in float32
+            power = power.double()
+        energy = (torch.from_numpy(self.mel_filters).T.to(power) @ power).float()
+        return torch.log_(energy.add_(LOG_GUARD))
+
+    def _extract_together(self, waveforms: list[Any], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, T, feature_size) on a device, zeros where a waveform has ended, and how many frames each has."""
+        samples = [torch.from_numpy(self.check(waveform)) for waveform in waveforms]
+        counts = [self._frames(part) for part in samples]
+        frames = torch.tensor(counts).to(device)
+        log_mel = torch.zeros(len(samples), self.feature_size, max(counts), device=device)
+        blocks = ((row, *block) for row, count in enumerate(counts) for block in _blocks(count))
+        for batch in batches(blocks, lambda block: block[2] - block[1], BATCH_FRAMES, BATCH_FRAMES):
+            computed = self._log_mel_block(self._emphasized_together(samples, batch, device))
+            for block, (row, first, last) in zip(computed, batch, strict=True):
+                log_mel[row, :, first:last] = block[:, : last - first]
+        return self._normalize_together(log_mel, frames), frames
+
+    def _emphasized_together(
+        self, samples: list[torch.Tensor], blocks: list[tuple[int, int, int]], device: torch.device
+    ) -> torch.Tensor:
+        """[`_emphasized`] of blocks, each (index of the samples, first frame, last frame): (B, m) on a device."""
+        around = self.n_fft // 2
+        spans = [
+            (first * self.hop_length - around, (last - 1) * self.hop_length + self.n_fft - around)
+            for _, first, last in blocks
+        ]
+        width = max(stop - start for start, stop in spans)
+        lengths = [len(samples[index]) for index, *_ in blocks]
+        # One sample more on the left, which the first emphasised one depends on; memory that a GPU reads by itself.
+        raw = torch.zeros(len(blocks), 1 + width, pin_memory=device.type == "cuda")
+        for row, (index, *_), (start, stop), length in zip(raw, blocks, spans, lengths, strict=True):
+            low, high = max(start - 1, 0), min(stop, length)
+            row[low - start + 1 : high - start + 1] = samples[index][low:high]
+        raw = raw.to(device, non_blocking=True)
+        emphasized = raw[:, 1:] - self.preemphasis * raw[:, :-1]
+        begin, end = (torch.tensor(values).to(device)[:, None] for values in ([start for start, _ in spans], lengths))
+        place = begin + torch.arange(width, device=device)
+        inside = (place >= 0) & (place < end)
+        if self.frontend == "nemo-2.4":
+            mirrored = torch.where(place < end, place.abs(), 2 * (end - 1) - place)
+            emphasized = emphasized.gather(1, (mirrored - begin).clamp_(0, width - 1))
+            inside |= end > around
+        return emphasized.masked_fill_(~inside, 0.0)
+
+    @staticmethod
+    def _normalize_together(log_mel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """
+        [`normalize`] of (B, feature_size, T), of which only so many frames count: (B, T, feature_size).
+
+        What rounding took from a mean is the mean of what is left, so that no device needs float64.
+        """
+        count = frames[:, None, None]
+        outside = torch.arange(log_mel.shape[2], device=log_mel.device) >= count
+        spread = log_mel.masked_fill(outside, -math.inf).amax(dim=2, keepdim=True)
+        spread -= log_mel.masked_fill(outside, math.inf).amin(dim=2, keepdim=True)
+        mean = log_mel.masked_fill_(outside, 0.0).sum(dim=2, keepdim=True) / count
+        centered = log_mel.sub_(mean).masked_fill_(outside, 0.0)
+        rounding = centered.sum(dim=2, keepdim=True) / count
+        centered.sub_(rounding * (spread < EMPTY_RANGE)).masked_fill_(outside, 0.0)
+        deviation = (centered.square().sum(dim=2, keepdim=True) / (count - 1).clamp(min=1)).sqrt_()
+        return centered.div_(deviation + STD_GUARD).transpose(1, 2).contiguous()
+
+
+def _blocks(frames: int) -> list[tuple[int, int]]:
+    """First and last frames of the blocks that are computed at a time."""
+    bounds: list[int] = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
+    return list(itertools.pairwise(bounds))
 
 
 def _as_list(raw_speech: Any) -> list[Any]:

@@ -1,20 +1,26 @@
 """`pipeline("automatic-speech-recognition")` for Citrinet: text, transcript, entities, tags and times in one call."""
 
 import inspect
-from collections.abc import Iterator
-from functools import cached_property
+import math
+from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
 from typing import Any, overload
 
 import numpy as np
 import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
-from transformers import AutomaticSpeechRecognitionPipeline, BatchFeature
+from transformers import AutomaticSpeechRecognitionPipeline
 
 from .audio_citrinet import load_audio
+from .batching_citrinet import batches, limits
 from .modeling_citrinet import refuse_unknown_arguments
 from .result_citrinet import RecognitionResult, ResultBuilder
 from .windows_citrinet import cut_windows
 
+# Waveforms of so much audio are held for features that a GPU computes together; a longer one is alone.
+FEATURES_AT_ONCE_S = 600.0
 _AUDIO_KEYS = ("raw", "array", "bytes", "path", "sampling_rate", "stride")
 
 
@@ -51,6 +57,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
       A character of Chinese or Japanese is a word of its own, elsewhere words are what stands between spaces.
     * `chunk_length_s`: 0 reads audio of any length in one pass; not given, audio of more than 120 s is read in windows
       of 30 s. Features are always computed over the whole audio, so a window sees what one pass would.
+    * `batch_seconds`: seconds of audio that go through the network at a time, padding counted, beside the stock
+      pipeline's `batch_size`, which then is no limit unless it is given.
     * any audio that [`load_audio`] takes, without ffmpeg where soundfile can read it.
     """
 
@@ -87,15 +95,20 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             ValueError: if it is not audio, too short, or holds NaN.
         """
         audio: Any = _Stream(inputs) if isinstance(inputs, Iterator) else inputs
+        if kwargs.get("batch_size") is None and self._batch_size is None:
+            seconds = kwargs.get("batch_seconds", self._preprocess_params.get("batch_seconds"))
+            kwargs["batch_size"], _ = limits(None, seconds)
         return super().__call__(audio, **kwargs)
 
     def _sanitize_parameters(  # type: ignore[override]  # the base class takes any argument
-        self, generate_kwargs: dict[str, Any] | None = None, **kwargs: Any
+        self, generate_kwargs: dict[str, Any] | None = None, batch_seconds: float | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         stock = super()._sanitize_parameters
         own = {name: value for name, value in kwargs.items() if name in inspect.signature(stock).parameters}
         refuse_unknown_arguments("the pipeline", [*(kwargs.keys() - own.keys()), *(generate_kwargs or {})])
         preprocess, forward, postprocess = stock(**own)  # type: ignore[no-untyped-call]
+        if batch_seconds is not None:
+            preprocess["batch_seconds"] = batch_seconds
         return preprocess, forward, postprocess
 
     def preprocess(  # type: ignore[override]  # as in all of Transformers' pipelines that cut windows
@@ -106,10 +119,107 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     ) -> Iterator[dict[str, Any]]:
         """Yield the features of one audio, whole or in windows of `chunk_length_s` with overlap on both sides."""
         samples, stride, extra = self._read(inputs)
-        log_mel = self.feature_extractor.log_mel(samples)
+        waveforms = [samples]
         del samples, inputs  # hours of them
-        features = self.feature_extractor.normalize(log_mel)
-        del log_mel
+        (features,) = self._features(waveforms)
+        yield from self._cut(features, stride, extra, chunk_length_s, stride_length_s)
+
+    def get_iterator(
+        self,
+        inputs: Iterable[Any],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterable[RecognitionResult]:
+        """
+        Results of many inputs.
+
+        The stock pipeline counts windows, and prepares one input at a time: batches by seconds, and features of many
+        inputs at a time on a GPU, are made here.
+        """
+        cutting = dict(preprocess_params)
+        seconds = limits(batch_size, cutting.pop("batch_seconds", None))[1]
+        if seconds == math.inf and self._feature_device is None:
+            stock: Any = super().get_iterator
+            results: Iterable[RecognitionResult] = stock(
+                inputs, num_workers, batch_size, cutting, forward_params, postprocess_params
+            )
+            return results
+        windows = self._windows(inputs, batch_size, seconds, cutting)
+        in_batches = batches(windows, lambda window: self._seconds(window["frames"]), batch_size, seconds)
+        outputs = self._outputs(in_batches, forward_params)
+        return (self.postprocess(parts, **postprocess_params) for parts in outputs)
+
+    def _windows(
+        self, inputs: Iterable[Any], count: int, seconds: float, cutting: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """What [`preprocess`] yields, of all inputs; on a GPU it prepares several inputs at a time."""
+        if self._feature_device is None:
+            for windows in map(partial(self.preprocess, **cutting), inputs):  # `for audio` would hold the last one
+                yield from windows
+            return
+        rate = self.feature_extractor.sampling_rate
+        recordings = map(self._read, inputs)
+        limit = min(seconds, FEATURES_AT_ONCE_S)
+        for batch in batches(recordings, lambda recording: len(recording[0]) / rate, count, limit):
+            waveforms = [samples for samples, *_ in batch]
+            facts = [(stride, extra) for _, stride, extra in batch]
+            batch.clear()
+            for features, (stride, extra) in zip(self._features(waveforms), facts, strict=True):
+                yield from self._cut(features, stride, extra, **cutting)
+
+    def _outputs(
+        self, batched_windows: Iterable[list[dict[str, Any]]], forward_params: dict[str, Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Run the network; for each input the outputs of its windows."""
+        parts: list[dict[str, Any]] = []
+        for windows in batched_windows:
+            inputs: dict[str, Any] = {name: [window[name] for window in windows] for name in windows[0]}
+            for name in ("input_features", "attention_mask"):
+                inputs[name] = pad_sequence([tensor[0] for tensor in inputs[name]], batch_first=True)
+            inputs["kept"] = torch.cat(inputs["kept"])
+            outputs: Any = self.forward(inputs, **forward_params)  # type: ignore[no-untyped-call]
+            for index in range(len(windows)):
+                part = {
+                    name: value[index : index + 1] if isinstance(value, torch.Tensor) else value[index]
+                    for name, value in outputs.items()
+                }
+                is_last = part.pop("is_last")
+                parts.append(part)
+                if is_last:
+                    yield parts
+                    parts = []
+
+    @property
+    def _feature_device(self) -> torch.device | None:
+        """Where features are computed in batches: beside the network, if that is on a GPU."""
+        return self.device if self.device.type == "cuda" else None
+
+    def _features(self, waveforms: list[np.ndarray]) -> list[torch.Tensor]:
+        """(T, feature_size) of each; empties the list."""
+        extractor = self.feature_extractor
+        if self._feature_device is None:
+            features = []
+            while waveforms:
+                log_mel = extractor.log_mel(waveforms.pop(0))
+                features.append(torch.from_numpy(extractor.normalize(log_mel)))
+            return features
+        padded = extractor(waveforms, return_tensors="pt", device=self._feature_device)
+        waveforms.clear()
+        frames = padded["attention_mask"].sum(dim=1).tolist()
+        return [row[:count] for row, count in zip(padded["input_features"], frames, strict=True)]
+
+    def _cut(
+        self,
+        features: torch.Tensor,
+        stride: tuple[int, int],
+        extra: dict[str, Any],
+        chunk_length_s: float | None = None,
+        stride_length_s: float | tuple[float, float] | list[float] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Windows of the features (T, feature_size) of one audio, as the network takes them."""
         ratio = self._frame_ratio
         windows = cut_windows(len(features), self._seconds(1), ratio, chunk_length_s, stride_length_s)
         for index, (start, stop, left, right) in enumerate(windows):
@@ -118,18 +228,23 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 left = stride[0] // ratio
             if is_last:
                 right = stride[1] // ratio
-            window = self.feature_extractor.pad(
-                BatchFeature({"input_features": [features[start:stop]]}),
-                pad_to_multiple_of=self.feature_extractor.pad_to_multiple_of,
-                return_tensors="pt",
-            )
+            padding = -(stop - start) % self.feature_extractor.pad_to_multiple_of
+            mask = torch.ones(1, stop - start, dtype=torch.int32)  # on the CPU: it moves with those of a whole batch
             kept = torch.tensor([[left, -(-(stop - start) // ratio) - right]])
-            yield {"is_last": is_last, **window, "kept": kept, "extra": extra}
+            yield {
+                "is_last": is_last,
+                "input_features": F.pad(features[None, start:stop], (0, 0, 0, padding)),
+                "attention_mask": F.pad(mask, (0, padding)),
+                "frames": stop - start,
+                "kept": kept,
+                "extra": extra,
+            }
 
     def _forward(  # type: ignore[override]
         self, model_inputs: dict[str, Any], return_timestamps: str | bool = False
     ) -> dict[str, Any]:
         is_last, kept = model_inputs.pop("is_last"), model_inputs.pop("kept")
+        model_inputs.pop("frames", None)
         features, mask = model_inputs.pop("input_features"), model_inputs.pop("attention_mask")
         outputs = self.model(input_features=features, attention_mask=mask)
         frames = torch.arange(outputs.logits.shape[1], device=outputs.logits.device)

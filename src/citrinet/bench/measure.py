@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ from ..configuration_citrinet import CitrinetConfig
 from ..modeling_citrinet import CitrinetForCTC
 from ..optimized import PRECISIONS, linear_for
 from ..recognition import is_onnx_folder
-from .report import CASES, Benchmark, Figures
+from .report import CASES, CASES_ON_DEVICES, Benchmark, Figures
 from .worker import ANSWER
 
 RATE = 16_000
 NEMO_WORKER = Path(__file__).with_name("nemo_worker.py")
+DEVICE_PRECISIONS = ("float32", "float16", "bfloat16")
+PRODUCT = 8192  # rows and columns of the matrices whose product is a device's ceiling
+OPPONENTS = ("compiled", "eager", "nemo", "onnxruntime")
 
 Command = list[str]
 Ask = Callable[[int, int], tuple[float, float | None]]
@@ -35,76 +38,116 @@ def bench(
     rounds: int = 5,
     nemo_python: str = sys.executable,
     device: str = "cpu",
+    after_round: Callable[[Benchmark], object] | None = None,
 ) -> Benchmark:
     """
-    Measure a model in every precision; on a GPU in float32, float16, bfloat16, and compiled into CUDA graphs.
+    Measure a model in every precision; on a GPU in float32, float16 and bfloat16.
+
+    A contestant that does not start or stops is left out from there on, and the report says why.
 
     Args:
         model: a folder or Hub repository, or a folder of ONNX graphs, which have a precision of their own.
-        against: what else to measure: `nemo` (of an export of the model), `onnxruntime` (of another).
+        against: what else to measure: `nemo` (an export of the model, on the same device), `onnxruntime` (another, on
+            the CPU), `compiled` (the ordinary network by `torch.compile`; its start may take minutes).
         rounds: how often each is asked; it answers twice, and the second time counts.
         nemo_python: the interpreter of an environment that has NeMo.
-        device: where the model runs; opponents run on the CPU.
+        device: where the model runs.
+        after_round: is given what was measured so far.
 
     Raises:
         OSError: if the model cannot be found or fetched.
-        ValueError: for another opponent, or a contestant that does not start; the message ends with its last words.
+        ValueError: for another opponent, or if no contestant is left; the message has the last words of one.
     """
     model = str(model)
     graphs = is_onnx_folder(model)
     flops = 0.0 if graphs else _flops(load_citrinet_config(model))
-    precisions = PRECISIONS if device == "cpu" and not graphs else ()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         contestants = _contestants(model, against or [], folder, nemo_python, device)
-        figures: dict[str, dict[str, Figures]] = {name: {} for name in contestants}
-        memory: dict[str, float | None] = dict.fromkeys(contestants)
-        ceiling: dict[str, list[float]] = {precision: [] for precision in precisions}
-        progress = stack.enter_context(tqdm(total=len(CASES) * rounds, unit="round", disable=None))
-        for case, (count, seconds) in CASES.items():
-            for name in contestants:
-                figures[name][case] = Figures(speech=count * seconds, gflop=count * seconds * flops)
+        benchmark = Benchmark(model, torch.get_num_threads(), {name: {} for name in contestants}, {}, {})
+        benchmark.memory.update(dict.fromkeys(contestants))
+        if not graphs:
+            benchmark.ceiling.update(dict.fromkeys(PRECISIONS if device == "cpu" else DEVICE_PRECISIONS, 0.0))
+        # On CPUs each case has processes of its own; on a GPU their start would take most of the time.
+        groups = [{name: case} for name, case in CASES.items()] if device == "cpu" else [CASES_ON_DEVICES]
+        if device != "cpu":
+            benchmark.device = _device_name(device)
+        total = rounds * sum(map(len, groups))
+        progress = stack.enter_context(tqdm(total=total, unit="round", disable=None))
+        for cases in groups:
             with ExitStack() as processes:
-                ask = {name: processes.enter_context(_process(command)) for name, command in contestants.items()}
-                for _ in range(rounds):
-                    for precision, speeds in ceiling.items():
-                        speeds.append(_ceiling(precision))
-                    for name, contestant in ask.items():
-                        elapsed, peak = contestant(count, seconds)
-                        figures[name][case].seconds.append(elapsed)
-                        memory[name] = peak if peak is None else max(memory[name] or 0.0, peak)
-                    progress.update()
-    best = {precision: max(speeds) for precision, speeds in ceiling.items()}
-    return Benchmark(model, torch.get_num_threads(), figures, memory, best)
+                ask = _start(contestants, processes, benchmark)
+                for case, (count, seconds) in cases.items():
+                    for _ in range(rounds):
+                        _measure_ceiling(benchmark.ceiling, device)
+                        for name in list(ask):
+                            figures = benchmark.figures[name].setdefault(
+                                case, Figures(speech=count * seconds, gflop=count * seconds * flops)
+                            )
+                            try:
+                                elapsed, peak = ask[name](count, seconds)
+                            except ValueError as error:
+                                benchmark.failed[name] = str(error)
+                                del ask[name]
+                                if not ask:
+                                    raise
+                                continue
+                            figures.seconds.append(elapsed)
+                            benchmark.memory[name] = peak and max(benchmark.memory[name] or 0.0, peak)
+                        progress.update()
+                        if after_round is not None:
+                            after_round(benchmark)
+    return benchmark
+
+
+def _start(contestants: dict[str, Command], processes: ExitStack, benchmark: Benchmark) -> dict[str, Ask]:
+    """Start contestants at the same time; those that are ready."""
+    ask: dict[str, Ask] = {}
+    failed: dict[str, ValueError] = {}
+    starting = {name: processes.enter_context(_process(command)) for name, command in contestants.items()}
+    for name, wait in starting.items():
+        try:
+            ask[name] = wait()
+        except ValueError as error:
+            failed[name] = error
+    benchmark.failed.update({name: str(error) for name, error in failed.items()})
+    if not ask:
+        raise next(iter(failed.values()))
+    return ask
 
 
 def _contestants(model: str, against: list[str], folder: str, nemo_python: str, device: str) -> dict[str, Command]:
-    """Name -> command; the first is the one that the others are compared with."""
+    """Name -> command; the first is the one that the others are compared with, a name ends in what it computes in."""
     if is_onnx_folder(model):
         if set(against) - {"eager"}:
             raise ValueError(f"{model} holds ONNX graphs, of which no others can be made: bench the model itself.")
         return {"onnxruntime": _ours(model, device=device)}
-    contestants = {"eager": _ours(model, device=device, optimized=False)}
+    ordinary = {"device": device, "optimized": False}
+    contestants = {"eager": _ours(model, **ordinary)}
     if device == "cpu":
         contestants |= {precision: _ours(model, precision=precision) for precision in PRECISIONS}
     else:
-        bfloat16 = {"device": device, "optimized": False, "precision": "bfloat16"}
-        contestants["float16"] = _ours(model, device=device, optimized=False, half=True)
-        contestants["bfloat16"] = _ours(model, **bfloat16)
-        contestants["bfloat16, compiled"] = _ours(model, **bfloat16, compiled=True)
+        contestants["eager, bfloat16"] = _ours(model, **ordinary, precision="bfloat16")
+        contestants |= {name: _ours(model, device=device, precision=name) for name in DEVICE_PRECISIONS}
     for opponent in against:
         if opponent == "nemo":
             from ..convert import export_nemo
 
             file = export_nemo(model, f"{folder}/model.nemo", tag_heads=False).output
-            contestants["NeMo"] = [nemo_python, str(NEMO_WORKER), str(file)]
+            command = [nemo_python, str(NEMO_WORKER), str(file), device]
+            contestants["NeMo"] = [*command, "float32"]
+            if device != "cpu":
+                contestants["NeMo, bfloat16"] = [*command, "bfloat16"]
         elif opponent == "onnxruntime":
             from ..convert.hf_to_onnx import export_onnx
 
             export_onnx(model, f"{folder}/onnx")
             contestants["onnxruntime"] = _ours(f"{folder}/onnx")
+        elif opponent == "compiled":
+            precision = "float32" if device == "cpu" else "bfloat16"
+            contestants[f"compiled, {precision}"] = _ours(model, **ordinary, precision=precision, compiled=True)
         elif opponent != "eager":
-            raise ValueError(f"there is no opponent {opponent!r}: choose eager, nemo or onnxruntime.")
+            raise ValueError(f"there is no opponent {opponent!r}: choose {', '.join(OPPONENTS)}.")
     return contestants
 
 
@@ -114,8 +157,8 @@ def _ours(model: str, **options: object) -> Command:
 
 
 @contextmanager
-def _process(command: Command) -> Iterator[Ask]:
-    """A process of `worker.py`, that is ready: it transcribes recordings of so many seconds when asked."""
+def _process(command: Command) -> Iterator[Callable[[], Ask]]:
+    """A process of `worker.py`; what is yielded waits until it is ready to transcribe what it is asked to."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", bufsize=1
@@ -131,13 +174,17 @@ def _process(command: Command) -> Iterator[Ask]:
             raise ValueError("a contestant stopped: " + " ".join(errors.read().strip().splitlines()[-1:]))
 
         def ask(count: int, seconds: int) -> tuple[float, float | None]:
-            questions.write(json.dumps([count, seconds]) + "\n")
+            with suppress(OSError):  # if it has stopped, there is no answer
+                questions.write(json.dumps([count, seconds]) + "\n")
             elapsed, peak = json.loads(answer())
             return elapsed, peak
 
-        try:
+        def wait() -> Ask:
             answer()
-            yield ask
+            return ask
+
+        try:
+            yield wait
         finally:
             process.kill()
             process.wait()
@@ -152,6 +199,13 @@ def _flops(config: CitrinetConfig, seconds: int = 8) -> float:
     return float(counter.get_total_flops()) / seconds / 1e9
 
 
+def _measure_ceiling(ceiling: dict[str, float], device: str) -> None:
+    """Keep the best speed of each precision."""
+    for precision, best in ceiling.items():
+        speed = _ceiling(precision) if device == "cpu" else _device_ceiling(precision, device)
+        ceiling[precision] = max(best, speed)
+
+
 def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
     """GFLOP/s of one large product."""
     product = linear_for(precision)(torch.randn(size, size))
@@ -162,3 +216,21 @@ def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
         for _ in range(5):
             product(inputs)
     return 5 * 2 * rows * size**2 / (time.perf_counter() - start) / 1e9
+
+
+def _device_ceiling(precision: str, device: str) -> float:
+    """GFLOP/s of one large product on a GPU."""
+    with torch.inference_mode():
+        factor = torch.randn(PRODUCT, PRODUCT, device=device, dtype=getattr(torch, precision))
+        product = factor @ factor
+        product[0, 0].item()  # which waits until it is done
+        start = time.perf_counter()
+        for _ in range(5):
+            torch.mm(factor, factor, out=product)
+        product[0, 0].item()
+    return 5 * 2 * PRODUCT**3 / (time.perf_counter() - start) / 1e9
+
+
+def _device_name(device: str) -> str:
+    """What the device is, as far as PyTorch says."""
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device

@@ -1,7 +1,9 @@
 """
 A contestant in NeMo: `worker.py` with NeMo's model, run by its path with an interpreter that has NeMo.
 
-    /path/to/nemo/bin/python nemo_worker.py model.nemo
+    /path/to/nemo/bin/python nemo_worker.py model.nemo cuda bfloat16
+
+In bfloat16 it is PyTorch's autocast, as in NeMo's own scripts.
 """
 
 import sys
@@ -12,20 +14,23 @@ import torch
 from worker import serve  # run by its path, Python looks for modules in this folder
 
 
-def main(file: str) -> None:
+def main(file: str, device: str, precision: str) -> None:
     """Serve a `.nemo` file."""
     from nemo.collections.asr.models import ASRModel
 
-    model = ASRModel.restore_from(file, map_location="cpu", strict=True).eval()
+    model = ASRModel.restore_from(file, map_location=device, strict=True).eval()
+    kind = torch.device(device).type
 
     @torch.inference_mode()
     def transcribe(audio: list[Any]) -> object:
-        lengths = torch.tensor([len(samples) for samples in audio])
-        log_probs, lengths, _ = model(input_signal=torch.from_numpy(np.stack(audio)), input_signal_length=lengths)
+        signal = torch.from_numpy(np.stack(audio)).to(device)
+        lengths = torch.tensor([len(samples) for samples in audio], device=device)
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            log_probs, lengths, _ = model(input_signal=signal, input_signal_length=lengths)
         return model.decoding.ctc_decoder_predictions_tensor(log_probs, decoder_lengths=lengths)
 
     serve(transcribe, int(model.cfg.sample_rate))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 CASES = {"1 x 10 s": (1, 10), "8 x 10 s": (8, 10), "1 x 60 s": (1, 60)}  # recordings, and seconds of each
+CASES_ON_DEVICES = {**CASES, "64 x 10 s": (64, 10)}
 
 
 @dataclass
@@ -39,8 +40,10 @@ class Benchmark:
         model: its name.
         threads: that PyTorch uses.
         figures: contestant -> case -> [`Figures`]; the others are compared with the first one.
-        memory: contestant -> peak GB of its largest process; none where the system does not say.
-        ceiling: precision -> GFLOP/s of a large matrix product on this CPU, measured in the same rounds.
+        memory: contestant -> peak GB of its largest process, on a GPU of the GPU's; none where the system does not say.
+        ceiling: precision -> GFLOP/s of a large matrix product on this CPU or GPU, measured in the same rounds.
+        device: name of the GPU, or `cpu`.
+        failed: contestant that stopped -> why; what it did before is there.
     """
 
     model: str
@@ -48,6 +51,8 @@ class Benchmark:
     figures: dict[str, dict[str, Figures]]
     memory: dict[str, float | None]
     ceiling: dict[str, float]
+    device: str = "cpu"
+    failed: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -57,30 +62,36 @@ class Benchmark:
         return asdict(self)
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.model}, {self.threads} threads"
+        yield f"{self.model}, {self.threads} threads" + ("" if self.device == "cpu" else f", {self.device}")
         if self.ceiling:
             ceiling = ", ".join(f"{name} {speed:.0f}" for name, speed in self.ceiling.items())
             yield f"ceiling of matrix products in GFLOP/s: {ceiling}"
-        cases = next(iter(self.figures.values()))
+        cases = list(dict.fromkeys(case for figures in self.figures.values() for case in figures))
         yield "| | " + " | ".join(cases) + " | peak memory |"
         yield "|---" * (len(cases) + 2) + "|"
         for name in self.figures:
             cells = [self._cell(name, case) for case in cases]
             memory = self.memory[name]
             yield f"| {name} | " + " | ".join(cells) + f" | {'–' if memory is None else f'{memory:.2f} GB'} |"
+        yield from (f"{name}: {reason}" for name, reason in self.failed.items())
 
     def _cell(self, name: str, case: str) -> str:
-        first, figures = next(iter(self.figures)), self.figures[name][case]
+        first, figures = next(iter(self.figures)), self.figures[name].get(case)
+        if figures is None or not figures.seconds:
+            return "–"
+        digits = 2 if figures.median >= 0.1 else 4
         parts = [
-            f"{figures.median:.2f} s ({min(figures.seconds):.2f}-{max(figures.seconds):.2f})",
+            f"{figures.median:.{digits}f} s ({min(figures.seconds):.{digits}f}-{max(figures.seconds):.{digits}f})",
             f"{figures.speech / figures.median:.0f}x real time",
-            f"{self.figures[first][case].median / figures.median:.2f}x {first}",
         ]
+        reference = self.figures[first].get(case)
+        if reference is not None and reference.seconds:
+            parts.append(f"{reference.median / figures.median:.2f}x {first}")
         if figures.gflop:
             speed = figures.gflop / figures.median
             parts.append(f"{speed:.0f} GFLOP/s")
-            if name in self.ceiling:
-                parts.append(f"{speed / self.ceiling[name]:.0%} of the ceiling")
+            if ceiling := self.ceiling.get(name.split(", ")[-1]):
+                parts.append(f"{speed / ceiling:.0%} of the ceiling")
         return ", ".join(parts)
 
 
@@ -93,10 +104,11 @@ def plot(benchmark: Benchmark, path: str | Path) -> None:
     width = 0.8 / len(benchmark.figures)
     labels: list[str] = []
     for index, (name, cases) in enumerate(benchmark.figures.items()):
-        speeds = [figures.speech / figures.median for figures in cases.values()]
-        places = [place + index * width for place in range(len(cases))]
+        measured = {case: figures for case, figures in cases.items() if figures.seconds}
+        labels += [case for case in measured if case not in labels]
+        speeds = [figures.speech / figures.median for figures in measured.values()]
+        places = [labels.index(case) + index * width for case in measured]
         axes.bar_label(axes.bar(places, speeds, width, label=name), fmt="%.0f", fontsize=8)
-        labels = list(cases)
     axes.set_xticks([place + 0.4 - width / 2 for place in range(len(labels))], labels)
     axes.set_ylabel("times real time")
     axes.legend()

@@ -47,7 +47,10 @@ def noise(seconds: float, sampling_rate: int) -> Any:
 
 
 def peak_memory() -> "float | None":
-    """GB that this process took at most, or none where the system does not say."""
+    """GB that this process took at most, of a GPU's memory if it uses one; none where the system does not say."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_reserved()) / 1e9
     status = Path("/proc/self/status")
     if status.is_file():  # `ru_maxrss` counts what the parent had when it forked, too
         return next(int(line.split()[1]) * 1024 / 1e9 for line in status.open() if line.startswith("VmHWM"))
@@ -64,20 +67,17 @@ def main(options: dict[str, Any]) -> None:
     Serve a model of this package.
 
     Args:
-        options: arguments of [`load_recognizer`]; `half`, whether the network computes in float16, and `compiled`,
-            whether it is compiled into CUDA graphs.
+        options: arguments of [`load_recognizer`], and `compiled`, whether `torch.compile` compiles the network (on a
+            GPU, into CUDA graphs).
     """
     from citrinet import load_recognizer
     from citrinet.recognition.transformers_recognizer import CitrinetRecognizer
 
-    half, compiled = options.pop("half", False), options.pop("compiled", False)
+    compiled = options.pop("compiled", False)
     recognizer = load_recognizer(**options)
-    if isinstance(recognizer, CitrinetRecognizer):
+    if compiled and isinstance(recognizer, CitrinetRecognizer):
         network: Any = recognizer.pipeline.model
-        if half:
-            network.half()
-        if compiled:
-            network.compile(mode="reduce-overhead")
+        network.compile(mode="reduce-overhead")
     serve(lambda audio: list(recognizer.stream(iter(audio), batch_size=len(audio))), recognizer.sampling_rate)
 
 

@@ -68,7 +68,7 @@ def is_disk_full(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """What an error says, in one line."""
     if isinstance(error, MemoryError):
-        return "out of memory: a smaller --batch-size or --chunk-length needs less."
+        return "out of memory: a smaller --batch-size, --batch-seconds or --chunk-length needs less."
     if isinstance(error, OSError) and error.strerror:
         reason = "the disk is full" if is_disk_full(error) else error.strerror
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]

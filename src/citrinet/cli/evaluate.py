@@ -43,7 +43,12 @@ def run(options: argparse.Namespace) -> int:
         Path(options.output).mkdir(parents=True, exist_ok=True)
     models = options.model or [default_model()]
     report = evaluation.evaluate(
-        models, options.manifest, options.batch_size, options.device, precision=options.precision
+        models,
+        options.manifest,
+        options.batch_size,
+        options.device,
+        precision=options.precision,
+        batch_seconds=options.batch_seconds,
     )
     for recording in report.failed:
         fail(f"{recording['audio']}: {recording['error']}")

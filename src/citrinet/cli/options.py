@@ -23,7 +23,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
     """Where and how a model computes."""
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="files at a time (default 1)")
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="files at a time (default 1, or what --batch-seconds holds)"
+    )
+    parser.add_argument(
+        "--batch-seconds",
+        type=seconds,
+        metavar="S",
+        help="seconds of audio at a time, padding counted; with --batch-size too, what is reached first",
+    )
     parser.add_argument(
         "--precision",
         default="float32",

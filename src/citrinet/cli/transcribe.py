@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..audio_segment_citrinet import TruncatedAudioWarning
-from ..recognition import ReadAhead, Recognizer, load_recognizer
+from ..recognition import ReadAhead, Recognizer, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from .console import fail, one_line, to_json
 from .options import add_json, add_model, add_runtime, quiet, seconds
@@ -57,10 +57,17 @@ def run(options: argparse.Namespace) -> int:
     recognizer = load_recognizer(options.model, precision=options.precision, device=options.device)
     # Each file's: Python shows a warning with the same words once only.
     warnings.simplefilter("error" if options.strict else "always", TruncatedAudioWarning)
-    ahead = ReadAhead(sources, lambda source: _load(recognizer, source), recognizer.sampling_rate, options.batch_size)
+    limits: Any = {"batch_size": options.batch_size, "batch_seconds": options.batch_seconds}
+    ahead = ReadAhead(
+        sources,
+        lambda source: _load(recognizer, source),
+        recognizer.sampling_rate,
+        readers=readers_for(options.device),
+        **limits,
+    )
     call: Any = {"return_timestamps": options.timestamps, "chunk_length_s": options.chunk_length}
     with tqdm(total=len(sources), unit="file", disable=None) as progress:
-        for result in recognizer.stream(iter(ahead), batch_size=options.batch_size, **call):
+        for result in recognizer.stream(iter(ahead), **limits, **call):
             for index, done in ahead.in_order(result):
                 line = _json(sources[index], done) if options.json else _text(sources[index], done)
                 with progress.external_write_mode():
@@ -69,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     for index, error in ahead.failed:
         source = sources[index]
         fail(f"{source}: {_reason(source, error)}", error if options.traceback else None)
-    if options.batch_size > 1:
+    if options.batch_seconds is not None or (options.batch_size or 1) > 1:
         print(f"{ahead.padding:.1%} of the batches was padding", file=sys.stderr)
     return 1 if ahead.failed else 0
 

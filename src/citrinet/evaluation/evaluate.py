@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..error_rates import Edits
 from ..manifest import ManifestEntry, read_manifest
-from ..recognition import ReadAhead, check_model, load_recognizer
+from ..recognition import ReadAhead, check_model, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from . import scoring
 from .scoring import CONVENTIONS, Annotation, EntityScore, ErrorRate, TagScore
@@ -101,11 +101,12 @@ class Report:
 def evaluate(
     models: Sequence[str],
     manifest: str | Path,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     device: str = "cpu",
     resamples: int = 1000,
     seed: int = 0,
     precision: str = "float32",
+    batch_seconds: float | None = None,
 ) -> Report:
     """
     Transcribe the recordings of a manifest with each model and score what comes out.
@@ -114,11 +115,12 @@ def evaluate(
         models: what [`load_recognizer`] takes: Citrinets in PyTorch or ONNX, and others to compare with.
         manifest: JSON lines with `audio_filepath` and `text`; markers in the text and columns named like tag
             categories (`gender`, ...) are the reference for entities and tags.
-        batch_size: recordings at a time.
+        batch_size: recordings at a time, see [`Recognizer.stream`].
         device: `cpu`, `cuda`, ...
         resamples: of the bootstrap.
         seed: of the bootstrap.
         precision: of the models in PyTorch, see [`CitrinetInferenceConfig`].
+        batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
 
     Returns:
         [`Report`]. Recordings that cannot be read are left out and named in it.
@@ -131,7 +133,12 @@ def evaluate(
     entries = _read(manifest)
     for model in models:  # before the first has run for an hour
         check_model(model, precision=precision, device=device, citrinet_only=False)
-    settings: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
+    settings: dict[str, Any] = {
+        "batch_size": batch_size,
+        "batch_seconds": batch_seconds,
+        "device": device,
+        "precision": precision,
+    }
     runs = [transcribe(model, entries, **settings) for model in models]
     return build_report(manifest, entries, runs, settings, resamples, seed)
 
@@ -139,9 +146,10 @@ def evaluate(
 def transcribe(
     model: str,
     entries: Sequence[ManifestEntry],
-    batch_size: int = 1,
+    batch_size: int | None = None,
     device: str = "cpu",
     precision: str = "float32",
+    batch_seconds: float | None = None,
 ) -> Run:
     """
     Run one model over the recordings of a manifest.
@@ -149,16 +157,20 @@ def transcribe(
     Args:
         model: a folder or a Hub repository.
         entries: those of the manifest.
-        batch_size: recordings at a time.
+        batch_size: recordings at a time, see [`Recognizer.stream`].
         device: `cpu`, `cuda`, ...
         precision: see [`CitrinetInferenceConfig`].
+        batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
     """
     recognizer = load_recognizer(model, precision=precision, device=device, citrinet_only=False)
     run = Run(model, recognizer.tag_labels)
-    ahead = ReadAhead([entry.segment for entry in entries], recognizer.load, recognizer.sampling_rate, batch_size)
+    limits: Any = {"batch_size": batch_size, "batch_seconds": batch_seconds}
+    segments = [entry.segment for entry in entries]
+    readers = readers_for(device)
+    ahead = ReadAhead(segments, recognizer.load, recognizer.sampling_rate, readers=readers, **limits)
     with tqdm(total=len(entries), unit="file", desc=model, disable=None) as progress:
         start = time.perf_counter()
-        for result in recognizer.stream(iter(ahead), batch_size=batch_size):
+        for result in recognizer.stream(iter(ahead), **limits):
             run.outputs.update(ahead.in_order(result))
             progress.update()
         run.processing_seconds = time.perf_counter() - start

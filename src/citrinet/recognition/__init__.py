@@ -3,7 +3,7 @@
 from .onnx_folder import is_onnx_folder
 from .onnx_recognizer import CitrinetOnnx
 from .protocol import Progress, Recognizer
-from .read_ahead import ReadAhead
+from .read_ahead import ReadAhead, readers_for
 from .recognizer import check_model, load_recognizer
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "check_model",
     "is_onnx_folder",
     "load_recognizer",
+    "readers_for",
 ]

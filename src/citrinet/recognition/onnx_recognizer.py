@@ -1,13 +1,14 @@
 """Exported models in onnxruntime, with what the pipeline returns; neither PyTorch nor Transformers is imported."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..audio_citrinet import check_samples, load_audio
+from ..batching_citrinet import batches, limits
 from ..decoding_citrinet import PieceJoiner, collapse, punctuation_marks
 from ..result_citrinet import RecognitionResult, ResultBuilder
 from ..transcript_citrinet import entity_types
@@ -70,14 +71,15 @@ class CitrinetOnnx(Recognizer):
         self,
         waveforms: Iterable[np.ndarray],
         *,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
     ) -> Iterator[RecognitionResult]:
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
         windows = (window for samples in waveforms for window in self._windows(samples, chunk_length_s))
         outputs: list[dict[str, np.ndarray]] = []
-        for is_last, output in self._hear(windows, batch_size):
+        for is_last, output in self._hear(windows, *limits(batch_size, batch_seconds)):
             outputs.append(output)
             if is_last:
                 yield self._result(outputs, return_timestamps)
@@ -89,7 +91,7 @@ class CitrinetOnnx(Recognizer):
         """Recognise one waveform window by window, see [`Recognizer.follow`]."""
         windows = list(self._windows(waveform, chunk_length_s))
         outputs: list[dict[str, np.ndarray]] = []
-        for _, output in self._hear(iter(windows), batch_size=1):
+        for _, output in self._hear(iter(windows), 1, math.inf):
             outputs.append(output)
             if len(outputs) < len(windows):
                 yield Progress(len(outputs) / len(windows))
@@ -124,9 +126,11 @@ class CitrinetOnnx(Recognizer):
         kept: np.ndarray = features[0, :, : length[0]]
         return kept
 
-    def _hear(self, windows: Iterator[_Window], batch_size: int) -> Iterator[tuple[bool, dict[str, np.ndarray]]]:
+    def _hear(
+        self, windows: Iterator[_Window], count: int, seconds: float
+    ) -> Iterator[tuple[bool, dict[str, np.ndarray]]]:
         """Run the network over batches; for each window whether it is the last of its recording, and what to keep."""
-        while batch := list(islice(windows, batch_size)):
+        for batch in batches(windows, lambda window: window[0].shape[1] * self._frame_s, count, seconds):
             lengths = np.array([features.shape[1] for features, *_ in batch], np.int64)
             frames = -(-int(lengths.max()) // self._facts.pad_to) * self._facts.pad_to
             signal = np.stack([np.pad(item[0], ((0, 0), (0, frames - item[0].shape[1]))) for item in batch])

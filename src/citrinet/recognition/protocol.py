@@ -68,7 +68,8 @@ class Recognizer(Protocol):
         self,
         waveforms: Iterable[np.ndarray],
         *,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
     ) -> Iterator[RecognitionResult]:
@@ -78,8 +79,10 @@ class Recognizer(Protocol):
         Args:
             waveforms: (n,) float32 at `sampling_rate`, as [`load`] gives them; each is taken when its turn comes, and
                 not held once its features are there.
-            batch_size: how many recordings, or windows of long ones, go through the network at a time. It changes
-                nothing but the speed.
+            batch_size: how many recordings, or windows of long ones, go through the network at a time; one if
+                nothing is given. Batches change nothing but the speed.
+            batch_seconds: how many seconds of audio go through the network at a time, padding counted; beside it
+                `batch_size`, if given, is a limit too. What is longer goes alone.
             return_timestamps: `"char"` or `"word"` for `chunks`.
             chunk_length_s: seconds of a window, 0 for never; windows of 30 s above 120 s if not given.
 
@@ -113,7 +116,8 @@ class Recognizer(Protocol):
         audio: list[Any],
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
     ) -> list[RecognitionResult]: ...
 
     @overload
@@ -122,7 +126,8 @@ class Recognizer(Protocol):
         audio: Any,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
     ) -> RecognitionResult: ...
 
     def __call__(
@@ -130,7 +135,8 @@ class Recognizer(Protocol):
         audio: Any,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
     ) -> RecognitionResult | list[RecognitionResult]:
         """
         Recognise one recording, or a list of them.
@@ -139,7 +145,7 @@ class Recognizer(Protocol):
             audio: what [`load`] takes, or a list of such.
             return_timestamps: as in [`stream`].
             chunk_length_s: as in [`stream`].
-            batch_size: as in [`stream`].
+            batch_size, batch_seconds: as in [`stream`].
 
         Returns:
             [`RecognitionResult`], or a list of them.
@@ -150,5 +156,5 @@ class Recognizer(Protocol):
         alone = not isinstance(audio, list)
         waveforms = map(self.load, [audio] if alone else audio)  # read as they are needed: hours are large
         options: Any = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
-        results = list(self.stream(waveforms, batch_size=batch_size, **options))
+        results = list(self.stream(waveforms, batch_size=batch_size, batch_seconds=batch_seconds, **options))
         return results[0] if alone else results

@@ -1,5 +1,6 @@
 """Many recordings for a recogniser: read ahead, batched by length, handed back in order."""
 
+import os
 import threading
 import traceback
 from collections import deque
@@ -8,10 +9,12 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from ..batching_citrinet import batches, limits
 from ..result_citrinet import RecognitionResult
 
 READ_AHEAD_S = 1800.0  # 115 MB at 16 kHz
 WINDOW = 8  # batches that are sorted by length together
+MAX_READERS = 16
 INTERRUPTIBLE_S = 0.5  # Windows tells a waiting thread of Ctrl-C only between two waits
 
 Source = TypeVar("Source")
@@ -19,7 +22,7 @@ Source = TypeVar("Source")
 
 class ReadAhead(Generic[Source]):
     """
-    Recordings for a recogniser: a thread reads ahead while the network works.
+    Recordings for a recogniser: threads read ahead while the network works.
 
     No more than half an hour of audio (`READ_AHEAD_S`) is held, and one recording if that alone is longer. In batches,
     recordings of similar length stand together, and `in_order` puts the results in order again. A recording that cannot
@@ -29,7 +32,8 @@ class ReadAhead(Generic[Source]):
         sources: what to read.
         load: makes a waveform (n,) of one of them, or raises OSError or ValueError.
         sampling_rate: of the waveforms, in Hz.
-        batch_size: the recogniser's.
+        batch_size, batch_seconds: the recogniser's.
+        readers: threads that read, see [`readers_for`].
     """
 
     def __init__(
@@ -37,11 +41,14 @@ class ReadAhead(Generic[Source]):
         sources: Sequence[Source],
         load: Callable[[Source], np.ndarray],
         sampling_rate: int = 16000,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
+        readers: int = 1,
     ):
         self.failed: list[tuple[int, OSError | ValueError]] = []
-        self._sources, self._load, self._batch_size = sources, load, batch_size
-        self._rate = sampling_rate
+        self._sources, self._load = sources, load
+        self._count, self._seconds = limits(batch_size, batch_seconds)
+        self._rate, self._readers = sampling_rate, readers
         self._sent: deque[int] = deque()  # in the order of the recogniser
         self._results: dict[int, RecognitionResult] = {}
         self._unanswered: deque[int] = deque()  # in the order of the sources
@@ -49,10 +56,11 @@ class ReadAhead(Generic[Source]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Waveforms (n,)."""
-        count = 1 if self._batch_size == 1 else WINDOW * self._batch_size
-        reader = _ReadingThread(self._sources, self._load, int(READ_AHEAD_S * self._rate))
+        count = 1 if self._count == 1 else WINDOW * self._count
+        samples_of_window = WINDOW * self._seconds * self._rate
+        reader = _Readers(self._sources, self._load, int(READ_AHEAD_S * self._rate), self._readers)
         try:
-            while window := reader.take(count):
+            while window := reader.take(count, samples_of_window):
                 waveforms = deque(self._by_length(window))
                 window.clear()
                 while waveforms:
@@ -92,37 +100,44 @@ class ReadAhead(Generic[Source]):
                 waveforms.append((index, read))
         self._unanswered.extend(index for index, _ in waveforms)
         waveforms.sort(key=lambda pair: len(pair[1]))
-        for start in range(0, len(waveforms), self._batch_size):
-            lengths = [len(samples) for _, samples in waveforms[start : start + self._batch_size]]
+        lengths_in_order = (len(samples) for _, samples in waveforms)
+        for lengths in batches(lengths_in_order, float, self._count, self._seconds * self._rate):
             self._read_samples += sum(lengths)
             self._computed_samples += len(lengths) * max(lengths)
         return waveforms
 
 
-class _ReadingThread(Generic[Source]):
+class _Readers(Generic[Source]):
     """
-    A thread that reads sources in their order, as long as fewer than `limit` samples are held.
+    Threads that read sources and give them in their order, as long as fewer than `limit` samples are held.
 
-    It is a daemon: an interrupted program does not wait for a slow address.
+    Several read at a time only where what they read will not go beyond that, if it is as long as what was read before.
+    They are daemons: an interrupted program does not wait for a slow address.
     """
 
-    def __init__(self, sources: Sequence[Source], load: Callable[[Source], np.ndarray], limit: int):
+    def __init__(self, sources: Sequence[Source], load: Callable[[Source], np.ndarray], limit: int, count: int):
         self._sources, self._load, self._limit = sources, load, limit
-        self._read: deque[tuple[int, np.ndarray | BaseException]] = deque()
-        self._left = len(sources)
-        self._held = 0
+        self._read: dict[int, np.ndarray | BaseException] = {}
+        self._started = self._taken = 0  # sources, in their order
+        self._reading = 0
+        self._held = self._longest = 0
         self._stopped = False
         self._changed = threading.Condition()
-        threading.Thread(target=self._run, daemon=True).start()
+        for _ in range(min(count, len(sources))):
+            threading.Thread(target=self._run, daemon=True).start()
 
-    def take(self, count: int) -> "list[tuple[int, np.ndarray | BaseException]]":
-        """Up to `count` sources, fewer if their samples reach the limit; none when all were taken."""
+    def take(self, count: int, samples: float) -> "list[tuple[int, np.ndarray | BaseException]]":
+        """Up to `count` sources, fewer if they reach `samples` or the limit; none when all were taken."""
         taken: list[tuple[int, np.ndarray | BaseException]] = []
         with self._changed:
-            while len(taken) < count and self._left and not (taken and not self._read and self._held >= self._limit):
-                if self._read:
-                    taken.append(self._read.popleft())
-                    self._left -= 1
+            while len(taken) < count and self._taken < len(self._sources) and not (taken and samples <= 0):
+                if self._taken in self._read:
+                    read = self._read.pop(self._taken)
+                    taken.append((self._taken, read))
+                    self._taken += 1
+                    samples -= _length(read)
+                elif taken and self._held >= self._limit:
+                    break
                 else:
                     self._changed.wait(INTERRUPTIBLE_S)
         return taken
@@ -140,23 +155,44 @@ class _ReadingThread(Generic[Source]):
             self._read.clear()
             self._changed.notify_all()
 
+    def _may_start(self) -> bool:
+        if self._reading == 0:
+            return self._held < self._limit
+        expected = (self._reading + 1) * self._longest
+        return self._longest > 0 and self._held + expected <= self._limit
+
     def _run(self) -> None:
-        for index, source in enumerate(self._sources):
+        while True:
             with self._changed:
-                while self._held >= self._limit and not self._stopped:
+                while not (self._stopped or self._started == len(self._sources) or self._may_start()):
                     self._changed.wait()
-                if self._stopped:
+                if self._stopped or self._started == len(self._sources):
                     return
+                index = self._started
+                self._started += 1
+                self._reading += 1
             try:
-                read: np.ndarray | BaseException = self._load(source)
+                read: np.ndarray | BaseException = self._load(self._sources[index])
             except BaseException as error:  # for whoever takes it, who would wait for ever otherwise
                 _clear_locals(error)
                 read = error
             with self._changed:
-                self._read.append((index, read))
-                self._held += 0 if isinstance(read, BaseException) else len(read)
+                self._reading -= 1
+                if not self._stopped:
+                    self._read[index] = read
+                self._held += _length(read)
+                self._longest = max(self._longest, _length(read))
                 self._changed.notify_all()
             del read
+
+
+def _length(read: np.ndarray | BaseException) -> int:
+    return 0 if isinstance(read, BaseException) else len(read)
+
+
+def readers_for(device: str) -> int:
+    """How many threads read for a network: one beside a network on a CPU, which has all cores; else one for each."""
+    return 1 if device == "cpu" else min(MAX_READERS, os.cpu_count() or 1)
 
 
 def _clear_locals(error: BaseException | None) -> None:

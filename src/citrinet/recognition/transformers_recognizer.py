@@ -1,5 +1,6 @@
 """Recognisers that compute in PyTorch, through Transformers' pipeline."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.utils.data import IterableDataset
 from transformers import pipeline
 
 from ..audio_citrinet import check_samples, load_audio
+from ..batching_citrinet import batches, limits
 from ..checkpoint import load_network, load_processor
 from ..information import describe_network
 from ..optimized import CitrinetInferenceConfig
@@ -80,15 +82,21 @@ class CitrinetRecognizer(Recognizer):
         self,
         waveforms: Iterable[np.ndarray],
         *,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
     ) -> Iterator[RecognitionResult]:
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
-        options = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
+        options = {
+            "batch_size": batch_size,
+            "batch_seconds": batch_seconds,
+            "return_timestamps": return_timestamps,
+            "chunk_length_s": chunk_length_s,
+        }
         given = {name: value for name, value in options.items() if value is not None}
         recognize: Any = self.pipeline
-        yield from recognize(_Inputs(waveforms), batch_size=batch_size, **given)
+        yield from recognize(_Inputs(waveforms), **given)
 
     def follow(
         self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
@@ -146,7 +154,8 @@ class OtherRecognizer(Recognizer):
         self,
         waveforms: Iterable[np.ndarray],
         *,
-        batch_size: int = 1,
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
     ) -> Iterator[RecognitionResult]:
@@ -154,9 +163,19 @@ class OtherRecognizer(Recognizer):
         options: dict[str, Any] = {} if chunk_length_s is None else {"chunk_length_s": chunk_length_s}
         if self.pipeline.type == "seq2seq_whisper":
             options = {"chunk_length_s": chunk_length_s or WHISPER_WINDOW_S, "ignore_warning": True}
-        inputs = map(self._input, waveforms)  # a generator would hold the last one
-        for output in self.pipeline(_Inputs(inputs), batch_size=batch_size, **options):
+        count, seconds = limits(batch_size, batch_seconds)
+        for output in self._outputs(waveforms, count, seconds, options):
             yield {"text": output["text"], "transcript": output["text"], "entities": [], "tags": {}}
+
+    def _outputs(
+        self, waveforms: Iterable[np.ndarray], count: int, seconds: float, options: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        inputs = map(self._input, waveforms)  # a generator would hold the last one
+        if seconds == math.inf:
+            yield from self.pipeline(_Inputs(inputs), batch_size=count, **options)
+            return
+        for batch in batches(inputs, lambda audio: len(audio["array"]) / self.sampling_rate, count, seconds):
+            yield from self.pipeline(batch, batch_size=len(batch), **options)
 
     def _input(self, samples: np.ndarray) -> dict[str, Any]:
         return {"array": samples, "sampling_rate": self.sampling_rate}
