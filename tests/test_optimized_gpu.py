@@ -281,6 +281,17 @@ def test_without_triton_pytorch_computes_and_says_so_once(warned, monkeypatch):
     assert len(warned) == 1 and "PyTorch's own operators" in warned[0]
 
 
+@pytest.mark.slow
+def test_kernels_with_other_numbers_are_not_used(kernels, monkeypatch):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    portable._check_kernels(kernels, device)
+    for name in ("masked_mean", "gated_sum", "depthwise"):
+        right = getattr(kernels, name)
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match="other numbers"):
+            patch.setattr(kernels, name, lambda *args, right=right: right(*args) * 1.01)
+            portable._check_kernels(kernels, device)
+
+
 def test_other_devices_have_no_kernels(warned):
     assert portable._load_kernels("mps") is None
     assert warned == [

@@ -227,6 +227,31 @@ def triton_kernels_for(hidden_states: torch.Tensor) -> Any:
     return None if hidden_states.device.type == "cpu" else _load_kernels(hidden_states.device.type)
 
 
+@torch.no_grad()
+def _check_kernels(kernels: Any, device: str) -> None:
+    """
+    Compare what kernels compute on a device with PyTorch's operators on the CPU.
+
+    Triton needs a driver and a C compiler that suit it, which shows when it compiles.
+
+    Raises:
+        ValueError: if the numbers differ.
+    """
+    chance = torch.Generator().manual_seed(0)
+    rows, gate = torch.randn(2, 40, 33, generator=chance), torch.randn(2, 33, generator=chance)
+    lengths = torch.tensor([40, 17], dtype=torch.int32)
+    there, gate_there, lengths_there = (tensor.to(device) for tensor in (rows, gate, lengths))
+    pairs = [
+        (masked_mean(rows, lengths), kernels.masked_mean(there, lengths_there)),
+        (gated_sum(rows, rows, gate, True), kernels.gated_sum(there, there, gate_there, True)),
+    ]
+    for size, stride in ((5, 2), (27, 1)):  # written out, and as a loop
+        conv = PortableDepthwiseConv(torch.randn(33, 1, size, generator=chance), stride, torch.float32)
+        pairs.append((conv(rows, lengths), kernels.depthwise(there, conv.taps.to(device), lengths_there, stride)))
+    if not all(torch.allclose(found.cpu(), expected, atol=1e-3) for expected, found in pairs):
+        raise ValueError("they compute other numbers than PyTorch")
+
+
 @cache
 def _load_kernels(device: str) -> Any:
     reason = f"there are none for {device}"
@@ -234,8 +259,7 @@ def _load_kernels(device: str) -> Any:
         try:
             from . import triton_kernels
 
-            # Triton needs a driver and a C compiler that suit it, which shows when it compiles.
-            triton_kernels.masked_mean(torch.zeros(1, 1, 1, device=device), None)
+            _check_kernels(triton_kernels, device)
             return triton_kernels
         except Exception as error:  # Triton has a class for every step that may fail
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
