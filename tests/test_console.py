@@ -332,6 +332,7 @@ def test_an_interrupted_command_ends_at_once(zh_small_dir, tmp_path):
     try:
         assert server.asked.wait(120)
         writer = os.open(pipe, os.O_WRONLY)  # returns when the other end is open too
+        time.sleep(1)  # until the commands themselves have come to wait for their readers
         for run in runs:
             run.send_signal(signal.SIGINT)
         start = time.monotonic()
