@@ -1,5 +1,6 @@
 """What the command prints, and how it ends: encodings, pipes, full disks, interruptions, warnings."""
 
+import functools
 import importlib
 import io
 import json
@@ -324,7 +325,9 @@ def test_an_interrupted_command_ends_at_once(zh_small_dir, tmp_path):
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "citrinet.cli", "transcribe", "--model", str(zh_small_dir)]
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "HF_HUB_OFFLINE": "0"}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    # Of a shell's background jobs SIGINT is ignored, and so it is of their children.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, "preexec_fn": listen}
     runs = [
         subprocess.Popen([*command, source], **options)
         for source in (f"http://127.0.0.1:{server.server_port}/a.wav", str(pipe))
