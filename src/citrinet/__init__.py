@@ -5,6 +5,7 @@ Importing it makes Transformers' Auto classes and `pipeline` know Citrinet, see 
 Transformers cannot be imported, what needs neither of them is here all the same: ONNX graphs, audio, transcripts.
 """
 
+from . import formats
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
@@ -22,6 +23,7 @@ __all__ = [
     "Transcript",
     "TruncatedAudioWarning",
     "default_model",
+    "formats",
     "load_audio",
     "load_recognizer",
     "parse_transcript",

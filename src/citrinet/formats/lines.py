@@ -61,7 +61,7 @@ def find_chunks(result: Any) -> list[Piece]:
 
 def find_words(result: Any) -> list[Piece]:
     """
-    The words of a result, see [`split_words`]: each made of the chunks that are in it, with the brackets that open before.
+    The words of a result, see [`split_words`]: each made of the chunks that are in it, with brackets that open before.
 
     Raises:
         ValueError: for a result without times.
