@@ -6,6 +6,7 @@ Transformers cannot be imported, what needs neither of them is here all the same
 """
 
 from . import formats
+from .alignment import Alignment, align
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
@@ -15,6 +16,7 @@ from .transcript_citrinet import Transcript, parse_transcript
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "AudioSegment",
     "AudioTooLongError",
     "CitrinetOnnx",
@@ -22,6 +24,7 @@ __all__ = [
     "Recognizer",
     "Transcript",
     "TruncatedAudioWarning",
+    "align",
     "default_model",
     "formats",
     "load_audio",
