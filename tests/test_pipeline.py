@@ -19,7 +19,8 @@ VOCABULARY = ["▁", "来", "首", "歌", "吻", "别", "。", "AGE_14_25", "GEN
 TAG_LABELS = {"AGE": ["NONE", "AGE_14_25", "AGE_<14"], "GENDER": ["NONE", "GENDER_FEMALE", "GENDER_MALE"]}
 
 # Probability of what the scripted network writes.
-SURE = round(float(np.exp(10) / (np.exp(10) + len(VOCABULARY))), 4)
+PROBABILITY = np.exp(10) / (np.exp(10) + len(VOCABULARY))
+SURE = round(float(PROBABILITY), 4)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_text_transcript_entities_tags(scripted):
     assert result["text"] == "来首歌 ENTITY_SONG_NAME 吻别 END。 AGE_14_25"
     assert result["transcript"] == "来首歌吻别。"
     song = {"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.56, 0.8)}
-    assert result["entities"] == [song | {"confidence": SURE}]
+    assert result["entities"] == [song | {"confidence": round(float(PROBABILITY**2), 4)}]
     times = {
         "来": (0.0, 0.08),
         "首": (0.16, 0.24),

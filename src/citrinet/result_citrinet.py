@@ -106,9 +106,9 @@ class RecognitionResult(_Result, total=False):
     Args:
         text: what the CTC head wrote, markers included.
         transcript: the text without markers.
-        confidence: from 0 to 1. Of a recording or a segment it is the part of its characters that is right, as the model
-            expects it: the mean of their probabilities, 0 without any. Of a character, a word or an entity it is the
-            probability that all of it is right: the product. The log-odds of a character are divided by the
+        confidence: from 0 to 1. Of a recording or a segment it is the part of its characters that is right, as the
+            model expects it: the mean of their probabilities, 0 without any. Of a character, a word or an entity it is
+            the probability that all of it is right: the product. The log-odds of a character are divided by the
             temperature that the configuration names.
         entities: entities in the order of their start.
         tags: category -> what is known of the speaker.
