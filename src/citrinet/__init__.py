@@ -10,7 +10,7 @@ from .alignment import Alignment, align
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
-from .result_citrinet import RecognitionResult
+from .result_citrinet import RecognitionResult, is_speech
 from .transcript_citrinet import Transcript, parse_transcript
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "align",
     "default_model",
     "formats",
+    "is_speech",
     "load_audio",
     "load_recognizer",
     "parse_transcript",

@@ -23,8 +23,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "align",
         help="find when each character of a text is said",
-        description="Find when the characters, words and entities of a text are said in a recording, or of the texts in "
-        "those of a NeMo manifest. Words that were likely not said are named. What the text leaves out is passed over.",
+        description="Find when the characters, words and entities of a text are said in a recording, or in those of a "
+        "NeMo manifest. Words that were likely not said are named, and what the text leaves out is passed over.",
     )
     parser.add_argument("audio", metavar="AUDIO|MANIFEST", help="a recording, or a .jsonl manifest with texts")
     parser.add_argument(
@@ -63,14 +63,10 @@ def _texts(options: argparse.Namespace, count: int) -> list[str]:
     is_manifest = Path(options.audio).suffix.lower() in manifest.SUFFIXES
     if options.text is None:
         if not is_manifest:
-            raise ValueError(
-                f"give the file with the text of {options.audio}, or a manifest with recordings and texts."
-            )
+            raise ValueError(f"give the file with the text of {options.audio}, or a manifest with texts.")
         return [entry.text or "" for entry in manifest.read_manifest(options.audio)]
     if is_manifest or count != 1:
-        raise ValueError(
-            f"{options.audio} is not one recording: a text is of one, or give a manifest with texts alone."
-        )
+        raise ValueError(f"{options.audio} is not one recording: give one, or a manifest with texts alone.")
     if options.text == STANDARD_INPUT:
         if options.audio == STANDARD_INPUT:
             raise ValueError("not both the recording and the text can come from standard input.")

@@ -55,7 +55,8 @@ def find_chunks(result: Any) -> list[Piece]:
             raise ValueError(f"the transcript does not hold {chunk['text']!r} where its chunks say.")
         position = first + len(chunk["text"])
         start, end = chunk["timestamp"]
-        pieces.append(Piece(chunk["text"], start, end, first, position, chunk.get("confidence")))
+        confidence = chunk.get("confidence") if chunk.get("known", True) else None  # of an alignment
+        pieces.append(Piece(chunk["text"], start, end, first, position, confidence))
     return pieces
 
 
