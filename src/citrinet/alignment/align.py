@@ -1,6 +1,5 @@
 """Texts to the times at which they are said."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -132,21 +131,21 @@ def align_waveform(recognizer: Recognizer, waveform: np.ndarray, text: str, *, b
         waveform: (n,) float32, as [`Recognizer.load`] gives it.
         text, backend: as there.
     """
-    text = "\n".join(line.strip() for line in text.splitlines() if line.strip())
-    parsed = parse_transcript(text)
-    if not parsed.transcript:
+    lines = [parsed for parsed in map(parse_transcript, text.splitlines()) if parsed.transcript.strip()]
+    transcript = "\n".join(line.transcript for line in lines)
+    if not lines:
         raise ValueError("there is no text to align.")
-    tokens = TextTokenizer(recognizer.pieces)(parsed.transcript)
+    tokens = TextTokenizer(recognizer.pieces)(transcript)
     if not tokens:
-        raise ValueError(f"the model knows no character of the text {parsed.transcript[:20]!r}: is it its language?")
+        raise ValueError(f"the model knows no character of the text {transcript[:20]!r}: is it its language?")
     columns = sorted({token.id for token in tokens})
     emissions, times = _emissions(recognizer, waveform, columns)
     labels = np.searchsorted(columns, [token.id for token in tokens]) + 1
     frames = best_path(emissions, labels, backend)
     peaks = (times[frames[:, 0]] + times[frames[:, 1] - 1] + recognizer.frame_s) / 2
     scores = [emissions[start:stop, label].max() for (start, stop), label in zip(frames, labels, strict=True)]
-    characters = _characters(parsed.transcript, tokens, _spans(peaks, times[-1] + recognizer.frame_s), np.exp(scores))
-    return _result(parsed, characters)
+    characters = _characters(transcript, tokens, _spans(peaks, times[-1] + recognizer.frame_s), np.exp(scores))
+    return _result(lines, transcript, characters)
 
 
 def _emissions(recognizer: Recognizer, waveform: np.ndarray, columns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -230,16 +229,32 @@ def _unknown(
     return found
 
 
-def _result(parsed: Transcript, characters: list[_Character]) -> Alignment:
-    transcript = parsed.transcript
+def _result(lines: Sequence[Transcript], transcript: str, characters: list[_Character]) -> Alignment:
     singles = [(index, index + 1) for index, char in enumerate(transcript) if not char.isspace()]
+    entities: list[AlignedEntity] = []
+    segments: list[AlignedSegment] = []
+    first = 0
+    for line in lines:
+        own = characters[first : first + len(line.transcript)]
+        entities += [_entity(entity, own, first) for entity in line.entities]
+        segments.append(
+            {
+                "text": line.text,
+                "transcript": line.transcript,
+                "start": round(own[0].start, 3),
+                "end": round(own[-1].end, 3),
+                "tags": {},
+                "confidence": _mean(own),
+            }
+        )
+        first += len(own) + 1  # and the end of the line
     return {
-        "text": parsed.text,
+        "text": "\n".join(line.text for line in lines),
         "transcript": transcript,
         "confidence": _mean(characters),
-        "entities": [_entity(entity, characters) for entity in parsed.entities],
+        "entities": entities,
         "tags": {},
-        "segments": _segments(parsed, characters),
+        "segments": segments,
         "chunks": [_chunk(transcript, first, stop, characters) for first, stop in singles],
         "words": [_chunk(transcript, first, stop, characters) for first, stop in split_words(transcript)],
     }
@@ -258,35 +273,18 @@ def _chunk(transcript: str, first: int, stop: int, characters: list[_Character])
     }
 
 
-def _entity(entity: Entity, characters: list[_Character]) -> AlignedEntity:
-    chunk = _chunk(entity.text, 0, len(entity.text), characters[entity.start : entity.end])
+def _entity(entity: Entity, line: list[_Character], first: int) -> AlignedEntity:
+    """An entity of a line, which begins at a character of the transcript."""
+    chunk = _chunk(entity.text, 0, len(entity.text), line[entity.start : entity.end])
     return {
         "type": entity.type,
         "text": entity.text,
-        "start": entity.start,
-        "end": entity.end,
+        "start": first + entity.start,
+        "end": first + entity.end,
         "timestamp": chunk["timestamp"],
         "confidence": chunk["confidence"],
         "said": chunk["said"],
     }
-
-
-def _segments(parsed: Transcript, characters: list[_Character]) -> list[AlignedSegment]:
-    segments: list[AlignedSegment] = []
-    for line in re.finditer(r"[^\n]+", parsed.transcript):
-        first, stop = line.span()
-        written = parsed.text[parsed.sources[first] : parsed.sources[stop - 1] + 1]
-        segments.append(
-            {
-                "text": written,
-                "transcript": line.group(),
-                "start": round(characters[first].start, 3),
-                "end": round(characters[stop - 1].end, 3),
-                "tags": {},
-                "confidence": _mean(characters[first:stop]),
-            }
-        )
-    return segments
 
 
 def _mean(characters: Sequence[_Character]) -> float:

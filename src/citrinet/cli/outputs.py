@@ -124,9 +124,9 @@ def _paths(sources: Sequence[Source], folder: str | None, suffix: str) -> list[P
         ways = [lambda source: Path(source.name).with_suffix(""), lambda source: Path(source.name)]
     names = [""] * len(sources)
     for way in ways:
-        counts = Counter(map(str.casefold, names))
+        sharing = Counter(name for name, _ in {(n.casefold(), s.name) for n, s in zip(names, sources, strict=True)})
         names = [
-            f"{way(source)}{_part(source)}" if not name or counts[name.casefold()] > 1 else name
+            f"{way(source)}{_part(source)}" if not name or sharing[name.casefold()] > 1 else name
             for name, source in zip(names, sources, strict=True)
         ]
     return [Path(folder or "", name + suffix) for name in _numbered(names)]

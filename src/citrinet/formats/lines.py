@@ -84,8 +84,9 @@ def cut_lines(result: Any, duration: float | None = None) -> list[Piece]:
     """
     Cut a result into lines.
 
-    A pause ends a line. Between pauses, breaks are where they cost least: after punctuation, at short pauses, never in
-    a word, and in an entity only if it is longer than a line. A line stays for a moment if nothing follows it at once.
+    A pause ends a line, and so does the end of one in the transcript. Between them, breaks are where they cost least:
+    after punctuation, at short pauses, never in a word, and in an entity only if it is longer than a line. A line stays
+    for a moment if nothing follows it at once.
 
     Args:
         result: a [`RecognitionResult`] with `chunks`.
@@ -100,16 +101,17 @@ def cut_lines(result: Any, duration: float | None = None) -> list[Piece]:
     transcript = result["transcript"]
     inside = {i for entity in result["entities"] for i in range(entity["start"] + 1, entity["end"])}
     lines: list[Piece] = []
-    for words in _between_pauses(find_words(result)):
+    for words in _between_pauses(transcript, find_words(result)):
         lines += [_join(transcript, words[first:stop]) for first, stop in _cheapest(transcript, words, inside)]
     limits = [*(line.start for line in lines[1:]), duration]
     return [_shown(line, limit) for line, limit in zip(lines, limits, strict=False)]
 
 
-def _between_pauses(words: list[Piece]) -> list[list[Piece]]:
+def _between_pauses(transcript: str, words: list[Piece]) -> list[list[Piece]]:
     runs: list[list[Piece]] = []
     for word in words:
-        if not runs or word.start - runs[-1][-1].end > PAUSE_S:
+        last = runs[-1][-1] if runs else None
+        if last is None or word.start - last.end > PAUSE_S or "\n" in transcript[last.stop : word.first]:
             runs.append([])
         runs[-1].append(word)
     return runs
