@@ -1,6 +1,6 @@
 """When texts are said: characters, words and entities of a given text with their times."""
 
-from .align import NOT_SAID, AlignedChunk, AlignedEntity, AlignedSegment, Alignment, align, align_waveform
+from .aligner import NOT_SAID, AlignedChunk, AlignedEntity, AlignedSegment, Alignment, align, align_waveform
 from .path import best_path
 from .target import TextTokenizer, Token
 

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ def best_path(emissions: np.ndarray, labels: np.ndarray, backend: str | None = N
     Args:
         emissions: (T', C) log-probabilities, the blank's first.
         labels: (N,) the column of each token, none of them the blank's.
-        backend: `"torchaudio"` or `"numpy"`; the first if it is there and the audio not too long, if not given. Both
-            give the same path.
+        backend: `"torchaudio"` or `"numpy"`, which give the same path; if not given, the first where PyTorch is loaded
+            and the audio not too long.
 
     Returns:
         (N, 2) frames [start, end) of each token.
@@ -52,11 +53,13 @@ def _spans(states: np.ndarray, count: int) -> np.ndarray:
 
 
 def _has_torchaudio() -> bool:
-    try:
-        functional = importlib.import_module("torchaudio.functional")
-    except ImportError:
+    """Whether torchaudio can be had without loading PyTorch, which recognisers of ONNX graphs do without."""
+    if "torch" not in sys.modules:
         return False
-    return hasattr(functional, "forced_align")
+    try:
+        return hasattr(importlib.import_module("torchaudio.functional"), "forced_align")
+    except (ImportError, OSError, RuntimeError):  # or made for another PyTorch
+        return False
 
 
 def _path_of_torchaudio(emissions: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Characters with times to words, and to lines that people can read while they are spoken."""
 
+import math
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
@@ -158,7 +159,7 @@ def _shown(line: Piece, limit: float | None) -> Piece:
 def _join(transcript: str, pieces: list[Piece]) -> Piece:
     first, last = pieces[0], pieces[-1]
     known = [piece.confidence for piece in pieces if piece.confidence is not None]
-    confidence = sum(known) / len(known) if known else None
+    confidence = math.prod(known) if known else None  # as in results: that all of it is right
     text = transcript[first.first : last.stop]
     return Piece(text, first.start, max(piece.end for piece in pieces), first.first, last.stop, confidence)
 
