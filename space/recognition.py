@@ -198,7 +198,9 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
     seconds = time.perf_counter() - start
     print(f"{len(samples) / RATE:.1f} s of audio in {seconds:.2f} s", flush=True)
     assert step.result is not None
-    yield Recognition(dict(step.result), samples, seconds, is_speech(step.result), DOUBTFUL_TAGS.get(model, ()))
+    yield Recognition(
+        dict(step.result), samples, seconds, is_speech(step.result, samples, RATE), DOUBTFUL_TAGS.get(model, ())
+    )
 
 
 class Listener:

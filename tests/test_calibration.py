@@ -80,7 +80,12 @@ def test_the_command_calibrates_a_folder(folders, tmp_path, capsys):
     assert "--model FOLDER" in capsys.readouterr().err
 
 
-def test_what_is_sure_is_speech():
+def test_what_is_sure_and_sounds_like_speech_is_speech():
+    sure = {"transcript": "来", "confidence": 0.9}
+    speech = citrinet.load_audio("examples/bus.flac", 16_000)
+    assert citrinet.is_speech(sure, speech) and not citrinet.is_speech(
+        sure, np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+    )
     assert citrinet.is_speech({"transcript": "来", "confidence": 0.9})
     assert not citrinet.is_speech({"transcript": "来", "confidence": 0.1})
     assert not citrinet.is_speech({"transcript": "", "confidence": 0.0})

@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--chunk-length", type=seconds, metavar="S",
-        help="read longer audio in windows of S seconds, 0 for never (default: at pauses; 30 s above 120 s without)",
+        help="read longer audio in windows of S seconds, 0 for never (default: cut at pauses, else 30 s above 120 s)",
     )  # fmt: skip
     parser.add_argument(
         "--channel", type=_channel, metavar="0|1|all",
