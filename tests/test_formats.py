@@ -318,6 +318,11 @@ def test_files_are_not_replaced_unasked(recordings, tiny_dir, capsys):
     assert not capsys.readouterr().out
 
 
+def test_an_output_that_is_a_file_is_found_out_before_the_work(recordings, capsys):
+    assert transcribe("--model", "nowhere", "--format", "ctm", "--output", "talks/a.wav", "other") == 1
+    assert "talks/a.wav" in capsys.readouterr().err and Path("talks/a.wav").is_file()
+
+
 def test_neither_links_nor_folders_nor_recordings_are_replaced(recordings, capsys):
     Path("out/b").mkdir(parents=True)
     Path("out/a.srt").symlink_to(recordings / "talks/a.wav")

@@ -59,6 +59,8 @@ class Outputs:
             self._paths = _paths(sources, None if options.beside else options.output, self.format.suffix)
             for path, source in zip(self._paths, sources, strict=True):
                 _check(path, source, options.force)
+            if options.output is not None:  # before the work
+                Path(options.output).mkdir(parents=True, exist_ok=True)
         elif len(sources) > 1 and not (self.format.joins or self._kind == "json"):
             raise ValueError(
                 f"{len(sources)} recordings cannot be printed as one {self._kind} file: write one for each with "

@@ -3,7 +3,6 @@
 import html
 import importlib
 import json
-import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -91,9 +90,10 @@ def _textgrid(result: Any, recording: Recording) -> str:
     length = recording.length(result)
     grid = textgrid.Textgrid(0, length)
     for name, intervals in _tiers(result).items():
-        ends = [min(end, length) for _, end, _ in intervals]
-        inside = [(start, end, label) for (start, _, label), end in zip(intervals, ends, strict=True) if start < end]
-        grid.addTier(textgrid.IntervalTier(name, inside, 0, length))
+        limits = [*(start for start, _, _ in intervals[1:]), length]  # those of a tier may not overlap
+        whole = zip(intervals, limits, strict=False)
+        inside = [(start, min(end, limit, length), label) for (start, end, label), limit in whole]
+        grid.addTier(textgrid.IntervalTier(name, [one for one in inside if one[0] < one[1]], 0, length))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "grid.TextGrid")
         grid.save(str(path), format="long_textgrid", includeBlankSpaces=True)
@@ -102,8 +102,8 @@ def _textgrid(result: Any, recording: Recording) -> str:
 
 def _tiers(result: Any) -> dict[str, list[tuple[float, float, str]]]:
     tiers = {
-        "characters": _intervals(find_chunks(result)),
-        "words": _intervals(find_words(result)),
+        "characters": [(chunk.start, chunk.end, chunk.text) for chunk in find_chunks(result)],
+        "words": [(word.start, word.end, word.text) for word in find_words(result)],
         "entities": [],
         "segments": [(s["start"], s["end"], s["transcript"]) for s in result.get("segments", ())],
     }
@@ -114,12 +114,6 @@ def _tiers(result: Any) -> dict[str, list[tuple[float, float, str]]]:
             depth += 1
         tiers.setdefault(name, []).append((start, end, f"{entity['type']}: {entity['text']}"))
     return tiers
-
-
-def _intervals(pieces: list[Piece]) -> list[tuple[float, float, str]]:
-    """Intervals that end where the next begins, if not before: those of a tier may not overlap."""
-    limits = [*(piece.start for piece in pieces[1:]), math.inf]
-    return [(p.start, min(p.end, limit), p.text) for p, limit in zip(pieces, limits, strict=False)]
 
 
 def _ms(seconds: float) -> int:
