@@ -71,10 +71,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for kind, make in tqdm(KINDS.items(), disable=None):
         sounds = [make(rng, int(rng.uniform(2, 8) * RATE)) for _ in range(COUNT)]
-        levels = 10 ** rng.uniform(-2, -0.2, COUNT) / [np.abs(sound).max() for sound in sounds]
-        report(
-            kind, recognizer, [(sound * level).astype(np.float32) for sound, level in zip(sounds, levels, strict=True)]
-        )
+        loud = [sound / np.abs(sound).max() * 10 ** rng.uniform(-2, -0.2) for sound in sounds]
+        report(kind, recognizer, [sound.astype(np.float32) for sound in loud])
     waveforms = [recognizer.load(entry.segment) for entry in read_manifest(options.manifest)]
     report("the manifest", recognizer, waveforms)
 
@@ -85,10 +83,8 @@ def report(kind: str, recognizer: citrinet.Recognizer, waveforms: list[np.ndarra
     low, middle, high = np.percentile([result["confidence"] for result in results], [0, 50, 100])
     sure = sum(map(citrinet.is_speech, results))
     heard = sum(citrinet.is_speech(*pair) for pair in zip(results, waveforms, strict=True))
-    print(
-        f"{kind:15} {len(results):3}: {sure:3} by confidence alone, {heard:3} with voice activity; confidence ", end=""
-    )
-    print(f"{low:.2f} to {high:.2f}, median {middle:.2f}")
+    confidence = f"{low:.2f} to {high:.2f}, median {middle:.2f}"
+    print(f"{kind:15} {len(results):3}: {sure:3} by confidence alone, {heard:3} with voice activity; {confidence}")
 
 
 if __name__ == "__main__":

@@ -198,9 +198,8 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
     seconds = time.perf_counter() - start
     print(f"{len(samples) / RATE:.1f} s of audio in {seconds:.2f} s", flush=True)
     assert step.result is not None
-    yield Recognition(
-        dict(step.result), samples, seconds, is_speech(step.result, samples, RATE), DOUBTFUL_TAGS.get(model, ())
-    )
+    heard = is_speech(step.result, samples, RATE)
+    yield Recognition(dict(step.result), samples, seconds, heard, DOUBTFUL_TAGS.get(model, ()))
 
 
 class Listener:

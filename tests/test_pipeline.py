@@ -192,6 +192,22 @@ def test_batches_by_seconds_give_the_same(recognizer, monkeypatch, on_device):
     assert max(map(len, batches.seen)) == 4  # of 1.2 s
 
 
+@pytest.mark.slow
+def test_a_batch_is_begun_before_the_one_before_it_is_decoded(recognizer, monkeypatch):
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([0.5, 1.7, 0.9])]
+    monkeypatch.setattr(CitrinetPipeline, "_feature_device", torch.device("cpu"))
+    order = []
+    forward, postprocess = recognizer._forward, recognizer.postprocess
+    monkeypatch.setattr(
+        recognizer, "_forward", lambda *args, **kwargs: order.append("network") or forward(*args, **kwargs)
+    )
+    monkeypatch.setattr(
+        recognizer, "postprocess", lambda *args, **kwargs: order.append("text") or postprocess(*args, **kwargs)
+    )
+    assert len(list(recognizer(iter(audio), batch_size=1))) == 3
+    assert order == ["network", "network", "text", "network", "text", "text"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @pytest.mark.slow
 def test_a_gpu_writes_what_a_cpu_writes():
@@ -395,10 +411,10 @@ def test_long_audio_is_read_in_windows(recognizer, monkeypatch):
     monkeypatch.setattr(
         recognizer.model, "forward", lambda **kw: lengths.append(kw["input_features"].shape[1]) or forward(**kw)
     )
-    recognizer(synthetic_speech(121.0))
+    recognizer(synthetic_speech(121.0), vad=False)
     assert max(lengths) <= 3008
     lengths.clear()
-    recognizer(synthetic_speech(119.0))
+    recognizer(synthetic_speech(119.0), vad=False)
     assert lengths == [11904]
 
 
