@@ -315,6 +315,8 @@ def test_files_are_not_replaced_unasked(recordings, tiny_dir, capsys):
     assert Path("out/a.json").read_text() == "my notes"
     assert transcribe(*command, "--force") == 0
     assert json.loads(Path("out/a.json").read_text())["audio"] == str(Path("talks/a.wav"))
+    assert transcribe("--model", tiny_dir, "--format", "text", "--beside", "talks") == 0
+    assert all(Path(name).is_file() for name in ("talks/a.txt", "talks/b.wav.txt", "talks/more/a.txt"))
     assert not capsys.readouterr().out
 
 

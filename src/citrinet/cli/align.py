@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from tqdm.auto import tqdm
 from .. import manifest
 from ..alignment import Alignment, align_waveform
 from ..recognition import load_recognizer
+from ..transcript_citrinet import joint
 from .console import fail, one_line
 from .options import add_device, add_model, quiet
 from .outputs import Outputs, add_format
@@ -80,6 +83,12 @@ def _texts(options: argparse.Namespace, count: int) -> list[str]:
 
 
 def _tell_unsaid(source: Source, alignment: Alignment) -> None:
-    unsaid = [f"{word['text']} ({word['timestamp'][0]:.2f} s)" for word in alignment["words"] if not word["said"]]
-    if unsaid:
-        tqdm.write(f"{source}: likely not said: {', '.join(unsaid)}", file=sys.stderr)
+    """Name what was likely not said, words that follow each other together."""
+    runs = []
+    for said, words in groupby(alignment["words"], key=lambda word: word["said"]):
+        if not said:
+            first, *others = words
+            text = reduce(lambda text, word: text + joint(text, word["text"]) + word["text"], others, first["text"])
+            runs.append(f"{text} ({first['timestamp'][0]:.2f} s)")
+    if runs:
+        tqdm.write(f"{source}: likely not said: {', '.join(runs)}", file=sys.stderr)
