@@ -6,11 +6,16 @@ How exactly texts are aligned, and how well words that were not said are found.
 Times: Kokoro speaks texts of the first manifest, and says how long each phoneme takes (`--kokoro` is the folder that
 `python -m mandarin_small.speech.fetch` fills). The error is that of the starts and ends of characters. Words: of each
 recording of the second manifest, what was said is aligned, and the same with a word replaced by another text's, or one
-put in; a word is found not to be said if its confidence is below a threshold.
+put in; a word is found not to be said if its confidence is below a threshold. With `--minutes` its recordings are
+joined, with pauses of 0.4 s, to one that long; time and memory of aligning it are printed, and how many characters are
+put outside their recording.
 """
 
 import argparse
+import itertools
 import random
+import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,7 @@ from mandarin_small.utterance import Utterance
 
 VOICES = ("zf_xiaoxiao", "zm_yunxi", "zf_xiaoni", "zm_yunjian")
 SPEEDS = (0.85, 1.0, 1.15)
+PAUSE = 6400  # samples between recordings that are joined
 QUIET_DB, BLOCK = -42, 80  # below the loudest of blocks of 5 ms: the last phoneme's duration goes on in silence
 Times = list[tuple[str, float, float]]  # character, start and end in seconds
 Spoken = tuple[str, np.ndarray, Times]  # a text, its samples at 16 kHz, and when its characters are said
@@ -46,6 +52,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--speech", type=Path)
     parser.add_argument("--count", type=int, default=60, help="of texts that are spoken")
+    parser.add_argument("--minutes", type=float, help="of the speech, joined, with its whole text")
     options = parser.parse_args()
     recognizer = citrinet.load_recognizer(options.model)
     if options.kokoro:
@@ -54,7 +61,9 @@ def main() -> None:
         spoken = list(speak(options.kokoro, texts[:: max(len(texts) // options.count, 1)][: options.count]))
         print_times(recognizer, spoken)
         print_gaps(recognizer, spoken)
-    if options.speech:
+    if options.speech and options.minutes:
+        print_long(recognizer, options.speech, options.minutes)
+    elif options.speech:
         print_words(recognizer, options.speech)
 
 
@@ -113,8 +122,8 @@ def print_times(recognizer: Any, spoken: list[Spoken]) -> None:
         chunks = citrinet.align(recognizer, {"array": samples, "sampling_rate": 16_000}, text)["chunks"]
         for chunk, (character, *expected) in zip(chunks, times, strict=True):
             assert chunk["text"] == character
-            for name, found, time in zip(errors, chunk["timestamp"], expected, strict=True):
-                errors[name].append(1000 * (found - time))
+            for name, found, true in zip(errors, chunk["timestamp"], expected, strict=True):
+                errors[name].append(1000 * (found - true))
     print(f"{len(errors['start'])} characters in {seconds:.0f} s of synthetic speech\n")
     print("| ms | median of the error | 95th percentile | median with its sign |\n|---|---|---|---|")
     for name, values in errors.items():
@@ -169,6 +178,29 @@ def print_words(recognizer: Any, path: Path) -> None:
             right, wrong = (unsaid < threshold).sum(), (said < threshold).sum()
             precision = right / max(right + wrong, 1)
             print(f"| {threshold:g} | {right / len(unsaid):.1%} | {precision:.1%} | {wrong / len(said):.1%} |")
+
+
+def print_long(recognizer: Any, path: Path, minutes: float) -> None:
+    """Align one long recording."""
+    entries = itertools.cycle([(recognizer.load(one.segment), one.text or "") for one in read_manifest(path)])
+    parts, texts, borders, length = [], [], [], 0
+    while length < minutes * 60 * 16_000:
+        samples, text = next(entries)
+        borders.append((length / 16_000 - 0.1, (length + len(samples)) / 16_000 + 0.1))
+        texts.append(citrinet.parse_transcript(text).transcript)
+        parts += [samples, np.zeros(PAUSE, np.float32)]
+        length += len(samples) + PAUSE
+    audio = np.concatenate(parts)
+    del parts
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    chunks = citrinet.align(recognizer, audio, "\n".join(texts))["chunks"]
+    seconds, after = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    places = [border for text, border in zip(texts, borders, strict=True) for char in text if not char.isspace()]
+    outside = sum(
+        not first <= chunk["timestamp"][0] <= last for chunk, (first, last) in zip(chunks, places, strict=True)
+    )
+    print(f"\n{length / 16_000:.0f} s, {len(texts)} recordings, {len(chunks)} characters, {outside} outside their own")
+    print(f"{seconds:.0f} s of processor time; memory {before / 2**20:.2f} GB before, {after / 2**20:.2f} GB at most")
 
 
 def variants(rng: random.Random, words: list[str], texts: list[list[str]]) -> Iterator[tuple[list[str], list[bool]]]:
