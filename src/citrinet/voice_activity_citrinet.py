@@ -112,7 +112,7 @@ class Segmenter:
     ):
         self._rate = sampling_rate
         self._padding = round(padding_s * RATE)
-        self._pause = max(round(pause_s * RATE / FRAME), 1)
+        self._pause = -(-max(round(pause_s * RATE), self._padding, 1) // FRAME)  # all of the padding is heard by then
         self._longest = max(round((max_segment_s - 2 * padding_s) * RATE / FRAME), 2)
         self._shortest = min_speech_s * RATE / FRAME
         self._enter, self._leave = threshold, threshold - 0.15
@@ -128,9 +128,14 @@ class Segmenter:
         self._floor = 0  # where the segment before ended, in samples at 16 kHz
 
     @property
-    def start(self) -> int | None:
-        """Where the segment that is not finished begins, in samples of the recording; none while nobody speaks."""
-        return None if self._start is None else self._position(self._begin(self._start))
+    def is_open(self) -> bool:
+        """Whether somebody speaks, or did within the last `pause_s`."""
+        return self._start is not None
+
+    @property
+    def begin(self) -> int:
+        """Where the segment begins that is open, or the next one may begin, in samples of the recording."""
+        return self._position(self._begin(self._frames if self._start is None else self._start))
 
     def feed(self, samples: np.ndarray) -> list[tuple[int, int]]:
         """
@@ -175,23 +180,27 @@ class Segmenter:
             self._end = frame + 1
         if frame + 1 - self._end >= self._pause:
             return self._close(self._end * FRAME + self._padding)
-        if len(self._speech) < self._longest:
-            return []
-        cut = self._best_cut()
+        cut = self._cut() if len(self._speech) >= self._longest else None
         return [] if cut is None else self._split(cut)
 
-    def _best_cut(self) -> int | None:
-        """The frame, counted from the start, before which a segment that is too long is best cut."""
+    def _cut(self) -> int | None:
+        """The frame, counted from the start, before which a segment is best cut that would get too long."""
+        if len(self._speech) > self._longest:  # without a pause so far
+            return len(self._speech) - 1 if self._speech[-1] < self._leave else None
         speech = np.array(self._speech)
-        first = self._longest // 4  # what is shorter loses more by its lack of context
+        half = len(speech) // 2
+        late, early = self._longest_pause(speech[half:]), self._longest_pause(speech[:half])
+        if late is not None:
+            return half + late
+        return half + int(speech[half:].argmin()) if early is None and self._must_cut else early
+
+    def _longest_pause(self, speech: np.ndarray) -> int | None:
+        """The middle of the longest and quietest pause in probabilities (n,), none if there is no pause."""
         silence = np.maximum(self._leave - speech, 0)
-        silence[:first] = 0
-        runs = np.flatnonzero(np.diff(np.concatenate([[0], silence > 0, [0]])))
-        pauses = list(zip(runs[::2], runs[1::2], strict=True))
-        if pauses:
-            start, end = max(pauses, key=lambda pause: silence[pause[0] : pause[1]].sum())
-            return int(start + end) // 2
-        return first + int(speech[first:].argmin()) if self._must_cut else None
+        borders = np.flatnonzero(np.diff(silence > 0, prepend=False, append=False))
+        pauses = zip(borders[::2], borders[1::2], strict=True)
+        best = max(pauses, key=lambda pause: silence[pause[0] : pause[1]].sum(), default=None)
+        return None if best is None else int(best[0] + best[1]) // 2
 
     def _split(self, cut: int) -> list[tuple[int, int]]:
         """Close the segment at a cut; what follows begins another one."""
