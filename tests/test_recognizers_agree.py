@@ -66,7 +66,7 @@ def test_windows_are_followed_to_the_result(recognizers, sources):
         assert [step.done for step in steps] == sorted(step.done for step in steps) and steps[-1].done == 1
         assert [step.result is None for step in steps] == [True] * (len(steps) - 1) + [False]
         assert steps[-1].result == next(recognizer.stream(iter([waveform]), chunk_length_s=3))
-        assert 0 < steps[-1].confidence < 1
+        assert 0 < steps[-1].result["confidence"] < 1
 
 
 def test_every_recogniser_says_what_it_is(recognizers):
