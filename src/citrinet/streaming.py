@@ -51,7 +51,7 @@ class CitrinetStream:
         recognizer: what [`load_recognizer`] makes.
         step_s: seconds of sound between one provisional text and the next; more where `max_load` asks for it.
         max_load: seconds of audio that provisional texts may cost for each second of sound.
-        max_segment_s: seconds of the longest segment; who speaks longer without a pause is cut between two words.
+        max_segment_s: seconds of the longest segment; who speaks longer is cut where speech is least likely.
         pause_s: seconds without speech that end a segment.
         return_timestamps: `"char"` or `"word"` for `chunks` in the results.
 
@@ -66,8 +66,8 @@ class CitrinetStream:
         *,
         step_s: float = 0.5,
         max_load: float = 10.0,
-        max_segment_s: float = 20.0,
-        pause_s: float = 0.5,
+        max_segment_s: float = 12.0,
+        pause_s: float = 0.3,
         return_timestamps: Timestamps | None = None,
     ):
         for name, value in ("step_s", step_s), ("max_load", max_load):
@@ -78,7 +78,7 @@ class CitrinetStream:
         self._rate = recognizer.sampling_rate
         self._step = step_s * self._rate
         self._max_load = max_load
-        self._segmenter = Segmenter(self._rate, max_segment_s, pause_s, must_cut=True)
+        self._segmenter = Segmenter(self._rate, max_segment_s, pause_s)
         self._options: Any = {"return_timestamps": return_timestamps, "vad": False}
         self._text = StreamText("", "")
         self._samples = np.zeros(0, np.float32)  # what may still be part of a segment

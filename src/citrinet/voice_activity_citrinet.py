@@ -83,8 +83,7 @@ class Segmenter:
     Cuts speech at its pauses, for a recording that comes in pieces.
 
     A segment ends where nobody speaks for `pause_s`. Where it would get longer than `max_segment_s` before, it is cut
-    in the middle of its longest pause, however short; without one it goes on to the next pause, longer than
-    `max_segment_s`, unless it `must_cut`: then between the two words where speech is least likely.
+    in the middle of its longest pause, however short, and if there is none, where speech is least likely.
 
     Args:
         sampling_rate: of the samples, in Hz.
@@ -93,7 +92,6 @@ class Segmenter:
         padding_s: seconds before and after the speech that belong to a segment, if they are no part of another one.
         threshold: probability with which speech begins; it ends at 0.15 below.
         min_speech_s: seconds of speech of which a segment has more.
-        must_cut: whether no segment may be longer than `max_segment_s`.
 
     Raises:
         ImportError: without silero-vad.
@@ -103,20 +101,18 @@ class Segmenter:
     def __init__(
         self,
         sampling_rate: int = RATE,
-        max_segment_s: float = 20.0,
-        pause_s: float = 0.5,
-        padding_s: float = 0.2,
+        max_segment_s: float = 12.0,
+        pause_s: float = 0.3,
+        padding_s: float = 0.3,
         threshold: float = 0.5,
         min_speech_s: float = 0.1,
-        must_cut: bool = False,
     ):
         self._rate = sampling_rate
         self._padding = round(padding_s * RATE)
         self._pause = -(-max(round(pause_s * RATE), self._padding, 1) // FRAME)  # all of the padding is heard by then
-        self._longest = max(round((max_segment_s - 2 * padding_s) * RATE / FRAME), 2)
+        self._longest = max(round((max_segment_s - 2 * padding_s) * RATE / FRAME), 4)
         self._shortest = min_speech_s * RATE / FRAME
         self._enter, self._leave = threshold, threshold - 0.15
-        self._must_cut = must_cut
         self._activity = VoiceActivity()
         self._resample = Resampler(sampling_rate, RATE)
         self._left = np.zeros(0, np.float32)  # less than a frame
@@ -180,19 +176,17 @@ class Segmenter:
             self._end = frame + 1
         if frame + 1 - self._end >= self._pause:
             return self._close(self._end * FRAME + self._padding)
-        cut = self._cut() if len(self._speech) >= self._longest else None
-        return [] if cut is None else self._split(cut)
+        return self._split(self._best_cut()) if len(self._speech) == self._longest else []
 
-    def _cut(self) -> int | None:
-        """The frame, counted from the start, before which a segment is best cut that would get too long."""
-        if len(self._speech) > self._longest:  # without a pause so far
-            return len(self._speech) - 1 if self._speech[-1] < self._leave else None
+    def _best_cut(self) -> int:
+        """The frame, counted from the start, before which a segment is cut that would get too long."""
         speech = np.array(self._speech)
-        half = len(speech) // 2
-        late, early = self._longest_pause(speech[half:]), self._longest_pause(speech[:half])
-        if late is not None:
-            return half + late
-        return half + int(speech[half:].argmin()) if early is None and self._must_cut else early
+        quarter, half = len(speech) // 4, len(speech) // 2
+        for first, last in (half, len(speech)), (quarter, half):
+            pause = self._longest_pause(speech[first:last])
+            if pause is not None:
+                return first + pause
+        return half + int(speech[half:].argmin())
 
     def _longest_pause(self, speech: np.ndarray) -> int | None:
         """The middle of the longest and quietest pause in probabilities (n,), none if there is no pause."""
@@ -206,6 +200,7 @@ class Segmenter:
         """Close the segment at a cut; what follows begins another one."""
         assert self._start is not None
         border, speech, end = self._start + cut, self._speech[cut:], self._end
+        self._end = min(end, border)
         done = self._close(border * FRAME)
         self._start, self._speech, self._end = border, speech, max(end, border)
         return done
@@ -237,8 +232,8 @@ def speech_segments(samples: np.ndarray, sampling_rate: int) -> list[tuple[int, 
         sampling_rate: of the samples, in Hz.
 
     Returns:
-        (start, end) of each segment in samples, in their order, none overlapping another; none if nobody speaks. One of
-        more than 20 s has no pause at all.
+        (start, end) of each segment in samples, in their order, none overlapping another nor longer than 12 s; none if
+        nobody speaks.
 
     Raises:
         ImportError: without silero-vad.
