@@ -84,8 +84,9 @@ class CitrinetConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             How many spans of time are masked, and how many frames each at most; as a `float`, a part of the
             utterance. All four are those of NeMo's `SpectrogramAugmentation`.
         confidence_temperature (`float`, defaults to 1.0):
-            By which logits are divided before their softmax says how sure the model is (Guo et al., "On Calibration of
-            Modern Neural Networks", 2017); `citrinet evaluate --calibrate` finds it. It changes no text.
+            By which the log-odds of a character's probability are divided to say how sure the model is (as in Guo et
+            al., "On Calibration of Modern Neural Networks", 2017, for right against wrong). It changes no text;
+            `citrinet evaluate --calibrate` finds it.
 
     Raises:
         ValueError: if the lists differ in length, a value cannot make a network, or an adapter repeats.

@@ -50,16 +50,13 @@ class Emissions:
     Args:
         tokens: (T', K) the likeliest tokens of each frame, the first one the likeliest.
         log_probs: (T', K) their log-probabilities.
-        normalizers: (T',) logarithm of the sum of all probabilities after the temperature, which divides their
-            logarithms before they become confidences.
     """
 
     tokens: np.ndarray
     log_probs: np.ndarray
-    normalizers: np.ndarray
 
     @classmethod
-    def of(cls, log_probs: np.ndarray, count: int, temperature: float) -> "Emissions":
+    def of(cls, log_probs: np.ndarray, count: int) -> "Emissions":
         """Keep the `count` likeliest tokens of each frame of (T', V) log-probabilities."""
         if count == 1:
             tokens = log_probs.argmax(axis=-1)[:, None]
@@ -67,20 +64,15 @@ class Emissions:
             likely = np.argpartition(-log_probs, min(count, log_probs.shape[-1]) - 1, axis=-1)[:, :count]
             order = np.argsort(-np.take_along_axis(log_probs, likely, axis=-1), axis=-1)
             tokens = np.take_along_axis(likely, order, axis=-1)
-        kept = np.take_along_axis(log_probs, tokens, axis=-1)
-        if temperature == 1:
-            return cls(tokens, kept, np.zeros(len(tokens), np.float32))
-        return cls(tokens, kept, np.log(np.exp(log_probs / temperature).sum(axis=-1)))
+        return cls(tokens, np.take_along_axis(log_probs, tokens, axis=-1))
 
     @classmethod
     def joined(cls, parts: "Sequence[Emissions]") -> "Emissions":
         """Those of parts that follow each other."""
-        arrays = zip(*((part.tokens, part.log_probs, part.normalizers) for part in parts), strict=True)
-        return cls(*map(np.concatenate, arrays))
+        tokens, log_probs = ([getattr(part, name) for part in parts] for name in ("tokens", "log_probs"))
+        return cls(np.concatenate(tokens), np.concatenate(log_probs))
 
-    def decode(
-        self, decoder: Decoder | None, blank: int, size: int, temperature: float
-    ) -> tuple[list[CTCToken], np.ndarray]:
+    def decode(self, decoder: Decoder | None, blank: int, size: int) -> tuple[list[CTCToken], np.ndarray]:
         """
         Find the tokens.
 
@@ -88,10 +80,9 @@ class Emissions:
             decoder: greedy decoding if there is none.
             blank: its id.
             size: how many tokens there are, the blank included.
-            temperature: that of `normalizers`.
 
         Returns:
-            The tokens, and (tokens,) the probability of each: that of its best frame, after the temperature.
+            The tokens, and (tokens,) the probability of each in its best frame.
         """
         if decoder is None:
             tokens = collapse(self.tokens[:, 0].tolist(), blank)
@@ -99,12 +90,12 @@ class Emissions:
             dense = np.full((len(self.tokens), size), -np.inf, np.float32)
             np.put_along_axis(dense, self.tokens, self.log_probs, axis=-1)
             tokens = decoder(dense)
-        return tokens, np.array([self._confidence(token, temperature) for token in tokens])
+        return tokens, np.array([self._probability(token) for token in tokens])
 
-    def _confidence(self, token: CTCToken, temperature: float) -> float:
+    def _probability(self, token: CTCToken) -> float:
         frames = slice(token.start, token.end)
-        emitted = np.where(self.tokens[frames] == token.id, self.log_probs[frames], -np.inf).max(axis=-1)
-        return float(np.exp((emitted / temperature - self.normalizers[frames]).max()))
+        emitted = np.where(self.tokens[frames] == token.id, self.log_probs[frames], -np.inf)
+        return float(np.exp(emitted.max()))
 
 
 def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -> list[CTCToken]:

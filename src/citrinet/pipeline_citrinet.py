@@ -306,11 +306,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         log_probs = logits.log_softmax(dim=-1)
         count = 1 if self.decoder is None else min(DECODER_TOKENS, logits.shape[-1])
         kept, tokens = log_probs.topk(count, dim=-1) if count > 1 else log_probs.max(dim=-1, keepdim=True)
-        temperature = self.model.config.confidence_temperature
-        normalizers = torch.zeros_like(kept[..., 0])
-        if temperature != 1:
-            normalizers = (log_probs / temperature).logsumexp(dim=-1)
-        return {"tokens": tokens, "log_probs": kept, "normalizers": normalizers}
+        return {"tokens": tokens, "log_probs": kept}
 
     def postprocess(  # type: ignore[override]
         self,
@@ -329,18 +325,16 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def _heard(self, place: tuple[int, int], windows: list[dict[str, Any]]) -> Heard:
         """What was heard in the windows of one part."""
         bounds = [window["kept"][0].tolist() for window in windows]
-        names = ("tokens", "log_probs", "normalizers")
         kept = [
-            Emissions(*(window[name][0, start:stop].numpy() for name in names))
+            Emissions(*(window[name][0, start:stop].numpy() for name in ("tokens", "log_probs")))
             for window, (start, stop) in zip(windows, bounds, strict=True)
         ]
         emissions = Emissions.joined(kept)
         config, rate = self.model.config, self.feature_extractor.sampling_rate
-        blank, temperature = self.tokenizer.pad_token_id, config.confidence_temperature
-        tokens, confidences = emissions.decode(self.decoder, blank, config.vocab_size, temperature)
+        tokens, probabilities = emissions.decode(self.decoder, self.tokenizer.pad_token_id, config.vocab_size)
         frames = sum(stop - start for start, stop in bounds)
         tag_logits = self._head_logits(windows, bounds)
-        return Heard(tokens, confidences, frames, tag_logits, place[0] / rate, place[1] / rate)
+        return Heard(tokens, probabilities, frames, tag_logits, place[0] / rate, place[1] / rate)
 
     @cached_property
     def _results(self) -> ResultBuilder:
@@ -349,6 +343,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             self._seconds(self._frame_ratio),
             self.model.config.tag_labels,
             self.tokenizer.text_with_spans,
+            self.model.config.confidence_temperature,
         )
 
     @property

@@ -1,5 +1,6 @@
 """What a recogniser returns: text, transcript, entities, tags, times and confidence; plain NumPy."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,9 @@ from .transcript_citrinet import (
     parse_transcript,
     split_words,
 )
+
+# What is less sure as a whole is noise or music more often than speech: `python benchmarks/noise.py MANIFEST`.
+SPEECH_CONFIDENCE = 0.3
 
 
 class EntityResult(TypedDict):
@@ -102,8 +106,10 @@ class RecognitionResult(_Result, total=False):
     Args:
         text: what the CTC head wrote, markers included.
         transcript: the text without markers.
-        confidence: the part of the characters that is right, as the model expects it, from 0 to 1: the mean of their
-            probabilities, after the temperature that the configuration names. 0 without any character.
+        confidence: from 0 to 1. Of a recording or a segment it is the part of its characters that is right, as the model
+            expects it: the mean of their probabilities, 0 without any. Of a character, a word or an entity it is the
+            probability that all of it is right: the product. The log-odds of a character are divided by the
+            temperature that the configuration names.
         entities: entities in the order of their start.
         tags: category -> what is known of the speaker.
         segments: one for short audio; the stretches of speech of longer audio.
@@ -120,14 +126,14 @@ class Heard:
 
     Args:
         tokens: what was decoded, in frames from the start of the segment.
-        confidences: (tokens,) their probabilities.
+        probabilities: (tokens,) of each.
         frames: of logits, the weight of the segment where tags are averaged.
         tag_logits: of all categories side by side in the order of their names; empty without heads.
         start, end: of the segment in the recording, in seconds.
     """
 
     tokens: Sequence[CTCToken]
-    confidences: np.ndarray
+    probabilities: np.ndarray
     frames: int
     tag_logits: np.ndarray
     start: float
@@ -145,6 +151,20 @@ class _Part:
     written: dict[str, tuple[str, float]]
 
 
+def is_speech(result: RecognitionResult | SegmentResult) -> bool:
+    """Whether a recording or a segment seems to be speech in the model's language, rather than noise or music."""
+    return bool(result["transcript"]) and result["confidence"] >= SPEECH_CONFIDENCE
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities whose log-odds are divided by a temperature."""
+    if temperature == 1:
+        return probabilities
+    odds = (probabilities / np.maximum(1 - probabilities, 1e-12)) ** (1 / temperature)
+    confidences: np.ndarray = odds / (1 + odds)
+    return confidences
+
+
 class ResultBuilder:
     """
     Builds results of what a network wrote.
@@ -154,6 +174,7 @@ class ResultBuilder:
         frame_s: seconds from one frame of logits to the next.
         tag_labels: category -> labels in the order of the head's outputs.
         text_with_spans: tokens -> their text, and the frames and the token of each of its characters.
+        temperature: of the confidence, see [`CitrinetConfig`].
     """
 
     def __init__(
@@ -162,11 +183,13 @@ class ResultBuilder:
         frame_s: float,
         tag_labels: dict[str, list[str]],
         text_with_spans: Callable[[list[CTCToken]], tuple[str, list[Span]]],
+        temperature: float = 1.0,
     ):
         self.vocabulary = vocabulary
         self.frame_s = frame_s
         self.tag_labels = tag_labels
         self.text_with_spans = text_with_spans
+        self.temperature = temperature
 
     def build(self, segments: Sequence[Heard], return_timestamps: str | bool | None = None) -> RecognitionResult:
         """
@@ -209,14 +232,15 @@ class ResultBuilder:
         text, spans = self.text_with_spans(tokens)
         parsed = parse_transcript(text, self._markers(text, spans, tokens), sorted(self.tag_labels))
         kept = [spans[i] for i in parsed.sources]
-        confidences = heard.confidences.tolist()
+        probabilities = heard.probabilities.tolist()
+        confidences = calibrated(heard.probabilities, self.temperature).tolist()
         return _Part(
             heard,
             parsed,
             [(self._time(heard, span.start), self._time(heard, span.end)) for span in kept],
             [confidences[span.token] for span in kept],
             {
-                category: (parsed.tags[category], confidences[spans[index].token])
+                category: (parsed.tags[category], probabilities[spans[index].token])
                 for category, index in parsed.tag_sources.items()
             },
         )
@@ -301,7 +325,7 @@ def _entities(part: _Part, offset: int) -> list[EntityResult]:
             "start": offset + entity.start,
             "end": offset + entity.end,
             "timestamp": (part.times[entity.start][0], part.times[entity.end - 1][1]),
-            "confidence": _mean(part.confidences[entity.start : entity.end]),
+            "confidence": round(math.prod(part.confidences[entity.start : entity.end]), 4),
         }
         for entity in part.parsed.entities
     ]
@@ -315,7 +339,7 @@ def _chunks(part: _Part, unit: str | bool) -> list[ChunkResult]:
         {
             "text": transcript[start:end],
             "timestamp": (part.times[start][0], part.times[end - 1][1]),
-            "confidence": _mean(part.confidences[start:end]),
+            "confidence": round(math.prod(part.confidences[start:end]), 4),
         }
         for start, end in spans
     ]
@@ -325,4 +349,4 @@ def _mean(confidences: list[float]) -> float:
     return round(sum(confidences) / len(confidences), 4) if confidences else 0.0
 
 
-__all__ = ["Heard", "RecognitionResult", "ResultBuilder"]
+__all__ = ["Heard", "RecognitionResult", "ResultBuilder", "calibrated", "is_speech"]

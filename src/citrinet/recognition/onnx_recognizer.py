@@ -86,7 +86,9 @@ class CitrinetOnnx(Recognizer):
         self._feature_s = facts.hop_length / facts.sampling_rate
         self.frame_s = self._feature_s * facts.subsampling_factor
         ids = {piece: index for index, piece in enumerate(pieces)}
-        self._results = ResultBuilder(ids, self.frame_s, facts.tag_labels, joiner.text_with_spans)
+        self._results = ResultBuilder(
+            ids, self.frame_s, facts.tag_labels, joiner.text_with_spans, facts.confidence_temperature
+        )
         graphs = _Graphs(Path(folder), threads, list(providers))
         self._front_end = graphs.open(FRONT_END, ["waveform", "waveform_length"])
         self._network = graphs.open(NETWORK, ["audio_signal", "length"], [len(pieces) + 1, None])
@@ -186,7 +188,7 @@ class CitrinetOnnx(Recognizer):
         tokens = 1 if self.decoder is None else DECODER_TOKENS
         for window, logprobs, encoded in self._run(windows, count, seconds):
             kept = slice(*window.kept)
-            emissions = Emissions.of(logprobs[kept], tokens, self._facts.confidence_temperature)
+            emissions = Emissions.of(logprobs[kept], tokens)
             yield window.is_last, _Output(window.place, emissions, encoded[:, kept].sum(axis=-1))
 
     def _heard_until(self, outputs: list[_Output]) -> float:
@@ -208,10 +210,9 @@ class CitrinetOnnx(Recognizer):
             pooled = np.sum([output.pooled for output in outputs], axis=0) / max(frames, 1)
             logits = self._tag_heads.run(None, {"pooled_encoder": pooled[None].astype(np.float32)})
             tag_logits = np.concatenate([category[0] for category in logits])
-        blank, temperature = self._facts.blank_id, self._facts.confidence_temperature
-        tokens, confidences = emissions.decode(self.decoder, blank, len(self.pieces) + 1, temperature)
+        tokens, probabilities = emissions.decode(self.decoder, self._facts.blank_id, len(self.pieces) + 1)
         start, end = (sample / self.sampling_rate for sample in place)
-        return Heard(tokens, confidences, frames, tag_logits, start, end)
+        return Heard(tokens, probabilities, frames, tag_logits, start, end)
 
 
 class _Graphs:
