@@ -44,8 +44,8 @@ class CitrinetStream:
     and before that again and again for the provisional text. Silence is neither kept nor recognised.
 
     The network gets at most `max_load` + 1 seconds of audio for each second of sound, however long somebody speaks, and
-    nothing in silence. Where it is slower than the sound nothing is lost: threads may call [`feed`] while another one
-    is in it, and what they bring is recognised together.
+    nothing in silence. Where it is slower than the sound nothing is lost: what is [`put`], or brought to [`feed`] by
+    other threads, while it works, is recognised together.
 
     Args:
         recognizer: what [`load_recognizer`] makes.
@@ -111,14 +111,29 @@ class CitrinetStream:
         Raises:
             ValueError: if this is no sound, or the stream is finished; nothing changes then.
         """
+        self.put(samples, rate)
+        return self.catch_up()
+
+    def put(self, samples: Any, rate: int) -> None:
+        """
+        Keep the next samples for [`catch_up`], without waiting for anything.
+
+        Args:
+            samples, rate: as in [`feed`].
+
+        Raises:
+            ValueError: as in [`feed`].
+        """
         piece = _mono(samples), check_rate(rate, "a piece of a stream")
         if self._finished:
             raise ValueError("this stream is finished: make another one for what comes after.")
         self._waiting.append(piece)
+
+    def catch_up(self) -> StreamText:
+        """Recognise what was [`put`], all of it together. Threads may ask at once; the others wait for the first."""
         with self._busy:
-            pieces = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if pieces:
-                self._go_on(np.concatenate([self._resampled(*piece) for piece in pieces]))
+            if pieces := self._taken():
+                self._go_on(np.concatenate(pieces))
             return self._text
 
     def finish(self) -> StreamText:
@@ -126,12 +141,16 @@ class CitrinetStream:
         with self._busy:
             if not self._finished:
                 self._finished = True
-                pieces = [self._resampled(*self._waiting.popleft()) for _ in range(len(self._waiting))]
+                pieces = self._taken()
                 self._hear(np.concatenate([*pieces, self._resample(np.zeros(0, np.float32), last=True)]))
                 self._settle(self._segmenter.finish())
                 self._text = StreamText(self._text.stable, "")
                 self._samples = self._samples[:0].copy()
             return self._text
+
+    def _taken(self) -> list[np.ndarray]:
+        """What was put, resampled."""
+        return [self._resampled(*self._waiting.popleft()) for _ in range(len(self._waiting))]
 
     def _go_on(self, samples: np.ndarray) -> None:
         """Take samples in, and recognise what was said of the segment that is not finished, if it is time to."""
