@@ -6,7 +6,7 @@ How well long audio is read: cut at pauses, in windows, in one pass, and its sen
 The recordings of the manifest, in an order of chance, are joined in several ways: as they are; without the silence at
 their ends and with pauses of some length between them; with noise over all, 20 dB below the speech; with no pause at
 all. Figures are character error rates in percent as `citrinet evaluate` counts them. With `--hour`, the memory that
-reading takes beside the recording, for a tenth of an hour and for a whole one.
+reading a tenth of an hour and a whole one takes, instead.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", default=default_model())
-    parser.add_argument("--hour", action="store_true", help="measure memory, too")
+    parser.add_argument("--hour", action="store_true", help="measure memory")
     options = parser.parse_args()
     recognizer = load_recognizer(options.model)
     rng = np.random.default_rng(0)
@@ -45,6 +45,9 @@ def main() -> None:
     entries = [entries[index] for index in rng.permutation(len(entries))]
     texts = [entry.text for entry in entries]
     clips = [load_audio(entry.segment) for entry in tqdm(entries, unit="file", disable=None)]
+    if options.hour:
+        memory(recognizer, np.concatenate(clips))
+        return
     print(f"| joined | s | alone | {' | '.join(WAYS)} |\n|---|---|---|{'---|' * len(WAYS)}")
     for name, (pauses, noise) in JOINS.items():
         parts = list(joined(clips, pauses, noise, rng))
@@ -56,8 +59,6 @@ def main() -> None:
             heard = recognizer(audio.copy(), **way)["transcript"]
             rates.append(rate([character_edits("".join(texts), heard)]))
         print(f"| {name} | {len(audio) / RATE:.0f} | {' | '.join(rates)} |", flush=True)
-    if options.hour:
-        memory(recognizer, np.concatenate(clips))
 
 
 def joined(
@@ -87,7 +88,7 @@ def rate(edits: list[Edits]) -> str:
 
 def memory(recognizer: Recognizer, audio: np.ndarray) -> None:
     """Print the peak of memory, which never falls, before and after recordings of two lengths."""
-    print("\n| s | samples, MB | peak before, MB | peak after, MB |\n|---|---|---|---|")
+    print("| s | samples, MB | peak before, MB | peak after, MB |\n|---|---|---|---|")
     for seconds in (360, 3600):
         recording = np.resize(audio, seconds * RATE)
         before = peak()

@@ -13,6 +13,7 @@ RATE = 16_000  # Hz, of what the network takes
 FRAME = 512  # samples of one probability
 _CONTEXT = 64  # samples before a frame that the network sees beside it
 _BLOCK = 1024  # frames at a time
+_PIECE_S = 60  # seconds of a recording at a time
 
 
 class VoiceActivity:
@@ -239,8 +240,10 @@ def speech_segments(samples: np.ndarray, sampling_rate: int) -> list[tuple[int, 
         ImportError: without silero-vad.
         ValueError: if the sampling rate is no number of Hz.
     """
-    segmenter = Segmenter(sampling_rate)
-    return segmenter.feed(samples) + segmenter.finish()
+    segmenter, done = Segmenter(sampling_rate), []
+    for start in range(0, len(samples), _PIECE_S * sampling_rate):  # an hour in pieces takes no second hour of memory
+        done += segmenter.feed(samples[start : start + _PIECE_S * sampling_rate])
+    return done + segmenter.finish()
 
 
 @cache
