@@ -5,9 +5,10 @@ How live speech is read: whether the text is the offline one, what it costs, and
 
 Each recording of the manifest, with a second of silence behind it, goes through a `CitrinetStream` of its own in pieces
 of 0.1 s. The text is compared with that of the same segments read offline, and with that of the recording read whole.
-The delay of a character is the sound between its end and the piece with which it first stands where it will stand in
-the end, for good; the seconds that the network takes then come on top. `cost` is the computing time for a second of
-sound, `load` the seconds of audio that the network got for it.
+Delays are medians over all characters, of the sound between the end of a character and the piece with which the text is
+long enough to hold it (seen), with which the text up to it is for good what it is in the end (right), and with which
+that is stable. The time to compute comes on top. `load` is how many seconds of audio the network got for a second of
+sound, `cost` how long one CPU computed for it.
 """
 
 import argparse
@@ -47,22 +48,24 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name, setting in SETTINGS.items():
         counted = Counted(recognizer)
-        seconds, texts, delays, stable_delays = 0.0, [], [], []
+        seconds, texts = 0.0, []
+        delays: dict[str, list[float]] = {"seen": [], "right": [], "stable": []}
         for clip in tqdm(clips, unit="file", disable=None, leave=False):
             stream = CitrinetStream(counted, return_timestamps="char", **setting)
             shown, start = [], time.process_time()
             for index in range(0, len(clip), PIECE):
                 shown.append(stream.feed(clip[index : index + PIECE], RATE))
-            stream.finish()
+            texts.append(stream.finish().stable)
             seconds += time.process_time() - start
-            texts.append(stream.text.stable)
             ends = [chunk["timestamp"][1] for result in stream.segments for chunk in result["chunks"]]
-            delays += since(ends, texts[-1], ["".join(text) for text in shown])
-            stable_delays += since(ends, texts[-1], [text.stable for text in shown])
+            sights = ["".join(text) for text in shown]
+            delays["seen"] += since(ends, texts[-1], [texts[-1][: len(sight)] for sight in sights])
+            delays["right"] += since(ends, texts[-1], sights)
+            delays["stable"] += since(ends, texts[-1], [text.stable for text in shown])
         total = sum(map(len, clips)) / RATE
         same = [f"{np.mean([a == b for a, b in zip(texts, others, strict=True)]):.1%}" for others in (offline, whole)]
         cost = f"{counted.samples / RATE / total:.1f} | {seconds / total:.3f}"
-        late = f"{np.median(delays):.2f} s | {np.percentile(delays, 95):.2f} s | {np.median(stable_delays):.2f} s"
+        late = " | ".join(f"{np.median(values):.2f} s" for values in delays.values())
         print(f"| {name} | {' | '.join(same)} | {cost} | {late} |", flush=True)
 
 
@@ -79,18 +82,13 @@ class Counted:
 
 
 def since(ends: list[float], text: str, shown: list[str]) -> list[float]:
-    """Seconds of sound between the end of each character of a text and when all up to it stands for good."""
-    delays, piece = [], 0
-    letters = [index for index, char in enumerate(text) if not char.isspace()]
+    """Seconds of sound from the end of each character of a text to the piece since which all up to it is shown."""
     last_wrong = np.full(len(text), -1)
     for piece, sight in enumerate(shown):
-        agreed = next(
-            (i for i, (a, b) in enumerate(zip(sight, text, strict=False)) if a != b), min(len(sight), len(text))
-        )
+        agreed = next((i for i, (a, b) in enumerate(zip(sight, text, strict=False)) if a != b), len(sight))
         last_wrong[agreed:] = piece
-    for end, index in zip(ends, letters, strict=True):
-        delays.append((last_wrong[index] + 2) * PIECE / RATE - end)
-    return delays
+    letters = [index for index, char in enumerate(text) if not char.isspace()]
+    return [(last_wrong[index] + 2) * PIECE / RATE - end for end, index in zip(ends, letters, strict=True)]
 
 
 if __name__ == "__main__":

