@@ -42,9 +42,7 @@ def main() -> None:
     clips = [np.concatenate([load_audio(entry.segment), silence]) for entry in read_manifest(options.manifest)]
     offline = ["".join(recognizer(clip[a:b])["transcript"] for a, b in speech_segments(clip, RATE)) for clip in clips]
     whole = [recognizer(clip[: -len(silence)])["transcript"] for clip in clips]
-    print(
-        "| setting | as segments offline | as the whole | load | cost | delay: median | 95 % | of stable text: median |"
-    )
+    print("| setting | as segments offline | as the whole | load | cost | seen | right | stable |")
     print("|---|---|---|---|---|---|---|---|")
     for name, setting in SETTINGS.items():
         counted = Counted(recognizer)

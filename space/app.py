@@ -154,12 +154,12 @@ def listen(samples: str, sampling_rate: float, listener: Listener | None):
         listener: what was heard before.
 
     Returns:
-        The text so far.
+        The listener, and the text so far.
     """
     if listener is None:
-        return gr.skip()
+        return None, gr.skip()
     with told():
-        return listener.hear(decode_piece(samples), int(sampling_rate))
+        return listener, listener.hear(decode_piece(samples), int(sampling_rate))
 
 
 def stop_listening(samples: str, sampling_rate: float, listener: Listener | None):
@@ -257,13 +257,15 @@ def build() -> gr.Blocks:
                 [live_choice],
                 [listener, text, timer],
                 js="async choice => { await citrinetMicrophone.open(); return [choice]; }",
+                api_name="start_microphone",
                 **private,
             )
             timer.tick(  # while one call waits for its answer, no other is made, and the microphone keeps what it hears
                 listen,
                 heard,
-                [text],
+                [listener, text],  # the state too, which would be forgotten after a while
                 js="() => [...citrinetMicrophone.take(), null]",
+                api_name="microphone",
                 show_progress="hidden",
                 **private,
             )
@@ -272,6 +274,7 @@ def build() -> gr.Blocks:
                 heard,
                 [text, timer],
                 js="() => [...citrinetMicrophone.close(), null]",
+                api_name="stop_microphone",
                 **private,
             )
             piece, rate = gr.JSON(visible=False), gr.Number(16_000, visible=False)
