@@ -44,8 +44,8 @@ class CitrinetStream:
     and before that again and again for the provisional text. Silence is neither kept nor recognised.
 
     The network gets at most `max_load` + 1 seconds of audio for each second of sound, however long somebody speaks, and
-    nothing in silence. Where it is slower than the sound nothing is lost: what is [`put`], or brought to [`feed`] by
-    other threads, while it works, is recognised together.
+    nothing in silence. Where it is slower than the sound nothing is lost: what other threads bring to [`feed`] while it
+    works is recognised together.
 
     Args:
         recognizer: what [`load_recognizer`] makes.
@@ -66,7 +66,7 @@ class CitrinetStream:
         *,
         step_s: float = 0.5,
         max_load: float = 10.0,
-        max_segment_s: float = 12.0,
+        max_segment_s: float = 8.0,
         pause_s: float = 0.3,
         return_timestamps: Timestamps | None = None,
     ):
@@ -111,26 +111,10 @@ class CitrinetStream:
         Raises:
             ValueError: if this is no sound, or the stream is finished; nothing changes then.
         """
-        self.put(samples, rate)
-        return self.catch_up()
-
-    def put(self, samples: Any, rate: int) -> None:
-        """
-        Keep the next samples for [`catch_up`], without waiting for anything.
-
-        Args:
-            samples, rate: as in [`feed`].
-
-        Raises:
-            ValueError: as in [`feed`].
-        """
         piece = _mono(samples), check_rate(rate, "a piece of a stream")
         if self._finished:
             raise ValueError("this stream is finished: make another one for what comes after.")
         self._waiting.append(piece)
-
-    def catch_up(self) -> StreamText:
-        """Recognise what was [`put`], all of it together. Threads may ask at once; the others wait for the first."""
         with self._busy:
             if pieces := self._taken():
                 self._go_on(np.concatenate(pieces))
@@ -149,7 +133,7 @@ class CitrinetStream:
             return self._text
 
     def _taken(self) -> list[np.ndarray]:
-        """What was put, resampled."""
+        """What came in the meantime, resampled."""
         return [self._resampled(*self._waiting.popleft()) for _ in range(len(self._waiting))]
 
     def _go_on(self, samples: np.ndarray) -> None:

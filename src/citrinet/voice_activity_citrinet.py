@@ -102,7 +102,7 @@ class Segmenter:
     def __init__(
         self,
         sampling_rate: int = RATE,
-        max_segment_s: float = 12.0,
+        max_segment_s: float = 8.0,
         pause_s: float = 0.3,
         padding_s: float = 0.3,
         threshold: float = 0.5,
@@ -233,7 +233,7 @@ def speech_segments(samples: np.ndarray, sampling_rate: int) -> list[tuple[int, 
         sampling_rate: of the samples, in Hz.
 
     Returns:
-        (start, end) of each segment in samples, in their order, none overlapping another nor longer than 12 s; none if
+        (start, end) of each segment in samples, in their order, none overlapping another nor longer than 8 s; none if
         nobody speaks.
 
     Raises:

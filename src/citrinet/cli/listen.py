@@ -4,6 +4,7 @@ import argparse
 import os
 import queue
 import shutil
+import signal
 import sys
 import threading
 import unicodedata
@@ -23,7 +24,7 @@ from .options import add_device, add_json, add_model, positive, quiet, seconds
 
 _PIECE_S = 0.1  # seconds of sound that a microphone gives at a time
 _AHEAD = 600  # pieces of standard input that may wait: a pipe is read no faster than it is recognised
-_POLL_S = 0.2  # after which Ctrl-C is noticed where nothing comes
+_POLL_S = 0.1  # after which Ctrl-C is noticed where nothing comes
 _CLEAR = "\r\x1b[K"  # to the start of the line, and what stands there away
 
 
@@ -67,19 +68,36 @@ def run(options: argparse.Namespace) -> int:
     if options.source and options.device_name:
         raise ValueError("--device-name names a microphone: give either that or -.")
     quiet()
-    source = _standard_input() if options.source else _microphone(options.device_name, rate)
+    stop = threading.Event()
+    source = _standard_input(stop) if options.source else _microphone(options.device_name, rate, stop)
     stream = CitrinetStream(
         load_recognizer(options.model, precision=options.precision, device=options.device), step_s=options.step
     )
     lines = _Lines(to_json if options.json else _line)
-    with source as pieces:
-        try:
-            for piece in pieces:
-                lines.show(stream.feed(piece, rate), stream.segments)
-        except KeyboardInterrupt:  # the way to end it
-            pass
+    with _ctrl_c_sets(stop), source as pieces:
+        for piece in pieces:
+            lines.show(stream.feed(piece, rate), stream.segments)
     lines.show(stream.finish(), stream.segments)
     return 0
+
+
+@contextmanager
+def _ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C ends the sound and not what is recognised of it; another one ends the program."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Lines:
@@ -122,7 +140,7 @@ def _tail(text: str, columns: int) -> str:
 
 
 @contextmanager
-def _standard_input() -> Iterator[Iterator[np.ndarray]]:
+def _standard_input(stop: threading.Event) -> Iterator[Iterator[np.ndarray]]:
     """Pieces of 16-bit samples on standard input, read beside the recognition, as many at a time as have come."""
     waiting: queue.Queue[bytes] = queue.Queue(_AHEAD)
 
@@ -136,8 +154,7 @@ def _standard_input() -> Iterator[Iterator[np.ndarray]]:
 
     def pieces() -> Iterator[np.ndarray]:
         left, is_open = b"", True
-        while is_open:
-            parts = _all_waiting(waiting)
+        while is_open and (parts := _all_waiting(waiting, stop)):
             is_open = b"" not in parts
             content = left + b"".join(parts)
             whole = len(content) // 2 * 2
@@ -148,7 +165,7 @@ def _standard_input() -> Iterator[Iterator[np.ndarray]]:
 
 
 @contextmanager
-def _microphone(name: str | None, rate: int) -> Iterator[Iterator[np.ndarray]]:
+def _microphone(name: str | None, rate: int, stop: threading.Event) -> Iterator[Iterator[np.ndarray]]:
     """Pieces of a microphone's sound, as many at a time as have come while the last ones were recognised."""
     try:
         import sounddevice
@@ -175,16 +192,16 @@ def _microphone(name: str | None, rate: int) -> Iterator[Iterator[np.ndarray]]:
         ) from error
 
     def pieces() -> Iterator[np.ndarray]:
-        while True:
-            yield np.concatenate(_all_waiting(waiting))
+        while parts := _all_waiting(waiting, stop):
+            yield np.concatenate(parts)
 
     with opened:
         yield pieces()
 
 
-def _all_waiting(waiting: "queue.Queue[Any]") -> list[Any]:
-    """All that is in a queue, once there is something."""
-    while True:  # a wait without end would not notice Ctrl-C on Windows
+def _all_waiting(waiting: "queue.Queue[Any]", stop: threading.Event) -> list[Any]:
+    """All that is in a queue, once there is something; nothing once it is time to stop."""
+    while not stop.is_set():
         try:
             parts = [waiting.get(timeout=_POLL_S)]
         except queue.Empty:
@@ -192,3 +209,4 @@ def _all_waiting(waiting: "queue.Queue[Any]") -> list[Any]:
         while not waiting.empty():
             parts.append(waiting.get())
         return parts
+    return []
