@@ -257,6 +257,18 @@ def test_real_speech_gives_the_offline_results(recognizer, joined, expected):
         assert segment["start"] <= min(inside) and max(inside) <= segment["end"] + 0.04
 
 
+@pytest.mark.slow
+def test_graphs_take_a_stream_too(tiny_onnx_dir, joined):
+    recognizer = citrinet.load_recognizer(tiny_onnx_dir)
+    stream = CitrinetStream(recognizer)
+    for piece in cut(joined, 8000):
+        stream.feed(piece, 16000)
+    end, places = stream.finish(), speech_segments(joined, 16000)
+    offline = [recognizer(joined[slice(*place)], vad=False) for place in places]
+    assert [result["text"] for result in stream.segments] == [result["text"] for result in offline if result["text"]]
+    assert end.stable and stream.segments[0]["tags"].keys() == offline[0]["tags"].keys()
+
+
 def said(printed):
     """The transcripts of printed lines."""
     return re.findall(r"^ +[\d.]+ +[\d.]+  (.*)$", printed, re.MULTILINE)
