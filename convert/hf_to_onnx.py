@@ -166,6 +166,7 @@ def _description(network: CitrinetForCTC, features: CitrinetFeatureExtractor) ->
         "model_type": _READERS_TYPE,
         "features_size": features.feature_size,
         "subsampling_factor": _subsampling(network),
+        "confidence_temperature": network.config.confidence_temperature,
         "preprocessor": {
             "sample_rate": rate,
             "window_size": features.win_length / rate,

@@ -198,8 +198,7 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
     seconds = time.perf_counter() - start
     print(f"{len(samples) / RATE:.1f} s of audio in {seconds:.2f} s", flush=True)
     assert step.result is not None
-    sure = step.confidence is None or step.confidence >= DOUBT
-    is_speech = sure and bool(step.result["transcript"])
+    is_speech = step.result["confidence"] >= DOUBT and bool(step.result["transcript"])
     yield Recognition(dict(step.result), samples, seconds, is_speech, DOUBTFUL_TAGS.get(model, ()))
 
 

@@ -18,6 +18,9 @@ TASK = "automatic-speech-recognition"
 VOCABULARY = ["▁", "来", "首", "歌", "吻", "别", "。", "AGE_14_25", "GENDER_MALE", "ENTITY_SONG_NAME", "END", "W", "E"]
 TAG_LABELS = {"AGE": ["NONE", "AGE_14_25", "AGE_<14"], "GENDER": ["NONE", "GENDER_FEMALE", "GENDER_MALE"]}
 
+# Probability of what the scripted network writes.
+SURE = round(float(np.exp(10) / (np.exp(10) + len(VOCABULARY))), 4)
+
 
 @pytest.fixture(scope="module")
 def recognizer(zh_small_dir):
@@ -91,15 +94,23 @@ def test_text_transcript_entities_tags(scripted):
     result = scripted(tokens, timestamps="char", GENDER=2)
     assert result["text"] == "来首歌 ENTITY_SONG_NAME 吻别 END。 AGE_14_25"
     assert result["transcript"] == "来首歌吻别。"
-    assert result["entities"] == [{"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.56, 0.8)}]
-    assert result["chunks"] == [
-        {"text": "来", "timestamp": (0.0, 0.08)},
-        {"text": "首", "timestamp": (0.16, 0.24)},
-        {"text": "歌", "timestamp": (0.24, 0.32)},
-        {"text": "吻", "timestamp": (0.56, 0.72)},
-        {"text": "别", "timestamp": (0.72, 0.8)},
-        {"text": "。", "timestamp": (1.04, 1.12)},
-    ]
+    song = {"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.56, 0.8)}
+    assert result["entities"] == [song | {"confidence": SURE}]
+    times = {
+        "来": (0.0, 0.08),
+        "首": (0.16, 0.24),
+        "歌": (0.24, 0.32),
+        "吻": (0.56, 0.72),
+        "别": (0.72, 0.8),
+        "。": (1.04, 1.12),
+    }
+    chunks = [{"text": text, "timestamp": time, "confidence": SURE} for text, time in times.items()]
+    assert result["chunks"] == chunks and result["confidence"] == SURE
+    (segment,) = result["segments"]
+    assert {name: segment[name] for name in ("text", "transcript", "tags", "confidence")} == {
+        name: result[name] for name in ("text", "transcript", "tags", "confidence")
+    }
+    assert (segment["start"], segment["end"]) == (0.0, len(tokens) * 0.08)
     age, gender = result["tags"]["AGE"], result["tags"]["GENDER"]
     assert (age["label"], age["source"], age["head"], age["text"]) == ("AGE_14_25", "text", "NONE", "AGE_14_25")
     assert (gender["label"], gender["source"], gender["text"]) == ("GENDER_MALE", "head", None)

@@ -1,14 +1,19 @@
-"""Frame-wise token ids to text with CTC's collapse and times for every character; plain Python."""
+"""From a network's outputs to tokens, by CTC's collapse or a decoder, and to text with times; plain NumPy."""
 
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
 
 from .transcript_citrinet import Span
 
 WORD_BOUNDARY = "▁"
+# The likeliest tokens of each frame that a decoder chooses from: of an hour's frames all would be a gigabyte.
+DECODER_TOKENS = 64
 # Pieces in which NeMo does not look for punctuation marks: the first of a word, continuations, special tokens, space.
 _NO_PUNCTUATION = re.compile(r"▁|##|<.*>$|\[.*\]$|\s*$")
 
@@ -20,6 +25,77 @@ class CTCToken:
     id: int
     start: int
     end: int
+
+
+class Decoder(Protocol):
+    """What finds the tokens in the outputs of a network, in place of the likeliest one of each frame."""
+
+    def __call__(self, log_probs: np.ndarray) -> list[CTCToken]:
+        """
+        Decode one segment.
+
+        Args:
+            log_probs: (T', V) natural logarithms of the probabilities; of unlikely tokens they may be minus infinity.
+
+        Returns:
+            The tokens in order, each with the frames over which it was emitted.
+        """
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """
+    What is kept of a network's outputs for one segment.
+
+    Args:
+        tokens: (T', K) the likeliest tokens of each frame, the first one the likeliest.
+        log_probs: (T', K) their log-probabilities.
+    """
+
+    tokens: np.ndarray
+    log_probs: np.ndarray
+
+    @classmethod
+    def of(cls, log_probs: np.ndarray, count: int) -> "Emissions":
+        """Keep the `count` likeliest tokens of each frame of (T', V) log-probabilities."""
+        if count == 1:
+            tokens = log_probs.argmax(axis=-1)[:, None]
+        else:
+            likely = np.argpartition(-log_probs, min(count, log_probs.shape[-1]) - 1, axis=-1)[:, :count]
+            order = np.argsort(-np.take_along_axis(log_probs, likely, axis=-1), axis=-1)
+            tokens = np.take_along_axis(likely, order, axis=-1)
+        return cls(tokens, np.take_along_axis(log_probs, tokens, axis=-1))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Emissions]") -> "Emissions":
+        """Those of parts that follow each other."""
+        tokens, log_probs = ([getattr(part, name) for part in parts] for name in ("tokens", "log_probs"))
+        return cls(np.concatenate(tokens), np.concatenate(log_probs))
+
+    def decode(self, decoder: Decoder | None, blank: int, size: int) -> tuple[list[CTCToken], np.ndarray]:
+        """
+        Find the tokens.
+
+        Args:
+            decoder: greedy decoding if there is none.
+            blank: its id.
+            size: how many tokens there are, the blank included.
+
+        Returns:
+            The tokens, and (tokens,) the probability of each in its best frame.
+        """
+        if decoder is None:
+            tokens = collapse(self.tokens[:, 0].tolist(), blank)
+        else:
+            dense = np.full((len(self.tokens), size), -np.inf, np.float32)
+            np.put_along_axis(dense, self.tokens, self.log_probs, axis=-1)
+            tokens = decoder(dense)
+        return tokens, np.array([self._probability(token) for token in tokens])
+
+    def _probability(self, token: CTCToken) -> float:
+        frames = slice(token.start, token.end)
+        emitted = np.where(self.tokens[frames] == token.id, self.log_probs[frames], -np.inf)
+        return float(np.exp(emitted.max()))
 
 
 def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -> list[CTCToken]:

@@ -4,7 +4,8 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
-from typing import Any, overload
+from itertools import groupby
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from transformers import AutomaticSpeechRecognitionPipeline
 
 from .audio_citrinet import load_audio
 from .batching_citrinet import batches, limits
+from .decoding_citrinet import DECODER_TOKENS, Decoder, Emissions
 from .modeling_citrinet import refuse_unknown_arguments
-from .result_citrinet import RecognitionResult, ResultBuilder
-from .windows_citrinet import cut_windows
+from .result_citrinet import Heard, RecognitionResult, ResultBuilder
+from .windows_citrinet import cut_at_pauses, cut_windows
 
 # Waveforms of so much audio are held for features that a GPU computes together; a longer one is alone.
 FEATURES_AT_ONCE_S = 600.0
@@ -34,6 +36,29 @@ class _Stream(IterableDataset[Any]):
         return self.iterator
 
 
+class _Part(NamedTuple):
+    """
+    A part of a recording that is read on its own.
+
+    Args:
+        samples: (n,) of it.
+        place: its [start, stop) in the recording, in samples.
+        stride: frames of features at both ends that are context.
+        is_last: whether the recording ends with it.
+        extra: what else the input held, to be handed back.
+    """
+
+    samples: np.ndarray
+    place: tuple[int, int]
+    stride: tuple[int, int]
+    is_last: bool
+    extra: dict[str, Any]
+
+    def without_samples(self) -> "_Part":
+        """The part once its features are there: samples are not held while the network works."""
+        return self._replace(samples=self.samples[:0].copy())
+
+
 class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     r"""
     Transcribe audio with a [`CitrinetForCTC`].
@@ -42,9 +67,12 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     >>> recognizer = pipeline("automatic-speech-recognition", "path/to/converted")
     >>> recognizer("speech.wav")
     {"text": "来首歌 ENTITY_SONG_NAME 吻别 END。 AGE_14_25",
-     "transcript": "来首歌吻别。",
-     "entities": [{"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.64, 1.12)}],
-     "tags": {"AGE": {"label": "AGE_14_25", "score": 0.93, "source": "head", "head": "AGE_14_25", "text": "AGE_14_25"}}}
+     "transcript": "来首歌吻别。", "confidence": 0.91,
+     "entities": [
+        {"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.64, 1.12), "confidence": 0.9}
+     ],
+     "tags": {"AGE": {"label": "AGE_14_25", "score": 0.93, "source": "head", "head": "AGE_14_25", "text": "AGE_14_25"}},
+     "segments": [{"text": ..., "transcript": ..., "start": 0.0, "end": 1.9, "tags": ..., "confidence": 0.91}]}
     ```
 
     `text` is what the CTC head wrote, as the stock pipeline gives it. A tag's `label` is the tag head's unless that
@@ -55,8 +83,11 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
 
     * `return_timestamps="char" | "word"` adds `chunks`, the characters or words of `transcript` with their times.
       A character of Chinese or Japanese is a word of its own, elsewhere words are what stands between spaces.
-    * `chunk_length_s`: 0 reads audio of any length in one pass; not given, audio of more than 120 s is read in windows
-      of 30 s. Features are always computed over the whole audio, so a window sees what one pass would.
+    * `vad`: whether audio is cut at pauses, and each stretch of speech read on its own; not given, audio of more than
+      30 s is, unless `chunk_length_s` says how to cut. Pauses are found by voice activity detection.
+    * `chunk_length_s`: 0 reads audio of any length in one pass; not given, what is longer than 120 s without a pause is
+      read in windows of 30 s. Features are computed before, so a window sees what one pass would.
+    * `decoder`, where the pipeline is made: a [`Decoder`], such as a beam search with a language model.
     * `batch_seconds`: seconds of audio that go through the network at a time, padding counted, beside the stock
       pipeline's `batch_size`, which then is no limit unless it is given.
     * any audio that [`load_audio`] takes, without ffmpeg where soundfile can read it.
@@ -67,6 +98,11 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     feature_extractor: Any  # the base class allows for none
     tokenizer: Any
     model: Any
+    decoder: Decoder | None
+
+    def __init__(self, *args: Any, decoder: Decoder | None = None, **kwargs: Any):
+        self.decoder = decoder
+        super().__init__(*args, **kwargs)
 
     @overload  # type: ignore[override]  # the base class promises a list of dictionaries, whatever it is given
     def __call__(self, inputs: list[Any], **kwargs: Any) -> list[RecognitionResult]: ...
@@ -101,7 +137,11 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return super().__call__(audio, **kwargs)
 
     def _sanitize_parameters(  # type: ignore[override]  # the base class takes any argument
-        self, generate_kwargs: dict[str, Any] | None = None, batch_seconds: float | None = None, **kwargs: Any
+        self,
+        generate_kwargs: dict[str, Any] | None = None,
+        batch_seconds: float | None = None,
+        vad: bool | None = None,
+        **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         stock = super()._sanitize_parameters
         own = {name: value for name, value in kwargs.items() if name in inspect.signature(stock).parameters}
@@ -109,6 +149,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         preprocess, forward, postprocess = stock(**own)  # type: ignore[no-untyped-call]
         if batch_seconds is not None:
             preprocess["batch_seconds"] = batch_seconds
+        if vad is not None:
+            preprocess["vad"] = vad
         return preprocess, forward, postprocess
 
     def preprocess(  # type: ignore[override]  # as in all of Transformers' pipelines that cut windows
@@ -116,13 +158,15 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         inputs: Any,
         chunk_length_s: float | None = None,
         stride_length_s: float | tuple[float, float] | list[float] | None = None,
+        vad: bool | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Yield the features of one audio, whole or in windows of `chunk_length_s` with overlap on both sides."""
-        samples, stride, extra = self._read(inputs)
-        waveforms = [samples]
-        del samples, inputs  # hours of them
-        (features,) = self._features(waveforms)
-        yield from self._cut(features, stride, extra, chunk_length_s, stride_length_s)
+        """Yield the features of one audio: of each stretch of speech, whole or in windows that overlap."""
+        parts = self._parts(inputs, chunk_length_s, vad)
+        del inputs  # hours of samples
+        for part in parts:
+            waveforms, part = [part.samples], part.without_samples()
+            (features,) = self._features(waveforms)
+            yield from self._cut(features, part, chunk_length_s, stride_length_s)
 
     def get_iterator(
         self,
@@ -161,14 +205,14 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 yield from windows
             return
         rate = self.feature_extractor.sampling_rate
-        recordings = map(self._read, inputs)
+        vad, chunk_length_s = cutting.pop("vad", None), cutting.get("chunk_length_s")
+        parts = (part for audio in inputs for part in self._parts(audio, chunk_length_s, vad))
         limit = min(seconds, FEATURES_AT_ONCE_S)
-        for batch in batches(recordings, lambda recording: len(recording[0]) / rate, count, limit):
-            waveforms = [samples for samples, *_ in batch]
-            facts = [(stride, extra) for _, stride, extra in batch]
-            batch.clear()
-            for features, (stride, extra) in zip(self._features(waveforms), facts, strict=True):
-                yield from self._cut(features, stride, extra, **cutting)
+        for batch in batches(parts, lambda part: len(part.samples) / rate, count, limit):
+            waveforms = [part.samples for part in batch]
+            batch[:] = [part.without_samples() for part in batch]
+            for features, part in zip(self._features(waveforms), batch, strict=True):
+                yield from self._cut(features, part, **cutting)
 
     def _outputs(
         self, batched_windows: Iterable[list[dict[str, Any]]], forward_params: dict[str, Any]
@@ -179,7 +223,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             inputs: dict[str, Any] = {name: [window[name] for window in windows] for name in windows[0]}
             for name in ("input_features", "attention_mask"):
                 inputs[name] = pad_sequence([tensor[0] for tensor in inputs[name]], batch_first=True)
-            inputs["kept"] = torch.cat(inputs["kept"])
+            for name in ("kept", "place"):
+                inputs[name] = torch.cat(inputs[name])
             outputs: Any = self.forward(inputs, **forward_params)  # type: ignore[no-untyped-call]
             for index in range(len(windows)):
                 part = {
@@ -214,30 +259,30 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def _cut(
         self,
         features: torch.Tensor,
-        stride: tuple[int, int],
-        extra: dict[str, Any],
+        part: _Part,
         chunk_length_s: float | None = None,
         stride_length_s: float | tuple[float, float] | list[float] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Windows of the features (T, feature_size) of one audio, as the network takes them."""
+        """Windows of the features (T, feature_size) of a part, as the network takes them."""
         ratio = self._frame_ratio
         windows = cut_windows(len(features), self._seconds(1), ratio, chunk_length_s, stride_length_s)
         for index, (start, stop, left, right) in enumerate(windows):
-            is_first, is_last = index == 0, index == len(windows) - 1
-            if is_first:
-                left = stride[0] // ratio
-            if is_last:
-                right = stride[1] // ratio
+            ends = index == len(windows) - 1
+            if index == 0:
+                left = part.stride[0] // ratio
+            if ends:
+                right = part.stride[1] // ratio
             padding = -(stop - start) % self.feature_extractor.pad_to_multiple_of
             mask = torch.ones(1, stop - start, dtype=torch.int32)  # on the CPU: it moves with those of a whole batch
             kept = torch.tensor([[left, -(-(stop - start) // ratio) - right]])
             yield {
-                "is_last": is_last,
+                "is_last": ends and part.is_last,
                 "input_features": F.pad(features[None, start:stop], (0, 0, 0, padding)),
                 "attention_mask": F.pad(mask, (0, padding)),
                 "frames": stop - start,
                 "kept": kept,
-                "extra": extra,
+                "place": torch.tensor([part.place]),
+                "extra": part.extra,
             }
 
     def _forward(  # type: ignore[override]
@@ -250,12 +295,18 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         frames = torch.arange(outputs.logits.shape[1], device=outputs.logits.device)
         inside = (frames >= kept[:, :1]) & (frames < kept[:, 1:])
         tag_logits = self.model.classify_tags(outputs.last_hidden_state, inside)
-        scores, tokens = outputs.logits.float().softmax(dim=-1).max(dim=-1)
-        result = {"is_last": is_last, "tokens": tokens, "scores": scores, "kept": kept, **model_inputs}
+        result = {"is_last": is_last, "kept": kept, **self._emissions(outputs.logits.float()), **model_inputs}
         if tag_logits:
             # One tensor, since the pipeline takes batches of tensors apart but not of dictionaries.
             result["tag_logits"] = torch.cat([tag_logits[name] for name in sorted(tag_logits)], dim=1).float()
         return result
+
+    def _emissions(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What is kept of logits (B, T', V), see [`Emissions`]: the likeliest tokens of each frame."""
+        log_probs = logits.log_softmax(dim=-1)
+        count = 1 if self.decoder is None else min(DECODER_TOKENS, logits.shape[-1])
+        kept, tokens = log_probs.topk(count, dim=-1) if count > 1 else log_probs.max(dim=-1, keepdim=True)
+        return {"tokens": tokens, "log_probs": kept}
 
     def postprocess(  # type: ignore[override]
         self,
@@ -265,21 +316,35 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return_language: bool | None = None,
     ) -> RecognitionResult:
         """Join the windows of one audio and read text, entities, tags and times from them."""
-        bounds = [output["kept"][0].tolist() for output in model_outputs]
-        tokens, scores = (
-            torch.cat([output[key][0, start:stop] for output, (start, stop) in zip(model_outputs, bounds, strict=True)])
-            for key in ("tokens", "scores")
-        )
-        ctc_tokens = self.tokenizer.ctc_tokens(tokens)
-        text, spans = self.tokenizer.text_with_spans(ctc_tokens)
-        head = self.model.config.tag_labels, self._head_logits(model_outputs, bounds)
-        result = self._results.build(text, spans, ctc_tokens, scores.numpy(), *head, return_timestamps)
+        by_place = groupby(model_outputs, key=lambda output: tuple(output["place"][0].tolist()))
+        segments = [self._heard(place, list(windows)) for place, windows in by_place]
+        result = self._results.build(segments, return_timestamps)
         extra: Any = {key: [output["extra"][key] for output in model_outputs] for key in model_outputs[0]["extra"]}
         return {**extra, **result}
 
+    def _heard(self, place: tuple[int, int], windows: list[dict[str, Any]]) -> Heard:
+        """What was heard in the windows of one part."""
+        bounds = [window["kept"][0].tolist() for window in windows]
+        kept = [
+            Emissions(*(window[name][0, start:stop].numpy() for name in ("tokens", "log_probs")))
+            for window, (start, stop) in zip(windows, bounds, strict=True)
+        ]
+        emissions = Emissions.joined(kept)
+        config, rate = self.model.config, self.feature_extractor.sampling_rate
+        tokens, probabilities = emissions.decode(self.decoder, self.tokenizer.pad_token_id, config.vocab_size)
+        frames = sum(stop - start for start, stop in bounds)
+        tag_logits = self._head_logits(windows, bounds)
+        return Heard(tokens, probabilities, frames, tag_logits, place[0] / rate, place[1] / rate)
+
     @cached_property
     def _results(self) -> ResultBuilder:
-        return ResultBuilder(self.tokenizer.get_vocab(), self._seconds(self._frame_ratio))
+        return ResultBuilder(
+            self.tokenizer.get_vocab(),
+            self._seconds(self._frame_ratio),
+            self.model.config.tag_labels,
+            self.tokenizer.text_with_spans,
+            self.model.config.confidence_temperature,
+        )
 
     @property
     def _frame_ratio(self) -> int:
@@ -291,17 +356,28 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         seconds: float = frames * self.feature_extractor.hop_length / self.feature_extractor.sampling_rate
         return seconds
 
-    def _read(self, inputs: Any) -> tuple[np.ndarray, tuple[int, int], dict[str, Any]]:
-        """Samples, the frames of features to drop at both ends, and what else a dictionary held, to be handed back."""
-        samples = load_audio(inputs, self.feature_extractor.sampling_rate)
-        if not isinstance(inputs, dict):
-            return samples, (0, 0), {}
+    def _parts(self, inputs: Any, chunk_length_s: float | None, vad: bool | None) -> Iterator[_Part]:
+        """Read one audio, and cut it at its pauses."""
+        rate = self.feature_extractor.sampling_rate
+        samples = load_audio(inputs, rate)
+        stride, extra = self._context(inputs) if isinstance(inputs, dict) else ((0, 0), {})
+        del inputs  # hours, perhaps
+        places = [(0, len(samples))] if any(stride) else cut_at_pauses(samples, rate, vad, chunk_length_s)
+        held = [samples]
+        del samples
+        for place in places:
+            is_last = place == places[-1]
+            recording = held.pop if is_last else partial(held.__getitem__, 0)  # nothing here holds the last part
+            yield _Part(recording()[slice(*place)], place, stride, is_last, extra)
+
+    def _context(self, inputs: dict[str, Any]) -> tuple[tuple[int, int], dict[str, Any]]:
+        """The frames of features to drop at both ends, and what else a dictionary held, to be handed back."""
         extra = {key: value for key, value in inputs.items() if key not in _AUDIO_KEYS}
         stride = inputs.get("stride") or (0, 0)
         if any(stride) and "sampling_rate" not in inputs:
             raise ValueError("`stride` counts samples: give their `sampling_rate`, in Hz, beside it.")
         left, right = (round(count / (inputs["sampling_rate"] * self._seconds(1))) if count else 0 for count in stride)
-        return samples, (left, right), extra
+        return (left, right), extra
 
     def _head_logits(self, model_outputs: list[dict[str, Any]], bounds: list[list[int]]) -> np.ndarray:
         """Logits of all categories; the heads are linear, so windows add up weighted by their frames."""

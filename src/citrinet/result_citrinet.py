@@ -1,5 +1,8 @@
-"""What a recogniser returns: text, transcript, entities, tags and times, from tokens and logits; plain NumPy."""
+"""What a recogniser returns: text, transcript, entities, tags, times and confidence; plain NumPy."""
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypedDict
 
@@ -15,9 +18,13 @@ from .transcript_citrinet import (
     Span,
     Transcript,
     find_markers,
+    joint,
     parse_transcript,
     split_words,
 )
+
+# What is less sure as a whole is noise or music more often than speech: `python benchmarks/noise.py MANIFEST`.
+SPEECH_CONFIDENCE = 0.3
 
 
 class EntityResult(TypedDict):
@@ -29,6 +36,7 @@ class EntityResult(TypedDict):
         text: what is spoken of it.
         start, end: its characters [start, end) in the transcript.
         timestamp: start and end in seconds.
+        confidence: see [`RecognitionResult`].
     """
 
     type: str
@@ -36,6 +44,7 @@ class EntityResult(TypedDict):
     start: int
     end: int
     timestamp: tuple[float, float]
+    confidence: float
 
 
 class TagResult(TypedDict):
@@ -57,17 +66,37 @@ class TagResult(TypedDict):
 
 
 class ChunkResult(TypedDict):
-    """A character or word of the transcript, with its start and end in seconds."""
+    """A character or word of the transcript, with its start and end in seconds and its confidence."""
 
     text: str
     timestamp: tuple[float, float]
+    confidence: float
+
+
+class SegmentResult(TypedDict):
+    """
+    A part of a recording that was read on its own, and in which something was said.
+
+    Args:
+        text, transcript, tags, confidence: see [`RecognitionResult`].
+        start, end: of the part, in seconds.
+    """
+
+    text: str
+    transcript: str
+    start: float
+    end: float
+    tags: dict[str, TagResult]
+    confidence: float
 
 
 class _Result(TypedDict):
     text: str
     transcript: str
+    confidence: float
     entities: list[EntityResult]
     tags: dict[str, TagResult]
+    segments: list[SegmentResult]
 
 
 class RecognitionResult(_Result, total=False):
@@ -77,12 +106,63 @@ class RecognitionResult(_Result, total=False):
     Args:
         text: what the CTC head wrote, markers included.
         transcript: the text without markers.
+        confidence: from 0 to 1. Of a recording or a segment it is the part of its characters that is right, as the model
+            expects it: the mean of their probabilities, 0 without any. Of a character, a word or an entity it is the
+            probability that all of it is right: the product. The log-odds of a character are divided by the
+            temperature that the configuration names.
         entities: entities in the order of their start.
         tags: category -> what is known of the speaker.
+        segments: one for short audio; the stretches of speech of longer audio.
         chunks: characters or words with their times; there if they were asked for.
     """
 
     chunks: list[ChunkResult]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """
+    What a network heard in one segment of a recording.
+
+    Args:
+        tokens: what was decoded, in frames from the start of the segment.
+        probabilities: (tokens,) of each.
+        frames: of logits, the weight of the segment where tags are averaged.
+        tag_logits: of all categories side by side in the order of their names; empty without heads.
+        start, end: of the segment in the recording, in seconds.
+    """
+
+    tokens: Sequence[CTCToken]
+    probabilities: np.ndarray
+    frames: int
+    tag_logits: np.ndarray
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A segment that was read: its transcript; times and confidence of each character; the tags in its text."""
+
+    heard: Heard
+    parsed: Transcript
+    times: list[tuple[float, float]]
+    confidences: list[float]
+    written: dict[str, tuple[str, float]]
+
+
+def is_speech(result: RecognitionResult | SegmentResult) -> bool:
+    """Whether a recording or a segment seems to be speech in the model's language, rather than noise or music."""
+    return bool(result["transcript"]) and result["confidence"] >= SPEECH_CONFIDENCE
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities whose log-odds are divided by a temperature."""
+    if temperature == 1:
+        return probabilities
+    odds = (probabilities / np.maximum(1 - probabilities, 1e-12)) ** (1 / temperature)
+    confidences: np.ndarray = odds / (1 + odds)
+    return confidences
 
 
 class ResultBuilder:
@@ -92,69 +172,93 @@ class ResultBuilder:
     Args:
         vocabulary: token -> id.
         frame_s: seconds from one frame of logits to the next.
+        tag_labels: category -> labels in the order of the head's outputs.
+        text_with_spans: tokens -> their text, and the frames and the token of each of its characters.
+        temperature: of the confidence, see [`CitrinetConfig`].
     """
 
-    def __init__(self, vocabulary: dict[str, int], frame_s: float):
+    def __init__(
+        self,
+        vocabulary: dict[str, int],
+        frame_s: float,
+        tag_labels: dict[str, list[str]],
+        text_with_spans: Callable[[list[CTCToken]], tuple[str, list[Span]]],
+        temperature: float = 1.0,
+    ):
         self.vocabulary = vocabulary
         self.frame_s = frame_s
+        self.tag_labels = tag_labels
+        self.text_with_spans = text_with_spans
+        self.temperature = temperature
 
-    def build(
-        self,
-        text: str,
-        spans: list[Span],
-        tokens: list[CTCToken],
-        scores: np.ndarray,
-        tag_labels: dict[str, list[str]],
-        tag_logits: np.ndarray,
-        return_timestamps: str | bool | None = None,
-    ) -> RecognitionResult:
+    def build(self, segments: Sequence[Heard], return_timestamps: str | bool | None = None) -> RecognitionResult:
         """
-        Build a result: text, entities, tags and times.
+        Build the result of a recording.
 
         Args:
-            text: what the CTC head wrote.
-            spans: the frames and the token of each of its characters.
-            tokens: the tokens.
-            scores: (T',) probability of the best token of each frame.
-            tag_labels: category -> labels in the order of the head's outputs.
-            tag_logits: the logits of all categories side by side in the order of their names; empty without heads.
+            segments: what was heard in each of its segments, in their order.
             return_timestamps: `"char"` or `"word"` for `chunks`.
 
         Returns:
             [`RecognitionResult`].
         """
-        parsed = parse_transcript(text, self._markers(text, spans, tokens, tag_labels), sorted(tag_labels))
-        times = [(self._time(spans[i].start), self._time(spans[i].end)) for i in parsed.sources]
-        entities: list[EntityResult] = [
-            {
-                "type": entity.type,
-                "text": entity.text,
-                "start": entity.start,
-                "end": entity.end,
-                "timestamp": (times[entity.start][0], times[entity.end - 1][1]),
-            }
-            for entity in parsed.entities
-        ]
-        written = {}
-        for category, index in parsed.tag_sources.items():
-            token = tokens[spans[index].token]
-            written[category] = (parsed.tags[category], float(scores[token.start : token.end].max()))
+        parts = [self._read(heard) for heard in segments]
+        text = transcript = ""
+        entities: list[EntityResult] = []
+        written: dict[str, tuple[str, float]] = {}
+        for part in parts:
+            if transcript and part.parsed.transcript:
+                transcript += joint(transcript, part.parsed.transcript)
+            entities += _entities(part, len(transcript))
+            transcript += part.parsed.transcript
+            text += joint(text, part.parsed.text) + part.parsed.text
+            written |= part.written
+        frames = max(sum(heard.frames for heard in segments), 1)
+        tag_logits = np.sum([heard.tag_logits * heard.frames for heard in segments], axis=0) / frames
         result: RecognitionResult = {
             "text": text,
-            "transcript": parsed.transcript,
+            "transcript": transcript,
+            "confidence": _mean([value for part in parts for value in part.confidences]),
             "entities": entities,
-            "tags": _merge_tags(_head_tags(tag_labels, tag_logits), written),
+            "tags": _merge_tags(_head_tags(self.tag_labels, tag_logits), written),
+            "segments": [self._segment(part) for part in parts if part.parsed.text],
         }
         if return_timestamps:
-            result["chunks"] = _chunks(parsed, times, return_timestamps)
+            result["chunks"] = [chunk for part in parts for chunk in _chunks(part, return_timestamps)]
         return result
 
-    def _time(self, logit_frames: float) -> float:
-        return round(logit_frames * self.frame_s, 3)
+    def _read(self, heard: Heard) -> _Part:
+        tokens = list(heard.tokens)
+        text, spans = self.text_with_spans(tokens)
+        parsed = parse_transcript(text, self._markers(text, spans, tokens), sorted(self.tag_labels))
+        kept = [spans[i] for i in parsed.sources]
+        probabilities = heard.probabilities.tolist()
+        confidences = calibrated(heard.probabilities, self.temperature).tolist()
+        return _Part(
+            heard,
+            parsed,
+            [(self._time(heard, span.start), self._time(heard, span.end)) for span in kept],
+            [confidences[span.token] for span in kept],
+            {
+                category: (parsed.tags[category], probabilities[spans[index].token])
+                for category, index in parsed.tag_sources.items()
+            },
+        )
 
-    def _markers(
-        self, text: str, spans: list[Span], tokens: list[CTCToken], tag_labels: dict[str, list[str]]
-    ) -> list[Marker]:
+    def _segment(self, part: _Part) -> SegmentResult:
+        return {
+            "text": part.parsed.text,
+            "transcript": part.parsed.transcript,
+            "start": round(part.heard.start, 3),
+            "end": round(part.heard.end, 3),
+            "tags": _merge_tags(_head_tags(self.tag_labels, part.heard.tag_logits), part.written),
+            "confidence": _mean(part.confidences),
+        }
+
+    def _time(self, heard: Heard, logit_frames: float) -> float:
+        return round(heard.start + logit_frames * self.frame_s, 3)
+
+    def _markers(self, text: str, spans: list[Span], tokens: list[CTCToken]) -> list[Marker]:
         """
         Markers by token identity, the sure way; those that are spelled out in several tokens by their form.
 
@@ -169,7 +273,7 @@ class ResultBuilder:
         rest = list(text)
         for marker in markers.values():
             rest[marker.start : marker.end] = "\n" * len(marker.name)
-        labels = [label for labels in tag_labels.values() for label in labels]
+        labels = [label for labels in self.tag_labels.values() for label in labels]
         spelled = find_markers("".join(rest), labels)
         return sorted([*markers.values(), *(m for m in spelled if m.name != END or END not in names.values())])
 
@@ -212,13 +316,37 @@ def _merge_tags(head: dict[str, tuple[str, float]], written: dict[str, tuple[str
     return tags
 
 
-def _chunks(parsed: Transcript, times: list[tuple[float, float]], unit: str | bool) -> list[ChunkResult]:
-    characters = [(i, i + 1) for i in range(len(times)) if not parsed.transcript[i].isspace()]
-    spans = split_words(parsed.transcript) if unit == "word" else characters
+def _entities(part: _Part, offset: int) -> list[EntityResult]:
+    """The entities of a segment whose transcript begins at a character of the whole."""
     return [
-        {"text": parsed.transcript[start:end], "timestamp": (times[start][0], times[end - 1][1])}
+        {
+            "type": entity.type,
+            "text": entity.text,
+            "start": offset + entity.start,
+            "end": offset + entity.end,
+            "timestamp": (part.times[entity.start][0], part.times[entity.end - 1][1]),
+            "confidence": round(math.prod(part.confidences[entity.start : entity.end]), 4),
+        }
+        for entity in part.parsed.entities
+    ]
+
+
+def _chunks(part: _Part, unit: str | bool) -> list[ChunkResult]:
+    transcript = part.parsed.transcript
+    characters = [(i, i + 1) for i in range(len(transcript)) if not transcript[i].isspace()]
+    spans = split_words(transcript) if unit == "word" else characters
+    return [
+        {
+            "text": transcript[start:end],
+            "timestamp": (part.times[start][0], part.times[end - 1][1]),
+            "confidence": round(math.prod(part.confidences[start:end]), 4),
+        }
         for start, end in spans
     ]
 
 
-__all__ = ["RecognitionResult", "ResultBuilder"]
+def _mean(confidences: list[float]) -> float:
+    return round(sum(confidences) / len(confidences), 4) if confidences else 0.0
+
+
+__all__ = ["Heard", "RecognitionResult", "ResultBuilder", "calibrated", "is_speech"]

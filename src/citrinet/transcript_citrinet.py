@@ -169,6 +169,13 @@ def split_words(text: str) -> list[tuple[int, int]]:
     return words
 
 
+def joint(before: str, after: str) -> str:
+    """What stands between two texts that follow each other: a space, unless a script without them is on one side."""
+    if not before or not after or _UNSPACED.match(before[-1]) or _UNSPACED.match(after[0]):
+        return ""
+    return " "
+
+
 def _kept(text: str, markers: list[Marker]) -> list[int]:
     """Indices of the characters that stay when the markers and the spaces that set them off are taken out."""
     in_marker = {index for marker in markers for index in range(marker.start, marker.end)}

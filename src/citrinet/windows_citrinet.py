@@ -1,11 +1,50 @@
-"""Overlapping windows over long recordings."""
+"""What of a long recording goes through the network at a time: stretches of speech, and overlapping windows."""
 
 import math
+import warnings
 from collections.abc import Sequence
+
+import numpy as np
 
 # Longer audio is read in overlapping windows unless the caller says otherwise: the memory for one pass grows with it.
 LONG_AUDIO_S = 120.0
 DEFAULT_CHUNK_S = 30.0
+# Longer audio is cut at pauses, if it has any.
+PAUSES_ABOVE_S = 30.0
+
+
+def cut_at_pauses(
+    samples: np.ndarray, sampling_rate: int, vad: bool | None = None, chunk_length_s: float | None = None
+) -> list[tuple[int, int]]:
+    """
+    The parts of a recording that are read on their own, as the single sentences that the network was trained on.
+
+    Args:
+        samples: (n,) of the recording.
+        sampling_rate: in Hz.
+        vad: whether to cut at pauses; if not given, above 30 s and unless `chunk_length_s` says how to cut.
+        chunk_length_s: as in [`cut_windows`].
+
+    Returns:
+        [start, stop) in samples of the stretches of speech in their order; the whole recording if it is not to be cut,
+        or nobody is heard to speak.
+
+    Raises:
+        ImportError: if `vad` is asked for and there is nothing to find speech with.
+    """
+    whole = [(0, len(samples))]
+    is_long = len(samples) > PAUSES_ABOVE_S * sampling_rate
+    if vad is False or (vad is None and (not is_long or chunk_length_s is not None)):
+        return whole
+    from .voice_activity_citrinet import speech_segments
+
+    try:
+        return speech_segments(samples, sampling_rate) or whole
+    except ImportError as error:
+        if vad:
+            raise
+        warnings.warn(f"Long audio is read in windows, not cut at pauses: {error}", stacklevel=2)
+        return whole
 
 
 def cut_windows(
@@ -67,4 +106,4 @@ def _whole_ratios(seconds: float, frame_s: float, ratio: int) -> int:
     return round(seconds / (frame_s * ratio)) * ratio
 
 
-__all__ = ["cut_windows"]
+__all__ = ["cut_at_pauses", "cut_windows"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.evaluation import scoring
 from citrinet.manifest import ManifestEntry
-from citrinet.result_citrinet import RecognitionResult, ResultBuilder
+from citrinet.result_citrinet import Heard, RecognitionResult, ResultBuilder
 
 from .batches import Loader, plain_plan
 from .data import CATEGORIES, UNKNOWN, Corpus
@@ -30,7 +30,9 @@ class Validation:
 
     def __init__(self, corpus: Corpus, loader: Loader, processor: CitrinetProcessor):
         self.corpus, self.loader, self.tokenizer = corpus, loader, processor.tokenizer
-        self._results = ResultBuilder(self.tokenizer.get_vocab(), frame_s=0.0)
+        self._results = ResultBuilder(
+            self.tokenizer.get_vocab(), 0.0, corpus.tag_labels, self.tokenizer.text_with_spans
+        )
 
     def __call__(self, model: CitrinetForCTC) -> Scores:
         """
@@ -86,5 +88,4 @@ class Validation:
 
     def _result(self, best: NDArray[np.int64], tag_logits: NDArray[np.float32]) -> RecognitionResult:
         tokens = self.tokenizer.ctc_tokens(best)
-        text, spans = self.tokenizer.text_with_spans(tokens)
-        return self._results.build(text, spans, tokens, np.zeros(len(best)), self.corpus.tag_labels, tag_logits)
+        return self._results.build([Heard(tokens, np.zeros(len(tokens)), len(best), tag_logits, 0.0, 0.0)])

@@ -1,6 +1,7 @@
 """The folder that `citrinet export onnx` writes: the names of its files, and what those in JSON say."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class OnnxDescription:
         unknown_id: the unknown token, if there is one.
         leading_boundaries: what becomes of word boundaries at the start of a text, see [`CitrinetTokenizer`].
         tag_labels: category -> labels in the order of the head's outputs.
+        confidence_temperature: see [`CitrinetConfig`].
     """
 
     sampling_rate: int
@@ -43,6 +45,7 @@ class OnnxDescription:
     unknown_id: int | None
     leading_boundaries: str
     tag_labels: dict[str, list[str]]
+    confidence_temperature: float
 
 
 def read_description(folder: Path) -> OnnxDescription:
@@ -71,6 +74,7 @@ def read_description(folder: Path) -> OnnxDescription:
         unknown_id=None if vocabulary.find("unknown_id") is None else vocabulary.whole("unknown_id", low=0),
         leading_boundaries=vocabulary.text("leading_boundaries"),
         tag_labels=_tag_labels(_Json(folder / TAG_LABELS)) if any(heads) else {},
+        confidence_temperature=config.positive("confidence_temperature", default=1.0),
     )
 
 
@@ -93,6 +97,14 @@ class _Json:
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             self._refuse(keys, f"a whole number from {low}")
         return int(value)
+
+    def positive(self, *keys: str, default: float) -> float:
+        value = self.find(*keys)
+        if value is None:  # an export of earlier versions
+            return default
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+            self._refuse(keys, "a number above 0")
+        return float(value)
 
     def text(self, *keys: str) -> str:
         value = self.find(*keys)

@@ -2,22 +2,45 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..audio_citrinet import check_samples, load_audio
 from ..batching_citrinet import batches, limits
-from ..decoding_citrinet import PieceJoiner, collapse, punctuation_marks
-from ..result_citrinet import RecognitionResult, ResultBuilder
+from ..decoding_citrinet import DECODER_TOKENS, Decoder, Emissions, PieceJoiner, punctuation_marks
+from ..result_citrinet import Heard, RecognitionResult, ResultBuilder
 from ..transcript_citrinet import entity_types
-from ..windows_citrinet import cut_windows
+from ..windows_citrinet import cut_at_pauses, cut_windows
 from .onnx_folder import FRONT_END, NETWORK, TAG_HEADS, is_onnx_folder, read_description
 from .protocol import Progress, Recognizer, Timestamps
 
-# A window: features (80, T), the first and last frames of logits to keep of it, whether it is the recording's last.
-_Window = tuple[np.ndarray, tuple[int, int], bool]
+
+class _Window(NamedTuple):
+    """
+    What goes through the network at once.
+
+    Args:
+        features: (80, T).
+        kept: [start, end) of the frames of logits that are kept.
+        place: [start, stop) in samples of the part of the recording that it is a window of.
+        is_last: whether the recording ends with it.
+    """
+
+    features: np.ndarray
+    kept: tuple[int, int]
+    place: tuple[int, int]
+    is_last: bool
+
+
+class _Output(NamedTuple):
+    """What is kept of the network's outputs for a window, `pooled` the sum of its encoder outputs."""
+
+    place: tuple[int, int]
+    emissions: Emissions
+    pooled: np.ndarray
 
 
 class CitrinetOnnx(Recognizer):
@@ -31,6 +54,7 @@ class CitrinetOnnx(Recognizer):
 
     Args:
         folder: the exported model.
+        decoder: what finds the tokens in the outputs; greedy decoding if not given.
         threads: threads of onnxruntime; its own choice if not given.
         providers: where onnxruntime computes.
 
@@ -41,12 +65,17 @@ class CitrinetOnnx(Recognizer):
     """
 
     def __init__(
-        self, folder: str | Path, threads: int | None = None, providers: Iterable[str] = ("CPUExecutionProvider",)
+        self,
+        folder: str | Path,
+        threads: int | None = None,
+        providers: Iterable[str] = ("CPUExecutionProvider",),
+        decoder: Decoder | None = None,
     ):
         self.model = str(folder)
+        self.decoder = decoder
         self._facts = facts = read_description(Path(folder))
-        pieces = facts.pieces
-        self._joiner = PieceJoiner(
+        self.pieces = pieces = facts.pieces
+        joiner = PieceJoiner(
             lambda token: pieces[token] if token < len(pieces) else None,
             facts.unknown_id,
             facts.leading_boundaries,
@@ -54,9 +83,12 @@ class CitrinetOnnx(Recognizer):
         )
         self.sampling_rate = facts.sampling_rate
         self.tag_labels = facts.tag_labels
-        self._frame_s = facts.hop_length / facts.sampling_rate
+        self._feature_s = facts.hop_length / facts.sampling_rate
+        self.frame_s = self._feature_s * facts.subsampling_factor
         ids = {piece: index for index, piece in enumerate(pieces)}
-        self._results = ResultBuilder(ids, self._frame_s * facts.subsampling_factor)
+        self._results = ResultBuilder(
+            ids, self.frame_s, facts.tag_labels, joiner.text_with_spans, facts.confidence_temperature
+        )
         graphs = _Graphs(Path(folder), threads, list(providers))
         self._front_end = graphs.open(FRONT_END, ["waveform", "waveform_length"])
         self._network = graphs.open(NETWORK, ["audio_signal", "length"], [len(pieces) + 1, None])
@@ -75,10 +107,11 @@ class CitrinetOnnx(Recognizer):
         batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[RecognitionResult]:
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
-        windows = (window for samples in waveforms for window in self._windows(samples, chunk_length_s))
-        outputs: list[dict[str, np.ndarray]] = []
+        windows = (window for samples in waveforms for window in self._windows(samples, chunk_length_s, vad))
+        outputs: list[_Output] = []
         for is_last, output in self._hear(windows, *limits(batch_size, batch_seconds)):
             outputs.append(output)
             if is_last:
@@ -86,19 +119,26 @@ class CitrinetOnnx(Recognizer):
                 outputs = []
 
     def follow(
-        self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
+        self,
+        waveform: np.ndarray,
+        *,
+        return_timestamps: Timestamps | None = None,
+        chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[Progress]:
         """Recognise one waveform window by window, see [`Recognizer.follow`]."""
-        windows = list(self._windows(waveform, chunk_length_s))
-        outputs: list[dict[str, np.ndarray]] = []
-        for _, output in self._hear(iter(windows), 1, math.inf):
+        outputs: list[_Output] = []
+        for is_last, output in self._hear(self._windows(waveform, chunk_length_s, vad), 1, math.inf):
             outputs.append(output)
-            if len(outputs) < len(windows):
-                yield Progress(len(outputs) / len(windows))
-        tokens, scores = (np.concatenate([output[key] for output in outputs]) for key in ("tokens", "scores"))
-        written = scores[tokens != self._facts.blank_id]
-        confidence = float(written.mean()) if len(written) else 0.0
-        yield Progress(1.0, self._result(outputs, return_timestamps), confidence)
+            if not is_last:
+                yield Progress(self._heard_until(outputs) / len(waveform))
+        yield Progress(1.0, self._result(outputs, return_timestamps))
+
+    def log_probs(self, waveform: np.ndarray, chunk_length_s: float | None = None) -> np.ndarray:
+        """Log-probabilities of all tokens, see [`Recognizer.log_probs`]."""
+        windows = self._windows(waveform, chunk_length_s, vad=False)
+        kept = [logprobs[slice(*window.kept)] for window, logprobs, _ in self._run(windows, 1, math.inf)]
+        return np.concatenate(kept)
 
     def describe(self) -> str:
         """Say what the graphs are, see [`Recognizer.describe`]."""
@@ -112,12 +152,16 @@ class CitrinetOnnx(Recognizer):
         entities = entity_types(facts.pieces)
         return "\n".join(lines + ([f"  entities: {', '.join(entities)}"] if entities else []))
 
-    def _windows(self, samples: np.ndarray, chunk_length_s: float | None) -> Iterator[_Window]:
-        features, ratio = self.features(samples), self._facts.subsampling_factor
-        windows = cut_windows(features.shape[1], self._frame_s, ratio, chunk_length_s)
-        for index, (start, stop, left, right) in enumerate(windows):
-            end = -(-(stop - start) // ratio) - right
-            yield features[:, start:stop], (left, end), index == len(windows) - 1
+    def _windows(self, samples: np.ndarray, chunk_length_s: float | None, vad: bool | None) -> Iterator[_Window]:
+        ratio = self._facts.subsampling_factor
+        places = cut_at_pauses(samples, self.sampling_rate, vad, chunk_length_s)
+        for place in places:
+            features = self.features(samples[slice(*place)])
+            windows = cut_windows(features.shape[1], self._feature_s, ratio, chunk_length_s)
+            for index, (start, stop, left, right) in enumerate(windows):
+                kept = left, -(-(stop - start) // ratio) - right
+                is_last = place == places[-1] and index == len(windows) - 1
+                yield _Window(features[:, start:stop], kept, place, is_last)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(n,) samples to (80, T) features."""
@@ -126,32 +170,49 @@ class CitrinetOnnx(Recognizer):
         kept: np.ndarray = features[0, :, : length[0]]
         return kept
 
-    def _hear(
-        self, windows: Iterator[_Window], count: int, seconds: float
-    ) -> Iterator[tuple[bool, dict[str, np.ndarray]]]:
-        """Run the network over batches; for each window whether it is the last of its recording, and what to keep."""
-        for batch in batches(windows, lambda window: window[0].shape[1] * self._frame_s, count, seconds):
-            lengths = np.array([features.shape[1] for features, *_ in batch], np.int64)
+    def _run(
+        self, windows: Iterable[_Window], count: int, seconds: float
+    ) -> Iterator[tuple[_Window, np.ndarray, np.ndarray]]:
+        """Run the network over batches; windows with log-probabilities (T', V) and encoder outputs (C, T')."""
+        for batch in batches(windows, lambda window: window.features.shape[1] * self._feature_s, count, seconds):
+            lengths = np.array([window.features.shape[1] for window in batch], np.int64)
             frames = -(-int(lengths.max()) // self._facts.pad_to) * self._facts.pad_to
-            signal = np.stack([np.pad(item[0], ((0, 0), (0, frames - item[0].shape[1]))) for item in batch])
+            signal = np.stack(
+                [np.pad(window.features, ((0, 0), (0, frames - window.features.shape[1]))) for window in batch]
+            )
             outputs = self._network.run(["logprobs", "encoder_output"], {"audio_signal": signal, "length": lengths})
-            for (_, (start, end), is_last), logprobs, encoded in zip(batch, *outputs, strict=True):
-                kept = logprobs[start:end]
-                tokens = kept.argmax(axis=-1)
-                scores = np.exp(np.take_along_axis(kept, tokens[:, None], axis=-1)[:, 0])
-                pooled = encoded[:, start:end].sum(axis=-1)
-                yield is_last, {"tokens": tokens, "scores": scores, "pooled": pooled}
+            yield from zip(batch, *outputs, strict=True)
 
-    def _result(self, parts: list[dict[str, np.ndarray]], return_timestamps: str | None) -> RecognitionResult:
-        tokens, scores = (np.concatenate([part[key] for part in parts]) for key in ("tokens", "scores"))
+    def _hear(self, windows: Iterable[_Window], count: int, seconds: float) -> Iterator[tuple[bool, _Output]]:
+        """Run the network; for each window whether it is the last of its recording, and what to keep."""
+        tokens = 1 if self.decoder is None else DECODER_TOKENS
+        for window, logprobs, encoded in self._run(windows, count, seconds):
+            kept = slice(*window.kept)
+            emissions = Emissions.of(logprobs[kept], tokens)
+            yield window.is_last, _Output(window.place, emissions, encoded[:, kept].sum(axis=-1))
+
+    def _heard_until(self, outputs: list[_Output]) -> float:
+        """How many samples have gone through the network, pauses included."""
+        start = outputs[-1].place[0]
+        frames = sum(len(output.emissions.tokens) for output in outputs if output.place[0] == start)
+        return start + frames * self.frame_s * self.sampling_rate
+
+    def _result(self, outputs: list[_Output], return_timestamps: str | None) -> RecognitionResult:
+        by_place = groupby(outputs, key=lambda output: output.place)
+        return self._results.build([self._heard(place, list(parts)) for place, parts in by_place], return_timestamps)
+
+    def _heard(self, place: tuple[int, int], outputs: list[_Output]) -> Heard:
+        """What was heard in the windows of one part."""
+        emissions = Emissions.joined([output.emissions for output in outputs])
+        frames = len(emissions.tokens)
         tag_logits = np.zeros(0)
         if self._tag_heads is not None:
-            pooled = np.sum([part["pooled"] for part in parts], axis=0) / max(len(tokens), 1)
+            pooled = np.sum([output.pooled for output in outputs], axis=0) / max(frames, 1)
             logits = self._tag_heads.run(None, {"pooled_encoder": pooled[None].astype(np.float32)})
             tag_logits = np.concatenate([category[0] for category in logits])
-        ctc_tokens = collapse(tokens.tolist(), self._facts.blank_id)
-        text, spans = self._joiner.text_with_spans(ctc_tokens)
-        return self._results.build(text, spans, ctc_tokens, scores, self.tag_labels, tag_logits, return_timestamps)
+        tokens, probabilities = emissions.decode(self.decoder, self._facts.blank_id, len(self.pieces) + 1)
+        start, end = (sample / self.sampling_rate for sample in place)
+        return Heard(tokens, probabilities, frames, tag_logits, start, end)
 
 
 class _Graphs:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 
+from ..decoding_citrinet import Decoder
 from ..result_citrinet import RecognitionResult
 
 Timestamps = Literal["char", "word"]
@@ -20,12 +21,10 @@ class Progress:
     Args:
         done: the part of the recording that is done, from 0 to 1.
         result: what was recognised, once all is done.
-        confidence: mean probability of the tokens of `result`, from 0 to 1; none where a model does not say.
     """
 
     done: float
     result: RecognitionResult | None = None
-    confidence: float | None = None
 
 
 class Recognizer(Protocol):
@@ -41,11 +40,18 @@ class Recognizer(Protocol):
         model: the folder or Hub repository that it was made of.
         sampling_rate: of the waveforms that it takes, in Hz.
         tag_labels: category -> labels of its tag heads.
+        pieces: its tokens as SentencePiece writes them, without the blank, which comes after them; none where a model
+            is of another kind.
+        frame_s: seconds from one frame of its outputs to the next.
+        decoder: what finds the tokens in its outputs; greedy decoding if there is none.
     """
 
     model: str
     sampling_rate: int
     tag_labels: dict[str, list[str]]
+    pieces: list[str]
+    frame_s: float
+    decoder: Decoder | None
 
     @abstractmethod
     def load(self, source: Any) -> np.ndarray:
@@ -72,6 +78,7 @@ class Recognizer(Protocol):
         batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[RecognitionResult]:
         """
         Recognise waveforms one after the other, as they come.
@@ -84,7 +91,9 @@ class Recognizer(Protocol):
             batch_seconds: how many seconds of audio go through the network at a time, padding counted; beside it
                 `batch_size`, if given, is a limit too. What is longer goes alone.
             return_timestamps: `"char"` or `"word"` for `chunks`.
-            chunk_length_s: seconds of a window, 0 for never; windows of 30 s above 120 s if not given.
+            chunk_length_s: seconds of a window, 0 for never; windows of 30 s above 120 s without a pause if not given.
+            vad: whether to cut at pauses and read each stretch of speech on its own; if not given, above 30 s and
+                unless `chunk_length_s` says how to cut.
 
         Returns:
             A result for each waveform, in their order.
@@ -92,7 +101,12 @@ class Recognizer(Protocol):
 
     @abstractmethod
     def follow(
-        self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
+        self,
+        waveform: np.ndarray,
+        *,
+        return_timestamps: Timestamps | None = None,
+        chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[Progress]:
         """
         Recognise one waveform and tell after each of its windows how far it is.
@@ -100,10 +114,26 @@ class Recognizer(Protocol):
         Args:
             waveform: (n,) float32 at `sampling_rate`, as [`load`] gives it.
             return_timestamps: as in [`stream`].
-            chunk_length_s: as in [`stream`].
+            chunk_length_s, vad: as in [`stream`].
 
         Returns:
             [`Progress`], the last one with the result.
+        """
+
+    @abstractmethod
+    def log_probs(self, waveform: np.ndarray, chunk_length_s: float | None = None) -> np.ndarray:
+        """
+        What the network says of one waveform, for aligners and decoders.
+
+        Args:
+            waveform: (n,) float32 at `sampling_rate`, as [`load`] gives it.
+            chunk_length_s: as in [`stream`]; pauses are kept.
+
+        Returns:
+            (T', V) float32 natural logarithms of the probabilities of all tokens, the blank the last one.
+
+        Raises:
+            ValueError: for a model without such outputs.
         """
 
     @abstractmethod
@@ -118,6 +148,7 @@ class Recognizer(Protocol):
         chunk_length_s: float | None = None,
         batch_size: int | None = None,
         batch_seconds: float | None = None,
+        vad: bool | None = None,
     ) -> list[RecognitionResult]: ...
 
     @overload
@@ -128,6 +159,7 @@ class Recognizer(Protocol):
         chunk_length_s: float | None = None,
         batch_size: int | None = None,
         batch_seconds: float | None = None,
+        vad: bool | None = None,
     ) -> RecognitionResult: ...
 
     def __call__(
@@ -137,6 +169,7 @@ class Recognizer(Protocol):
         chunk_length_s: float | None = None,
         batch_size: int | None = None,
         batch_seconds: float | None = None,
+        vad: bool | None = None,
     ) -> RecognitionResult | list[RecognitionResult]:
         """
         Recognise one recording, or a list of them.
@@ -144,8 +177,7 @@ class Recognizer(Protocol):
         Args:
             audio: what [`load`] takes, or a list of such.
             return_timestamps: as in [`stream`].
-            chunk_length_s: as in [`stream`].
-            batch_size, batch_seconds: as in [`stream`].
+            chunk_length_s, batch_size, batch_seconds, vad: as in [`stream`].
 
         Returns:
             [`RecognitionResult`], or a list of them.
@@ -155,6 +187,6 @@ class Recognizer(Protocol):
         """
         alone = not isinstance(audio, list)
         waveforms = map(self.load, [audio] if alone else audio)  # read as they are needed: hours are large
-        options: Any = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s}
+        options: Any = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s, "vad": vad}
         results = list(self.stream(waveforms, batch_size=batch_size, batch_seconds=batch_seconds, **options))
         return results[0] if alone else results

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..decoding_citrinet import Decoder
 from .onnx_folder import is_onnx_folder, read_description
 from .onnx_recognizer import CitrinetOnnx
 from .protocol import Recognizer
@@ -21,6 +22,7 @@ def load_recognizer(
     device: str = "cpu",
     optimized: bool = True,
     citrinet_only: bool = True,
+    decoder: Decoder | None = None,
 ) -> Recognizer:
     """
     Make a recogniser of a model.
@@ -38,6 +40,7 @@ def load_recognizer(
         optimized: whether the network is folded, and packed for this CPU or given kernels for a GPU; without, it is the
             ordinary one of `from_pretrained`, slower, with the same numbers up to rounding.
         citrinet_only: whether a model of another kind (Wav2Vec2, Whisper, ...) is refused.
+        decoder: what finds the tokens in the outputs of a Citrinet; greedy decoding if not given.
 
     Returns:
         [`Recognizer`].
@@ -50,12 +53,12 @@ def load_recognizer(
     model = str(model)
     config = _check(model, precision, device, citrinet_only)
     if config is None:
-        return CitrinetOnnx(model)
+        return CitrinetOnnx(model, decoder=decoder)
     from ..configuration_citrinet import CitrinetConfig
     from .transformers_recognizer import CitrinetRecognizer, OtherRecognizer
 
     if isinstance(config, CitrinetConfig):
-        return CitrinetRecognizer(model, precision, device, optimized)
+        return CitrinetRecognizer(model, precision, device, optimized, decoder)
     return OtherRecognizer(model, precision, device)
 
 

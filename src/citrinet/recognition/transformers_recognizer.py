@@ -12,6 +12,7 @@ from transformers import pipeline
 from ..audio_citrinet import check_samples, load_audio
 from ..batching_citrinet import batches, limits
 from ..checkpoint import load_network, load_processor
+from ..decoding_citrinet import Decoder
 from ..information import describe_network
 from ..optimized import CitrinetInferenceConfig
 from ..optimized.folding import optimize
@@ -46,9 +47,10 @@ class CitrinetRecognizer(Recognizer):
         precision: see [`CitrinetInferenceConfig`].
         device: where it runs.
         optimized: whether normalisation is folded and the layers are those for the device, which is faster.
+        decoder: what finds the tokens in the outputs; greedy decoding if not given.
     """
 
-    def __init__(self, model: str, precision: str, device: str, optimized: bool):
+    def __init__(self, model: str, precision: str, device: str, optimized: bool, decoder: Decoder | None = None):
         place = torch.device(device)
         if optimized and place.type == "cpu":
             arguments: dict[str, Any] = {"quantization_config": CitrinetInferenceConfig(precision)}
@@ -67,11 +69,24 @@ class CitrinetRecognizer(Recognizer):
             model=network.to(place),
             tokenizer=processor.tokenizer,
             feature_extractor=processor.feature_extractor,
+            decoder=decoder,
             device=place,
             task=TASK,
         )
         self.sampling_rate: int = processor.feature_extractor.sampling_rate
         self.tag_labels = dict(network.config.tag_labels)
+        self.pieces: list[str] = processor.tokenizer.convert_ids_to_tokens(list(range(network.config.vocab_size - 1)))
+        self.frame_s = network.config.inputs_to_logits_ratio / self.sampling_rate
+
+    @property
+    def decoder(self) -> Decoder | None:
+        """What finds the tokens in the outputs; greedy decoding if there is none."""
+        found: Decoder | None = self.pipeline.decoder
+        return found
+
+    @decoder.setter
+    def decoder(self, decoder: Decoder | None) -> None:
+        self.pipeline.decoder = decoder
 
     def load(self, source: Any) -> np.ndarray:
         """Read audio and check it, see [`Recognizer.load`]."""
@@ -86,6 +101,7 @@ class CitrinetRecognizer(Recognizer):
         batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[RecognitionResult]:
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
         options = {
@@ -93,27 +109,45 @@ class CitrinetRecognizer(Recognizer):
             "batch_seconds": batch_seconds,
             "return_timestamps": return_timestamps,
             "chunk_length_s": chunk_length_s,
+            "vad": vad,
         }
         given = {name: value for name, value in options.items() if value is not None}
         recognize: Any = self.pipeline
         yield from recognize(_Inputs(waveforms), **given)
 
     def follow(
-        self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
+        self,
+        waveform: np.ndarray,
+        *,
+        return_timestamps: Timestamps | None = None,
+        chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[Progress]:
         """Recognise one waveform window by window, see [`Recognizer.follow`]."""
         pipe: Any = self.pipeline
         outputs: list[dict[str, Any]] = []
-        heard = 0  # samples
-        for window in pipe.preprocess(waveform, chunk_length_s=chunk_length_s):
+        place, heard = None, 0  # the part of the recording, and how many of its samples
+        for window in pipe.preprocess(waveform, chunk_length_s=chunk_length_s, vad=vad):
             output = pipe.forward(window)
             outputs.append(output)
+            if place != (place := output["place"][0].tolist()):
+                heard = 0
             start, stop = output["kept"][0].tolist()
             heard += (stop - start) * pipe.model.config.inputs_to_logits_ratio
             if not output.pop("is_last"):
-                yield Progress(heard / len(waveform))
-        confidence = _confidence(outputs, pipe.tokenizer.pad_token_id)
-        yield Progress(1.0, pipe.postprocess(outputs, return_timestamps=return_timestamps), confidence)
+                yield Progress((place[0] + heard) / len(waveform))
+        yield Progress(1.0, pipe.postprocess(outputs, return_timestamps=return_timestamps))
+
+    def log_probs(self, waveform: np.ndarray, chunk_length_s: float | None = None) -> np.ndarray:
+        """Log-probabilities of all tokens, see [`Recognizer.log_probs`]."""
+        pipe: Any = self.pipeline
+        parts = []
+        for window in pipe.preprocess(waveform, chunk_length_s=chunk_length_s, vad=False):
+            inputs = {name: window[name].to(pipe.device) for name in ("input_features", "attention_mask")}
+            with torch.inference_mode():
+                logits = pipe.model(**inputs).logits[0, slice(*window["kept"][0].tolist())]
+            parts.append(logits.float().log_softmax(dim=-1).cpu().numpy())
+        return np.concatenate(parts)
 
     def describe(self) -> str:
         """Say what the network is, see [`Recognizer.describe`]."""
@@ -128,7 +162,8 @@ class OtherRecognizer(Recognizer):
     """
     Another library's model, such as a Wav2Vec2 or a Whisper, to be compared with; [`load_recognizer`] makes it.
 
-    Its results hold what the model wrote, as `text` and as `transcript`, and neither entities, tags nor times.
+    Its results hold what the model wrote, as `text` and as `transcript`, and neither entities, tags, segments nor
+    times; they do not say how sure it is.
 
     Args:
         model: a folder or a Hub repository.
@@ -144,6 +179,9 @@ class OtherRecognizer(Recognizer):
         self.pipeline: Any = make(TASK, model=model, device=device, dtype=getattr(torch, precision))
         self.sampling_rate: int = self.pipeline.feature_extractor.sampling_rate
         self.tag_labels: dict[str, list[str]] = {}
+        self.pieces: list[str] = []
+        self.frame_s = 0.0
+        self.decoder: Decoder | None = None
 
     def load(self, source: Any) -> np.ndarray:
         """Read audio and check it, see [`Recognizer.load`]."""
@@ -158,6 +196,7 @@ class OtherRecognizer(Recognizer):
         batch_seconds: float | None = None,
         return_timestamps: Timestamps | None = None,
         chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[RecognitionResult]:
         """Recognise waveforms as they come, see [`Recognizer.stream`]."""
         options: dict[str, Any] = {} if chunk_length_s is None else {"chunk_length_s": chunk_length_s}
@@ -165,7 +204,8 @@ class OtherRecognizer(Recognizer):
             options = {"chunk_length_s": chunk_length_s or WHISPER_WINDOW_S, "ignore_warning": True}
         count, seconds = limits(batch_size, batch_seconds)
         for output in self._outputs(waveforms, count, seconds, options):
-            yield {"text": output["text"], "transcript": output["text"], "entities": [], "tags": {}}
+            text = output["text"]
+            yield {"text": text, "transcript": text, "confidence": 1.0, "entities": [], "tags": {}, "segments": []}
 
     def _outputs(
         self, waveforms: Iterable[np.ndarray], count: int, seconds: float, options: dict[str, Any]
@@ -181,22 +221,20 @@ class OtherRecognizer(Recognizer):
         return {"array": samples, "sampling_rate": self.sampling_rate}
 
     def follow(
-        self, waveform: np.ndarray, *, return_timestamps: Timestamps | None = None, chunk_length_s: float | None = None
+        self,
+        waveform: np.ndarray,
+        *,
+        return_timestamps: Timestamps | None = None,
+        chunk_length_s: float | None = None,
+        vad: bool | None = None,
     ) -> Iterator[Progress]:
         """Recognise one waveform, see [`Recognizer.follow`]."""
         yield Progress(1.0, next(self.stream([waveform], chunk_length_s=chunk_length_s)))
 
+    def log_probs(self, waveform: np.ndarray, chunk_length_s: float | None = None) -> np.ndarray:
+        """Refused: such models have other outputs."""
+        raise ValueError(f"{self.model} is no Citrinet: its outputs cannot be aligned or decoded here.")
+
     def describe(self) -> str:
         """Say what the model is, see [`Recognizer.describe`]."""
         return f"{self.pipeline.model.config.model_type}: {type(self.pipeline.model).__name__}"
-
-
-def _confidence(outputs: list[dict[str, Any]], blank: int) -> float:
-    """Mean probability of the tokens that are kept of all windows."""
-    bounds = [output["kept"][0].tolist() for output in outputs]
-    tokens, scores = (
-        torch.cat([output[name][0, start:stop] for output, (start, stop) in zip(outputs, bounds, strict=True)])
-        for name in ("tokens", "scores")
-    )
-    written = scores[tokens != blank]
-    return written.mean().item() if len(written) else 0.0

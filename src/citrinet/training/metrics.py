@@ -10,7 +10,7 @@ from transformers import EvalPrediction
 
 from ..error_rates import character_edits, find_corpus_markers
 from ..processing_citrinet import CitrinetProcessor
-from ..result_citrinet import ResultBuilder
+from ..result_citrinet import Heard, ResultBuilder
 from ..transcript_citrinet import parse_transcript
 from .data import UNKNOWN, Example
 
@@ -28,7 +28,7 @@ class Metrics:
     def __init__(self, processor: CitrinetProcessor, examples: Sequence[Example], tag_labels: dict[str, list[str]]):
         self.tokenizer = processor.tokenizer
         self.tag_labels = tag_labels
-        self._results = ResultBuilder(self.tokenizer.get_vocab(), frame_s=0.0)
+        self._results = ResultBuilder(self.tokenizer.get_vocab(), 0.0, tag_labels, self.tokenizer.text_with_spans)
         texts = [example.text for example in examples]
         known = [label for labels in tag_labels.values() for label in labels]
         found = find_corpus_markers(texts, known)
@@ -54,9 +54,8 @@ class Metrics:
     def transcript(self, frames: npt.NDArray[np.integer]) -> str:
         """The best token of each frame, -100 for padding, to the transcript that a recogniser makes of them."""
         tokens = self.tokenizer.ctc_tokens(frames[frames >= 0])
-        text, spans = self.tokenizer.text_with_spans(tokens)
-        scores = np.zeros(len(frames))
-        return self._results.build(text, spans, tokens, scores, self.tag_labels, np.zeros(0))["transcript"]
+        heard = Heard(tokens, np.zeros(len(tokens)), len(frames), np.zeros(0), 0.0, 0.0)
+        return self._results.build([heard])["transcript"]
 
 
 def best_classes(outputs: Any, labels: Any) -> Any:

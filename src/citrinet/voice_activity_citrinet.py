@@ -1,0 +1,265 @@
+"""Where people speak: Silero's voice activity, and recordings cut at pauses."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from .resampling_citrinet import Resampler
+
+RATE = 16_000  # Hz, of what the network takes
+FRAME = 512  # samples of one probability
+_CONTEXT = 64  # samples before a frame that the network sees beside it
+_BLOCK = 1024  # frames at a time
+
+
+class VoiceActivity:
+    """
+    Probability of speech by Silero VAD, in NumPy, for a recording that comes in pieces.
+
+    The weights are those that the package silero-vad ships. Its own code asks for onnxruntime or for TorchScript, and
+    sets the threads of PyTorch for the whole process; it is not imported.
+
+    Raises:
+        ImportError: without silero-vad.
+    """
+
+    def __init__(self) -> None:
+        self._weights = _weights()
+        self._context = np.zeros(_CONTEXT, np.float32)
+        self._hidden = np.zeros(128, np.float32)
+        self._cell = np.zeros(128, np.float32)
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """
+        Go on with the next samples.
+
+        Args:
+            samples: (n * 512,) float32 at 16 kHz.
+
+        Returns:
+            (n,) float32, from 0 to 1.
+        """
+        parts = [self._block(samples[i : i + _BLOCK * FRAME]) for i in range(0, len(samples), _BLOCK * FRAME)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def _block(self, samples: np.ndarray) -> np.ndarray:
+        frames = samples.reshape(-1, FRAME)
+        contexts = np.concatenate([self._context[None], frames[:-1, -_CONTEXT:]])
+        self._context = frames[-1, -_CONTEXT:].copy()
+        seen = np.pad(np.concatenate([contexts, frames], axis=1), ((0, 0), (0, _CONTEXT)), mode="reflect")
+        encoded = self._encode(seen)
+        weights = self._weights
+        gates = encoded @ weights["lstm_cell.weight_ih"].T + weights["lstm_cell.bias_ih"] + weights["lstm_cell.bias_hh"]
+        hidden = np.stack([self._step(gate) for gate in gates])
+        logits = np.maximum(hidden, 0) @ weights["final_conv.weight"][0, :, 0] + weights["final_conv.bias"][0]
+        speech: np.ndarray = _sigmoid(logits)
+        return speech
+
+    def _encode(self, seen: np.ndarray) -> np.ndarray:
+        """(n, 640) samples -> (n, 128): magnitudes of four spectra, and four convolutions that leave one of them."""
+        weights = self._weights
+        windows = np.stack([seen[:, start : start + 256] for start in range(0, 512, 128)], axis=1)
+        real, imaginary = np.split(windows @ weights["stft_conv.weight"][:, 0].T, 2, axis=-1)
+        values = np.sqrt(real**2 + imaginary**2)
+        for name, stride in ("conv1", 1), ("conv2", 2), ("conv3", 2), ("conv4", 1):
+            values = _convolve(values, weights[f"{name}.weight"], weights[f"{name}.bias"], stride)
+        encoded: np.ndarray = values[:, 0]
+        return encoded
+
+    def _step(self, gates: np.ndarray) -> np.ndarray:
+        """One step of the LSTM."""
+        gates = gates + self._weights["lstm_cell.weight_hh"] @ self._hidden
+        enter, keep, out = _sigmoid(gates[:128]), _sigmoid(gates[128:256]), _sigmoid(gates[384:])
+        self._cell = keep * self._cell + enter * np.tanh(gates[256:384])
+        self._hidden = out * np.tanh(self._cell)
+        return self._hidden
+
+
+class Segmenter:
+    """
+    Cuts speech at its pauses, for a recording that comes in pieces.
+
+    A segment ends where nobody speaks for `pause_s`. Where it would get longer than `max_segment_s` before, it is cut
+    in the middle of its longest pause, however short; without one it goes on to the next pause, longer than
+    `max_segment_s`, unless it `must_cut`: then between the two words where speech is least likely.
+
+    Args:
+        sampling_rate: of the samples, in Hz.
+        max_segment_s: seconds of the longest segment.
+        pause_s: seconds without speech that end a segment.
+        padding_s: seconds before and after the speech that belong to a segment, if they are no part of another one.
+        threshold: probability with which speech begins; it ends at 0.15 below.
+        min_speech_s: seconds of speech of which a segment has more.
+        must_cut: whether no segment may be longer than `max_segment_s`.
+
+    Raises:
+        ImportError: without silero-vad.
+        ValueError: if the sampling rate is no number of Hz.
+    """
+
+    def __init__(
+        self,
+        sampling_rate: int = RATE,
+        max_segment_s: float = 20.0,
+        pause_s: float = 0.5,
+        padding_s: float = 0.2,
+        threshold: float = 0.5,
+        min_speech_s: float = 0.1,
+        must_cut: bool = False,
+    ):
+        self._rate = sampling_rate
+        self._padding = round(padding_s * RATE)
+        self._pause = max(round(pause_s * RATE / FRAME), 1)
+        self._longest = max(round((max_segment_s - 2 * padding_s) * RATE / FRAME), 2)
+        self._shortest = min_speech_s * RATE / FRAME
+        self._enter, self._leave = threshold, threshold - 0.15
+        self._must_cut = must_cut
+        self._activity = VoiceActivity()
+        self._resample = Resampler(sampling_rate, RATE)
+        self._left = np.zeros(0, np.float32)  # less than a frame
+        self._given = 0  # samples, at the rate of the recording
+        self._frames = 0  # frames that are done
+        self._start: int | None = None  # frames, of the segment that is not finished
+        self._end = 0  # frame after its last one with speech
+        self._speech: list[float] = []  # probabilities from its start on
+        self._floor = 0  # where the segment before ended, in samples at 16 kHz
+
+    @property
+    def start(self) -> int | None:
+        """Where the segment that is not finished begins, in samples of the recording; none while nobody speaks."""
+        return None if self._start is None else self._position(self._begin(self._start))
+
+    def feed(self, samples: np.ndarray) -> list[tuple[int, int]]:
+        """
+        Go on with the next samples.
+
+        Args:
+            samples: (n,) float32 at the sampling rate of the recording, may be none.
+
+        Returns:
+            (start, end) of the segments that are finished, in samples of the whole recording.
+        """
+        self._given += len(samples)
+        return self._take(self._resample(samples))
+
+    def finish(self) -> list[tuple[int, int]]:
+        """Give the last segments; the recording ends here."""
+        rest = self._resample(np.zeros(0, np.float32), last=True)
+        done = self._take(np.pad(rest, (0, -(len(self._left) + len(rest)) % FRAME)))
+        if self._start is not None:
+            done += self._close(self._end * FRAME + self._padding)
+        return done
+
+    def _take(self, samples: np.ndarray) -> list[tuple[int, int]]:
+        samples = np.concatenate([self._left, samples])
+        whole = len(samples) // FRAME * FRAME
+        self._left = samples[whole:].copy()
+        done: list[tuple[int, int]] = []
+        for speech in self._activity(samples[:whole]).tolist():
+            done += self._advance(speech)
+        return done
+
+    def _advance(self, speech: float) -> list[tuple[int, int]]:
+        """Go on by one frame, the probability of which is given."""
+        frame = self._frames
+        self._frames += 1
+        if self._start is None:
+            if speech < self._enter:
+                return []
+            self._start = frame
+        self._speech.append(speech)
+        if speech >= self._leave:
+            self._end = frame + 1
+        if frame + 1 - self._end >= self._pause:
+            return self._close(self._end * FRAME + self._padding)
+        if len(self._speech) < self._longest:
+            return []
+        cut = self._best_cut()
+        return [] if cut is None else self._split(cut)
+
+    def _best_cut(self) -> int | None:
+        """The frame, counted from the start, before which a segment that is too long is best cut."""
+        speech = np.array(self._speech)
+        first = self._longest // 4  # what is shorter loses more by its lack of context
+        silence = np.maximum(self._leave - speech, 0)
+        silence[:first] = 0
+        runs = np.flatnonzero(np.diff(np.concatenate([[0], silence > 0, [0]])))
+        pauses = list(zip(runs[::2], runs[1::2], strict=True))
+        if pauses:
+            start, end = max(pauses, key=lambda pause: silence[pause[0] : pause[1]].sum())
+            return int(start + end) // 2
+        return first + int(speech[first:].argmin()) if self._must_cut else None
+
+    def _split(self, cut: int) -> list[tuple[int, int]]:
+        """Close the segment at a cut; what follows begins another one."""
+        assert self._start is not None
+        border, speech, end = self._start + cut, self._speech[cut:], self._end
+        done = self._close(border * FRAME)
+        self._start, self._speech, self._end = border, speech, max(end, border)
+        return done
+
+    def _close(self, end: int) -> list[tuple[int, int]]:
+        """Finish the segment at a sample."""
+        assert self._start is not None
+        start, enough = self._begin(self._start), self._end - self._start >= self._shortest
+        self._start, self._speech = None, []
+        if not enough:
+            return []
+        self._floor = end
+        return [(self._position(start), min(self._position(end), self._given))]
+
+    def _begin(self, frame: int) -> int:
+        return max(frame * FRAME - self._padding, self._floor)
+
+    def _position(self, sample: int) -> int:
+        """A sample at 16 kHz, counted at the rate of the recording."""
+        return round(sample * self._rate / RATE)
+
+
+def speech_segments(samples: np.ndarray, sampling_rate: int) -> list[tuple[int, int]]:
+    """
+    Cut a recording at its pauses.
+
+    Args:
+        samples: (n,) float32.
+        sampling_rate: of the samples, in Hz.
+
+    Returns:
+        (start, end) of each segment in samples, in their order, none overlapping another; none if nobody speaks. One of
+        more than 20 s has no pause at all.
+
+    Raises:
+        ImportError: without silero-vad.
+        ValueError: if the sampling rate is no number of Hz.
+    """
+    segmenter = Segmenter(sampling_rate)
+    return segmenter.feed(samples) + segmenter.finish()
+
+
+@cache
+def _weights() -> dict[str, np.ndarray]:
+    package = importlib.util.find_spec("silero_vad")
+    path = Path(package.origin).parent / "data" / "silero_vad_16k.safetensors" if package and package.origin else None
+    if path is None or not path.is_file():
+        raise ImportError('cutting at pauses needs silero-vad with its weights: pip install "silero-vad>=6.2.1"')
+    return load_file(path)
+
+
+def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
+    """(n, T, in) -> (n, T / stride, out), with a kernel of three and a ReLU."""
+    padded = np.pad(values, ((0, 0), (1, 1), (0, 0)))
+    steps = range(0, values.shape[1], stride)
+    seen = np.stack([padded[:, step : step + 3].reshape(len(values), -1) for step in steps], axis=1)
+    convolved: np.ndarray = np.maximum(seen @ weight.transpose(2, 1, 0).reshape(-1, len(weight)) + bias, 0)
+    return convolved
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    sigmoid: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * values)
+    return sigmoid
+
+
+__all__ = ["Segmenter", "VoiceActivity", "speech_segments"]
