@@ -1,38 +1,53 @@
-"""CTC prefix beam search with an n-gram model and hot words, vectorised over the beam; plain NumPy."""
+"""CTC prefix beam search with a language model and hot words, vectorised over the beam; plain NumPy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..decoding_citrinet import CTCToken, collapse
+from .hot_words import HotWords
+from .model import LanguageModel
+from .spelling import is_marker, spell
 
-_NEVER = np.float32(-1e30)
-_HASH = np.uint64(0x9E3779B97F4A7C15)  # an odd number; hashes of prefixes are numbers to this base, modulo 2**64
+BEAM_SIZE = 32
+WEIGHT, WORD_BONUS = 0.45, 1.5  # of models that say nothing else
+HOT_WORD_BOOST = 2.0
+# A token is tried where it is e**7 times less likely than the best of its frame, a prefix is followed where it is e**10
+# times less likely than the best: with 12 and 20, CER differs by less than 0.1 points.
+_TOKEN_MARGIN, _PREFIX_MARGIN = 7.0, 10.0
+_NEVER = np.float32(-1e30)  # the logarithm of nothing; infinities would make NaN
+_HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """
-    One reading of a recording.
+    One reading of a segment.
 
     Args:
         tokens: what was written, with the frames of the likeliest way to write it.
-        score: natural logarithm of its probability, plus what the language model and hot words add.
+        score: natural logarithm of its probability, and what language model, bonus and hot words add.
     """
 
     tokens: list[CTCToken]
     score: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Beam:
     """
     The prefixes that are followed, (n,) each.
 
-    Probabilities are natural logarithms. `*_blank` are of paths that end in the blank, `*_token` of those that end in
-    the prefix's last token; `sum_*` of all such paths, `best_*` of the likeliest.
+    Args:
+        sum_blank, sum_token: natural logarithms of the probability of all paths that write the prefix and end in a blank
+            or in its last token.
+        best_blank, best_token: those of the likeliest such path.
+        last: the last token, -1 before the first.
+        hashes: of the tokens, so that the same prefix is known again.
+        states: of the language model.
+        hot: states of the hot words.
+        added: what language model and hot words add to the score.
     """
 
     sum_blank: np.ndarray
@@ -42,137 +57,227 @@ class _Beam:
     last: np.ndarray
     hashes: np.ndarray
     states: np.ndarray
-    words: np.ndarray
-    opened: np.ndarray
-    extra: np.ndarray
+    hot: np.ndarray
+    added: np.ndarray
 
-    def take(self, slots: np.ndarray) -> "_Beam":
-        return _Beam(*(array[slots] for array in vars(self).values()))
+    @property
+    def scores(self) -> np.ndarray:
+        scores: np.ndarray = np.logaddexp(self.sum_blank, self.sum_token) + self.added
+        return scores
+
+    def joined(self, kept: np.ndarray, other: "_Beam", added: np.ndarray) -> "_Beam":
+        """Some of the prefixes, and some of another beam's."""
+        mine, others = vars(self).values(), vars(other).values()
+        return _Beam(*(np.concatenate([a[kept], b[added]]) for a, b in zip(mine, others, strict=True)))
+
+
+# Of each prefix where its best path came from, if it ends in a blank and if it ends in a token (2, n): the prefix before,
+# times two, plus one if the path ended in a token there.
+_Origins = np.ndarray
 
 
 class BeamSearchDecoder:
+    """
+    CTC prefix beam search (Graves 2012; Hannun et al. 2014) with a language model and hot words.
+
+    ```python
+    >>> model = read_language_model("lm.arpa")
+    >>> recognizer.decoder = BeamSearchDecoder(recognizer.pieces, model, hot_words=["汪环"])
+    ```
+
+    The probability of a text is the sum over its paths; its times are those of its likeliest path. Entity markers and
+    tags that the language model does not know cost nothing and are no context; those that it knows are tokens of it.
+
+    Args:
+        pieces: the tokens without the blank, which comes after them: `recognizer.pieces`.
+        language_model: none for hot words alone.
+        weight: of the logarithms of its probabilities; its own if not given, or 0.45.
+        word_bonus: added for each of its tokens, since it prefers few; its own if not given, or 1.5.
+        hot_words: words that are preferred.
+        hot_word_boost: what each of their characters adds.
+        beam_size: how many prefixes are followed.
+        alternatives: how many readings results are to hold.
+
+    Raises:
+        ValueError: if the language model knows none of the pieces.
+    """
+
     def __init__(
         self,
         pieces: Sequence[str],
-        language_model: Any = None,
+        language_model: LanguageModel | None = None,
         *,
-        weight: float = 0.5,
-        word_bonus: float = 0.5,
-        hot_words: Any = None,
-        beam_size: int = 16,
-        token_threshold: float = 9.0,
-        beam_threshold: float = 14.0,
-        candidates: int = 24,
-        use_stop: bool = True,
-        grammar: bool = False,
+        weight: float | None = None,
+        word_bonus: float | None = None,
+        hot_words: Sequence[str] = (),
+        hot_word_boost: float = HOT_WORD_BOOST,
+        beam_size: int = BEAM_SIZE,
+        alternatives: int = 1,
     ):
-        self.pieces = list(pieces)
-        self.blank = len(self.pieces)
-        self.model, self.weight, self.bonus = language_model, weight, word_bonus
-        self.size = beam_size
-        self.token_threshold, self.beam_threshold, self.candidates = token_threshold, beam_threshold, candidates
-        self.use_stop = use_stop
-        self.grammar = grammar
-        self.kinds = np.array([1 if p.startswith('ENTITY_') else 2 if p == 'END' else 0 for p in pieces])
-        ids = language_model.ids
-        self.units = np.full(len(self.pieces), -1)
-        for i, p in enumerate(self.pieces):
-            if p in ids: self.units[i] = ids[p]
-            elif len(p) == 1: self.units[i] = 0
-        self.units[self.pieces.index('<unk>')] = 0
+        self.blank = len(pieces)
+        self.beam_size = beam_size
+        self.alternatives = alternatives
+        self.language_model = language_model
+        self.weight = self.word_bonus = 0.0
+        if language_model is not None:
+            settings = language_model.settings
+            self.weight = settings.get("weight", WEIGHT) if weight is None else weight
+            self.word_bonus = settings.get("word_bonus", WORD_BONUS) if word_bonus is None else word_bonus
+            self._units = _units(pieces, language_model)
+        self.hot_words = HotWords(hot_words, pieces, hot_word_boost) if hot_words else None
+        # What a token may add: it is tried where it is that much less likely than others.
+        self._hopes = np.zeros(len(pieces), np.float32)
+        if self.hot_words is not None:
+            self._hopes[self.hot_words.pieces] = max(hot_word_boost, 0.0)
 
     def __call__(self, log_probs: np.ndarray) -> list[CTCToken]:
+        """Decode one segment, see [`Decoder`]."""
         return self.n_best(log_probs, 1)[0].tokens
 
     def n_best(self, log_probs: np.ndarray, n: int) -> list[Hypothesis]:
-        frames = len(log_probs)
-        best = log_probs.max(axis=1)
-        found_frames, found_tokens = np.nonzero(log_probs[:, : self.blank] > (best - self.token_threshold)[:, None])
-        bounds = np.searchsorted(found_frames, np.arange(frames + 1))
+        """
+        Find the likeliest readings of one segment.
+
+        Args:
+            log_probs: (T', V) natural logarithms of the probabilities, the blank's last.
+            n: how many at most; no more than the size of the beam are known.
+
+        Returns:
+            Different texts, the likeliest first; at least one.
+        """
         beam = self._start()
-        blanks = log_probs[:, self.blank]
-        trace = []
-        for frame in range(frames):
-            tokens = found_tokens[bounds[frame] : bounds[frame + 1]]
-            row = log_probs[frame]
-            if len(tokens) > self.candidates:
-                tokens = tokens[np.argpartition(row[tokens], -self.candidates)[-self.candidates :]]
-            beam, back = self._step(beam, row, tokens)
-            trace.append((beam.last, back))
-        score = np.logaddexp(beam.sum_blank, beam.sum_token) + beam.extra
-        if self.use_stop:
-            score = score + self.weight * self.model.score(beam.states, np.full(len(score), self.model.stop))[0]
-        order = np.argsort(-score, kind="stable")[:n]
-        return [Hypothesis(self._tokens(trace, int(slot), bool(beam.best_token[slot] > beam.best_blank[slot])), float(score[slot])) for slot in order]
+        trace: list[tuple[np.ndarray, _Origins]] = []
+        for row, tokens in zip(log_probs, self._candidates(log_probs), strict=True):
+            beam, origins = self._step(beam, row, tokens)
+            trace.append((beam.last, origins))
+        scores = self._final_scores(beam)
+        best = np.argsort(-scores, kind="stable")[:n]
+        in_token = beam.best_token > beam.best_blank
+        return [Hypothesis(self._tokens(trace, slot, bool(in_token[slot])), float(scores[slot])) for slot in best]
 
-    def _start(self):
-        never, zero = np.array([_NEVER]), np.zeros(1, np.float32)
-        return _Beam(zero, never, zero, never, np.array([-1]), np.zeros(1, np.uint64), np.array([self.model.start]), np.zeros(1, np.int64), np.zeros(1, bool), zero)
+    def _candidates(self, log_probs: np.ndarray) -> list[np.ndarray]:
+        """The tokens that are tried in each frame."""
+        least = log_probs.max(axis=1, keepdims=True, initial=_NEVER) - _TOKEN_MARGIN
+        frames, tokens = np.nonzero(log_probs[:, : self.blank] + self._hopes > least)
+        return np.split(tokens, np.searchsorted(frames, np.arange(1, len(log_probs))))[: len(log_probs)]
 
-    def _step(self, beam: _Beam, row: np.ndarray, tokens: np.ndarray):
-        count = len(beam.last)
-        slots = np.arange(count)
-        total = np.logaddexp(beam.sum_blank, beam.sum_token)
-        ends_in_token = beam.best_token > beam.best_blank
-        likeliest = np.maximum(beam.best_token, beam.best_blank)
-        repeat = np.where(beam.last >= 0, row[beam.last], _NEVER)
-        stay = _Beam(total + row[self.blank], beam.sum_token + repeat, likeliest + row[self.blank], beam.best_token + repeat, beam.last, beam.hashes, beam.states, beam.words, beam.opened, beam.extra)
-        from_blank = slots * 2 + ends_in_token
-        from_token = slots * 2 + 1
+    def _start(self) -> _Beam:
+        zero, never = np.zeros(1, np.float32), np.full(1, _NEVER)
+        first = 0 if self.language_model is None else self.language_model.begin()
+        none = np.zeros(1, np.int64)
+        return _Beam(zero, never, zero, never, none - 1, none.astype(np.uint64), none + first, none, zero)
+
+    def _step(self, beam: _Beam, row: np.ndarray, tokens: np.ndarray) -> tuple[_Beam, _Origins]:
+        """Go on by one frame with log-probabilities (V,), in which some tokens are tried."""
+        stay, origins = self._stay(beam, row)
         if not len(tokens):
-            return stay, np.stack([from_blank, from_token])
-        again = beam.last[:, None] == tokens
-        sums = np.where(again, beam.sum_blank[:, None], total[:, None]) + row[tokens]
-        rank = sums + beam.extra[:, None]
-        if self.grammar:
-            kind = self.kinds[tokens]
-            rank = np.where((kind == 1) & beam.opened[:, None] | (kind == 2) & ~beam.opened[:, None], _NEVER, rank)
-        parents, columns = np.nonzero(rank > (total+beam.extra).max() + row.max() - self.beam_threshold)
-        chosen = tokens[columns]
-        sums = sums[parents, columns]
-        again = again[parents, columns]
-        bests = np.where(again, beam.best_blank[parents], likeliest[parents]) + row[chosen]
-        back = parents * 2 + (ends_in_token[parents] & ~again)
-        hashes = beam.hashes[parents] * _HASH + (chosen + 1).astype(np.uint64)
-        order = np.argsort(beam.hashes)
-        at = order[np.minimum(np.searchsorted(beam.hashes, hashes, sorter=order), count - 1)]
-        same = beam.hashes[at] == hashes
-        if same.any():
-            ats = at[same]
-            stay.sum_token[ats] = np.logaddexp(stay.sum_token[ats], sums[same])
-            better = bests[same] > stay.best_token[ats]
-            stay.best_token[ats[better]] = bests[same][better]
-            from_token = from_token.copy()
-            from_token[ats[better]] = back[same][better]
-            new = ~same
-            parents, chosen, sums, bests, back, hashes = parents[new], chosen[new], sums[new], bests[new], back[new], hashes[new]
-        units = self.units[chosen]
-        extra = beam.extra[parents]
-        states = beam.states[parents]
-        scored = np.flatnonzero(units >= 0)
-        if len(scored):
-            lm, states[scored] = self.model.score(states[scored], units[scored])
-            extra[scored] += self.weight * lm + self.bonus
-        scores = np.concatenate([np.logaddexp(stay.sum_blank, stay.sum_token) + stay.extra, sums + extra])
-        kept = np.flatnonzero(scores > scores.max() - self.beam_threshold)
-        if len(kept) > self.size:
-            kept = kept[np.argpartition(scores[kept], -self.size)[-self.size :]]
-            kept.sort()
-        old = kept[kept < count]
-        new = kept[len(old):] - count
-        never = np.full(len(new), _NEVER)
-        cat = np.concatenate
-        beam = _Beam(
-            cat([stay.sum_blank[old], never]), cat([stay.sum_token[old], sums[new]]),
-            cat([stay.best_blank[old], never]), cat([stay.best_token[old], bests[new]]),
-            cat([stay.last[old], chosen[new]]), cat([stay.hashes[old], hashes[new]]),
-            cat([stay.states[old], states[new]]), cat([stay.words[old], np.zeros(len(new), np.int64)]),
-            cat([stay.opened[old], np.where(self.kinds[chosen[new]] == 0, beam.opened[parents[new]], self.kinds[chosen[new]] == 1)]), cat([stay.extra[old], extra[new]]))
-        return beam, np.stack([cat([from_blank[old], np.zeros(len(new), np.int64)]), cat([from_token[old], back[new]])])
+            return stay, origins
+        parents, chosen = self._promising(beam, row, tokens)
+        longer, longer_origins = self._longer(beam, row, parents, chosen)
+        fresh = _merge(stay, origins[1], longer, longer_origins)
+        longer = self._scored(longer, fresh)
+        scores = np.concatenate([stay.scores, longer.scores])
+        kept = np.flatnonzero(scores > scores.max() - _PREFIX_MARGIN)
+        if len(kept) > self.beam_size:
+            kept = np.sort(kept[np.argpartition(-scores[kept], self.beam_size)[: self.beam_size]])
+        old, new = kept[kept < len(stay.last)], kept[kept >= len(stay.last)] - len(stay.last)
+        from_new = np.stack([np.zeros(len(new), np.int64), longer_origins[fresh][new]])
+        return stay.joined(old, longer, new), np.concatenate([origins[:, old], from_new], axis=1)
 
-    def _tokens(self, trace, slot: int, in_token: bool):
-        path = []
-        for last, back in reversed(trace):
+    def _stay(self, beam: _Beam, row: np.ndarray) -> tuple[_Beam, _Origins]:
+        """The same prefixes, one blank or one more of the last token later."""
+        blank = max(row[self.blank], _NEVER)
+        repeated = np.where(beam.last < 0, _NEVER, np.maximum(row[beam.last], _NEVER))
+        in_token = beam.best_token > beam.best_blank
+        slots = 2 * np.arange(len(beam.last))
+        stay = _Beam(
+            np.logaddexp(beam.sum_blank, beam.sum_token) + blank,
+            beam.sum_token + repeated,
+            np.maximum(beam.best_blank, beam.best_token) + blank,
+            beam.best_token + repeated,
+            *(beam.last, beam.hashes, beam.states, beam.hot, beam.added),
+        )
+        return stay, np.stack([slots + in_token, slots + 1])
+
+    def _promising(self, beam: _Beam, row: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which prefixes are continued by which tokens."""
+        prefixes, hopes = beam.scores, row[tokens] + self._hopes[tokens]
+        least = prefixes.max() + row.max() - _PREFIX_MARGIN - self.word_bonus
+        parents, columns = np.nonzero(prefixes[:, None] + hopes > least)
+        return parents, tokens[columns]
+
+    def _longer(
+        self, beam: _Beam, row: np.ndarray, parents: np.ndarray, tokens: np.ndarray
+    ) -> tuple[_Beam, np.ndarray]:
+        """Prefixes by one token longer, not yet scored, and (n,) where their best paths came from."""
+        again = beam.last[parents] == tokens  # the same token twice needs a blank between
+        sums = np.where(again, beam.sum_blank[parents], np.logaddexp(beam.sum_blank, beam.sum_token)[parents])
+        from_token = ~again & (beam.best_token > beam.best_blank)[parents]
+        bests = np.where(from_token, beam.best_token[parents], beam.best_blank[parents])
+        never = np.full(len(parents), _NEVER)
+        longer = _Beam(
+            *(never, sums + row[tokens], never, bests + row[tokens], tokens),
+            beam.hashes[parents] * _HASH_BASE + (tokens + 1).astype(np.uint64),
+            *(beam.states[parents], beam.hot[parents], beam.added[parents]),
+        )
+        return longer, 2 * parents + from_token
+
+    def _scored(self, longer: _Beam, fresh: np.ndarray) -> _Beam:
+        """Those prefixes that are new, with what language model and hot words say of their last token."""
+        fields = {name: array[fresh] for name, array in vars(longer).items()}
+        last, states, added = fields["last"], fields["states"], fields["added"]
+        if self.language_model is not None:
+            for unit in self._units[last].T:
+                scored = np.flatnonzero(unit >= 0)
+                scores, states[scored] = self.language_model.score(states[scored], unit[scored])
+                added[scored] += self.weight * scores + self.word_bonus
+        if self.hot_words is not None:
+            gains, fields["hot"] = self.hot_words.advance(fields["hot"], last)
+            added += gains
+        return _Beam(**fields)
+
+    def _final_scores(self, beam: _Beam) -> np.ndarray:
+        scores = beam.scores
+        if self.language_model is not None:
+            stop = np.full(len(scores), self.language_model.stop)
+            scores = scores + self.weight * self.language_model.score(beam.states, stop)[0]
+        if self.hot_words is not None:
+            scores = scores - self.hot_words.unfinished(beam.hot)
+        return scores
+
+    def _tokens(self, trace: list[tuple[np.ndarray, _Origins]], slot: int, in_token: bool) -> list[CTCToken]:
+        """The tokens of the best path that ends at a prefix."""
+        path: list[int] = []
+        for last, origins in reversed(trace):
             path.append(int(last[slot]) if in_token else self.blank)
-            slot, in_token = divmod(int(back[int(in_token), slot]), 2)
+            slot, in_token = divmod(int(origins[int(in_token), slot]), 2)  # type: ignore[assignment]
         return collapse(path[::-1], self.blank)
+
+
+def _merge(stay: _Beam, origins: np.ndarray, longer: _Beam, longer_origins: np.ndarray) -> np.ndarray:
+    """Add to the prefixes that stay the longer ones that are the same; the places of those that are new."""
+    order = np.argsort(stay.hashes)
+    places = np.searchsorted(stay.hashes, longer.hashes, sorter=order)
+    slots = order[np.minimum(places, len(order) - 1)]
+    same = stay.hashes[slots] == longer.hashes
+    into = slots[same]  # each once: a prefix is continued by a token in one way
+    stay.sum_token[into] = np.logaddexp(stay.sum_token[into], longer.sum_token[same])
+    better = longer.best_token[same] > stay.best_token[into]
+    stay.best_token[into[better]] = longer.best_token[same][better]
+    origins[into[better]] = longer_origins[same][better]
+    return np.flatnonzero(~same)
+
+
+def _units(pieces: Sequence[str], model: LanguageModel) -> np.ndarray:
+    """(pieces, L) the language model's tokens for each piece."""
+    units = spell(pieces, model.ids, model.ids["<unk>"])
+    known = (units >= 0) & (units != model.ids["<unk>"])
+    if not known[[not is_marker(piece) for piece in pieces]].any():
+        raise ValueError(
+            "the language model knows none of the tokens of this model: train one on its characters or its pieces, "
+            "`citrinet lm train`."
+        )
+    return units
+
+
+__all__ = ["BeamSearchDecoder", "Hypothesis"]

@@ -1,7 +1,13 @@
 """Back-off n-gram models that score many continuations at once; plain NumPy."""
 
-from dataclasses import dataclass
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
 from functools import cached_property
+
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -22,12 +28,14 @@ class NGramModel:
         trie: the n-grams.
         log_probs: (nodes,) float32, natural logarithm of the probability of the last token after those before it.
         back_offs: (nodes,) float32, natural logarithm of the back-off weight.
+        settings: see [`LanguageModel`].
     """
 
     vocabulary: list[str]
     trie: SuffixTrie
     log_probs: np.ndarray
     back_offs: np.ndarray
+    settings: dict[str, float] = field(default_factory=dict)
 
     @property
     def order(self) -> int:
@@ -44,11 +52,10 @@ class NGramModel:
         """Token -> id."""
         return {token: index for index, token in enumerate(self.vocabulary)}
 
-    @property
-    def start(self) -> int:
+    def begin(self) -> int:
         """The state at the start of a sentence."""
-        token = self.ids.get(START)
-        return 0 if token is None else int(self.next_states(np.zeros(1, np.int64), np.array([token]))[0])
+        root, token = np.zeros(1, np.int64), self.ids.get(START)
+        return 0 if token is None else int(self.score(root, np.array([token]))[1][0])
 
     @property
     def stop(self) -> int:
@@ -62,10 +69,6 @@ class NGramModel:
         longest = self.trie.levels[-2]
         contexts[longest:] = self.trie.suffixes[longest:]
         return contexts
-
-    def next_states(self, states: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """States after one more token each."""
-        return self.score(states, tokens)[1]
 
     def score(self, states: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -90,3 +93,73 @@ class NGramModel:
             rest = matches < 0
             open_, nodes = open_[rest], nodes[rest]
         return scores + self.log_probs[found], self._contexts[found]
+
+    def save(self, file: BinaryIO) -> None:
+        """
+        Write a small file: numbers of 8 bits for probabilities, in equal steps for n-grams of one length.
+
+        The bytes are the same wherever it is written.
+        """
+        levels = self.trie.levels
+        children = np.bincount(self.trie.parents, minlength=levels[-2])
+        coded = [_quantize(self.log_probs[start:stop]) for start, stop in zip(levels[1:-1], levels[2:], strict=True)]
+        weights = [_quantize(self.back_offs[start:stop]) for start, stop in zip(levels[1:-2], levels[2:-1], strict=True)]
+        np.savez(
+            file,
+            vocabulary=np.frombuffer("\n".join(self.vocabulary).encode(), np.uint8),
+            settings=np.frombuffer(json.dumps(self.settings, sort_keys=True).encode(), np.uint8),
+            tokens=self.trie.tokens.astype(_smallest(len(self.vocabulary))),
+            children=children.astype(_smallest(int(children.max()) + 1)),
+            log_probs=np.concatenate([codes for codes, _ in coded]),
+            log_prob_values=np.stack([values for _, values in coded]),
+            back_offs=np.concatenate([codes for codes, _ in weights]),
+            back_off_values=np.stack([values for _, values in weights]),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NGramModel":
+        """
+        Read what [`save`] wrote.
+
+        Raises:
+            OSError: if it cannot be read.
+            ValueError: if it is damaged, or something else.
+        """
+        content = Path(path).read_bytes()
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return cls._of({name: arrays[name] for name in arrays.files})
+        except (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no language model of this package, or damaged.") from error
+
+    @classmethod
+    def _of(cls, arrays: dict[str, np.ndarray]) -> "NGramModel":
+        vocabulary = arrays["vocabulary"].tobytes().decode().split("\n")
+        children = arrays["children"].astype(np.int64)
+        parents = np.repeat(np.arange(len(children)), children)
+        tokens = arrays["tokens"].astype(np.int64)
+        trie = SuffixTrie(parents * len(vocabulary) + tokens, len(vocabulary))
+        if children[0] != len(vocabulary) or (np.diff(trie.keys) <= 0).any() or tokens.max() >= len(vocabulary):
+            raise ValueError("the n-grams are not in order")
+        counts = np.diff(trie.levels[1:])
+        values, weights = arrays["log_prob_values"], arrays["back_off_values"]
+        log_probs = values[np.repeat(np.arange(len(counts)), counts), arrays["log_probs"]]
+        back_offs = np.zeros(len(tokens) + 1, np.float32)
+        kept = counts[:-1]
+        back_offs[1 : 1 + kept.sum()] = weights[np.repeat(np.arange(len(kept)), kept), arrays["back_offs"]]
+        settings = json.loads(arrays["settings"].tobytes())
+        return cls(vocabulary, trie, np.append(np.float32(0), log_probs), back_offs, settings)
+
+
+def _quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) codes of 8 bits and (256,) what they stand for, from the least to the greatest in equal steps."""
+    meanings = np.linspace(values.min(), values.max(), 256, dtype=np.float32)
+    steps = (values - meanings[0]) / max(float(meanings[1] - meanings[0]), 1e-9)
+    return np.rint(steps).clip(0, 255).astype(np.uint8), meanings
+
+
+def _smallest(size: int) -> type[np.unsignedinteger]:
+    return np.uint16 if size <= 2**16 else np.uint32
+
+
+__all__ = ["START", "STOP", "UNKNOWN", "NGramModel"]
