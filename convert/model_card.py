@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from .report import ConversionReport
+from .source import NemoSource
 
 ORIGIN = "converted from NeMo's"  # by which a converted repository is known
 _USAGE = """```python
@@ -18,22 +19,22 @@ print(recognizer("speech.wav"))
 ```"""
 
 
-def write_model_card(folder: Path, report: ConversionReport, source: str, repository: str) -> None:
+def write_model_card(folder: Path, report: ConversionReport, source: NemoSource, repository: str) -> None:
     """
     Write `README.md`; language and licence are stated only where they are known.
 
     Args:
         folder: the repository as it is being written.
         report: what the conversion found.
-        source: name of the `.nemo` file.
+        source: where the `.nemo` file is from.
         repository: name of the repository, `owner/name` if it goes to the Hub.
     """
     config = report.config
     title = _plain(repository.rsplit("/", 1)[-1])
     sections = [
-        _front_matter(report),
+        _front_matter(report, source),
         f"# {title}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with "
-        f"a CTC head, {ORIGIN} `{_plain(source)}` with [citrinet](https://pypi.org/project/citrinet/).",
+        f"a CTC head, {ORIGIN} `{_plain(source.name)}`{_origin(source)} with [citrinet](https://pypi.org/project/citrinet/).",
         "## Usage\n\n" + _USAGE.format(repository=repository if "/" in repository else f"path/to/{repository}"),
         "The result holds `text` (what the CTC head wrote), `transcript` (without tags), `entities`, `tags`, and "
         '`chunks` with `return_timestamps="char"` or `"word"`. Audio of any sampling rate is resampled to '
@@ -46,15 +47,27 @@ def write_model_card(folder: Path, report: ConversionReport, source: str, reposi
     if labels:
         rows = [[_plain(kind), ", ".join(f"`{_plain(name)}`" for name in names)] for kind, names in labels.items()]
         sections.append("## Labels\n\n" + _table(["category", "labels"], rows))
-    sections.append(
-        "## Licence\n\nThe licence of the weights is that of the original checkpoint, which the file does not state. "
-        "State it in the metadata above (`license:`) before you publish this repository."
-    )
+    sections.append("## Licence\n\n" + _licence(source))
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
-def _front_matter(report: ConversionReport) -> str:
-    metadata: dict[str, Any] = {"language": report.language} if report.language else {}
+def _origin(source: NemoSource) -> str:
+    return f" of [{source.repository}](https://huggingface.co/{source.repository})" if source.repository else ""
+
+
+def _licence(source: NemoSource) -> str:
+    if licence := source.card.get("license"):
+        named = source.card.get("license_name", licence)
+        return f"The weights have the licence of the original checkpoint{_origin(source)}: `{_plain(str(named))}`."
+    return (
+        "The licence of the weights is that of the original checkpoint, which it does not state. "
+        "State it in the metadata above (`license:`) before you publish this repository."
+    )
+
+
+def _front_matter(report: ConversionReport, source: NemoSource) -> str:
+    metadata = dict(source.card) | ({"language": report.language} if report.language else {})
+    metadata |= {"base_model": source.repository} if source.repository else {}
     metadata |= {"library_name": "transformers", "pipeline_tag": "automatic-speech-recognition"}
     metadata["tags"] = ["citrinet", "ctc", "speech", "nemo"]
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---"

@@ -26,6 +26,7 @@ from .nemo_config import (
 )
 from .output import FolderKind, Output
 from .report import ConversionReport, count_parameters
+from .source import NemoSource, open_source
 from .weight_map import Weight, weight_map
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -120,9 +121,12 @@ def read_nemo(
 
 
 def convert_nemo(
-    nemo_file: str | Path,
+    model: str | Path,
     output: str | Path,
     *,
+    revision: str | None = None,
+    token: str | None = None,
+    file: str | None = None,
     frontend: str | None = None,
     tag_labels: str | Path | None = None,
     dtype: str = "float32",
@@ -134,14 +138,15 @@ def convert_nemo(
     Convert a `.nemo` file; nothing in it is executed, and the output appears only when it is complete.
 
     Args:
-        nemo_file: a Citrinet CTC checkpoint.
+        model: a Citrinet CTC checkpoint: a `.nemo` file, a Hub repository or a folder that holds one, or its address.
         output: the folder to write.
+        revision, token, file: of a repository on the Hub, see [`open_source`].
         frontend: `"nemo-2.5"`, or `"nemo-2.4"` for the older arithmetic of the features. NeMo's files do not say which,
             those that [`export_nemo`] wrote do; if not given, what they say, else the newer.
         tag_labels: a JSON file `{"AGE": {"0": "NONE", "1": ...}}` (or lists) with the labels of the tag heads, for
             checkpoints whose vocabulary does not hold them.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`, the type of the weights written.
-        language: ISO code for the model card; found in aggregate tokenizers if not given.
+        language: ISO code for the model card; if not given, that of an aggregate tokenizer or of the source's card.
         force: whether to replace an earlier conversion in `output`; anything else there is never replaced.
         push_to_hub: a repository to upload the result to, `owner/name`.
 
@@ -151,27 +156,27 @@ def convert_nemo(
     Raises:
         ConversionError: if the file is damaged, hostile, or not a model that can be represented exactly.
         FileExistsError: if `output` exists and is no earlier conversion, or `force` is not set.
-        OSError: if `output` or the repository on the Hub cannot be written, or the disk is full.
+        OSError: if the model cannot be fetched, `output` or the repository on the Hub cannot be written, or the disk is
+            full.
         ValueError: if `push_to_hub` is no name of a repository.
     """
-    inputs = [nemo_file] if tag_labels is None else [nemo_file, tag_labels]
+    inputs = [path for path in (model, tag_labels) if path is not None and Path(path).exists()]
     place = Output(output, _CONVERTED, force=force, inputs=inputs)
     repository = create_repository(push_to_hub) if push_to_hub else None
-    with place.complete() as folder:
-        scratch = folder.parent
+    with open_source(model, revision=revision, token=token, file=file) as source, place.complete() as folder:
         nemo = read_nemo(
-            nemo_file, frontend=frontend, tag_labels=tag_labels, dtype=dtype, language=language, scratch=scratch
+            source.path, frontend=frontend, tag_labels=tag_labels, dtype=dtype, language=language, scratch=folder.parent
         )
         place.require(sum(tensor.nbytes for tensor in nemo.model.state_dict().values()) + _OTHER_FILES)
         report = replace(nemo.report, output=place.path)
-        _write(folder, nemo, report, Path(nemo_file).name, repository or place.path.name)
+        _write(folder, nemo, report, source, repository or place.path.name)
     if repository:
         upload(place.path, repository)
     return report
 
 
-def _write(folder: Path, nemo: NemoModel, report: ConversionReport, source: str, name: str) -> None:
-    """The repository of a model that came from the file `source` and is called `name`."""
+def _write(folder: Path, nemo: NemoModel, report: ConversionReport, source: NemoSource, name: str) -> None:
+    """The repository of a model that came from a source and is called `name`."""
     folder.mkdir()
     # The processor writes the tokenizer and the feature extractor; this file alone says which front end it is.
     nemo.feature_extractor.save_pretrained(folder)

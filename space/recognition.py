@@ -15,6 +15,7 @@ import citrinet
 from citrinet import AudioTooLongError, load_audio
 from citrinet.audio_citrinet import Resampler, to_mono_float32
 from citrinet.recognition import Recognizer, is_onnx_folder
+from citrinet.result_citrinet import is_speech
 
 try:
     import spaces  # ZeroGPU, where the machine has it
@@ -39,7 +40,6 @@ RATE = 16_000
 RATES = (1_000, 384_000)  # of microphones
 MAX_PIECE_S = 60.0  # of a stream
 SILENCE = 1e-3  # of full scale
-DOUBT = 0.3  # mean probability of the tokens: of 194 real recordings 0.34 and more, of most noise 0 to 0.25
 KEPT_MODELS = 4
 
 
@@ -198,8 +198,8 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
     seconds = time.perf_counter() - start
     print(f"{len(samples) / RATE:.1f} s of audio in {seconds:.2f} s", flush=True)
     assert step.result is not None
-    is_speech = step.result["confidence"] >= DOUBT and bool(step.result["transcript"])
-    yield Recognition(dict(step.result), samples, seconds, is_speech, DOUBTFUL_TAGS.get(model, ()))
+    heard = is_speech(step.result, samples, RATE)
+    yield Recognition(dict(step.result), samples, seconds, heard, DOUBTFUL_TAGS.get(model, ()))
 
 
 class Listener:

@@ -64,6 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._in_repository(f"{owner}/{name}", lambda files: self._json(_model_info(f"{owner}/{name}", files)))
             case ["api", "models", owner, name, "revision", revision] if revision in REVISIONS:
                 self._in_repository(f"{owner}/{name}", lambda files: self._json(_model_info(f"{owner}/{name}", files)))
+            case ["api", "models", _, _, "revision", _]:
+                self._json({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
             case ["api", "models", owner, name, "tree", revision, *folder] if revision in REVISIONS:
                 self._in_repository(f"{owner}/{name}", lambda files: self._json([] if folder else _tree(files)))
             case [owner, name, "resolve", revision, *path] if revision in REVISIONS:
@@ -189,6 +191,7 @@ def _model_info(name: str, files: dict[str, bytes]) -> dict[str, Any]:
         "downloads": 0,
         "likes": 0,
         "siblings": [{"rfilename": path} for path in files],
+        "cardData": card,
         **{key: card[key] for key in FRONT_MATTER if key in card},
     }
 

@@ -5,6 +5,7 @@ Whether an interpreter knows `citrinet`, and what its caches hold, is the very t
 """
 
 import importlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import traceback
 import wave
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,18 @@ def convert_and_push(nemo_file: str, output: str, repository: str) -> None:
     from citrinet.convert import convert_nemo
 
     convert_nemo(nemo_file, output, push_to_hub=repository)
+
+
+def commands(lines: list[list[str]]) -> list[list[Any]]:
+    """Run commands of `citrinet` one after the other: status, what is printed and the message of each."""
+    from citrinet.cli import main
+
+    results = []
+    for words in lines:
+        with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as message:
+            status = main(words)
+        results.append([status, printed.getvalue(), message.getvalue()])
+    return results
 
 
 def _load_and_save(folder: str, audio: list[str], saved: str, trust: dict) -> Steps:

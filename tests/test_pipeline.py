@@ -19,7 +19,8 @@ VOCABULARY = ["▁", "来", "首", "歌", "吻", "别", "。", "AGE_14_25", "GEN
 TAG_LABELS = {"AGE": ["NONE", "AGE_14_25", "AGE_<14"], "GENDER": ["NONE", "GENDER_FEMALE", "GENDER_MALE"]}
 
 # Probability of what the scripted network writes.
-SURE = round(float(np.exp(10) / (np.exp(10) + len(VOCABULARY))), 4)
+PROBABILITY = np.exp(10) / (np.exp(10) + len(VOCABULARY))
+SURE = round(float(PROBABILITY), 4)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_text_transcript_entities_tags(scripted):
     assert result["text"] == "来首歌 ENTITY_SONG_NAME 吻别 END。 AGE_14_25"
     assert result["transcript"] == "来首歌吻别。"
     song = {"type": "SONG_NAME", "text": "吻别", "start": 3, "end": 5, "timestamp": (0.56, 0.8)}
-    assert result["entities"] == [song | {"confidence": SURE}]
+    assert result["entities"] == [song | {"confidence": round(float(PROBABILITY**2), 4)}]
     times = {
         "来": (0.0, 0.08),
         "首": (0.16, 0.24),
@@ -189,6 +190,22 @@ def test_batches_by_seconds_give_the_same(recognizer, monkeypatch, on_device):
     batches.seen.clear()
     assert recognizer(audio, chunk_length_s=1.2, batch_seconds=5.0) == windows
     assert max(map(len, batches.seen)) == 4  # of 1.2 s
+
+
+@pytest.mark.slow
+def test_a_batch_is_begun_before_the_one_before_it_is_decoded(recognizer, monkeypatch):
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([0.5, 1.7, 0.9])]
+    monkeypatch.setattr(CitrinetPipeline, "_feature_device", torch.device("cpu"))
+    order = []
+    forward, postprocess = recognizer._forward, recognizer.postprocess
+    monkeypatch.setattr(
+        recognizer, "_forward", lambda *args, **kwargs: order.append("network") or forward(*args, **kwargs)
+    )
+    monkeypatch.setattr(
+        recognizer, "postprocess", lambda *args, **kwargs: order.append("text") or postprocess(*args, **kwargs)
+    )
+    assert len(list(recognizer(iter(audio), batch_size=1))) == 3
+    assert order == ["network", "network", "text", "network", "text", "text"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -394,10 +411,10 @@ def test_long_audio_is_read_in_windows(recognizer, monkeypatch):
     monkeypatch.setattr(
         recognizer.model, "forward", lambda **kw: lengths.append(kw["input_features"].shape[1]) or forward(**kw)
     )
-    recognizer(synthetic_speech(121.0))
+    recognizer(synthetic_speech(121.0), vad=False)
     assert max(lengths) <= 3008
     lengths.clear()
-    recognizer(synthetic_speech(119.0))
+    recognizer(synthetic_speech(119.0), vad=False)
     assert lengths == [11904]
 
 

@@ -8,7 +8,7 @@ Transformers cannot be imported, what needs neither of them is here all the same
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
-from .result_citrinet import RecognitionResult
+from .result_citrinet import RecognitionResult, is_speech
 from .transcript_citrinet import Transcript, parse_transcript
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ __all__ = [
     "Transcript",
     "TruncatedAudioWarning",
     "default_model",
+    "is_speech",
     "load_audio",
     "load_recognizer",
     "parse_transcript",

@@ -8,6 +8,7 @@ from logging import ERROR
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HFValidationError,
@@ -58,8 +59,14 @@ def load_config(model: str) -> PreTrainedConfig:
         ValueError: if it is no model that Transformers loads: a `.nemo` file, a damaged configuration, ...
     """
     refuse_other_places(model)
-    with _one_line(model):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(model)
+    try:
+        with _one_line(model):
+            config: PreTrainedConfig = AutoConfig.from_pretrained(model)
+    except ValueError as error:  # Transformers says so of a repository without a config.json
+        if not Path(model).is_dir() and (nemo := _nemo_on_hub(model)):
+            hint = f"convert it first, `citrinet convert {model} my-model`"
+            raise ValueError(f"{model} holds a NeMo checkpoint, {nemo}: {hint}.") from error
+        raise
     return config
 
 
@@ -271,6 +278,15 @@ def _hub_line(model: str, error: BaseException) -> str:
     if any(isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError | HTTPError) for cause in causes):
         return f"{model}: there is no such folder, and the Hub cannot be reached; it is not in the cache either."
     return _short(error) if model in str(error) else f"{model}: {_short(error)}"
+
+
+def _nemo_on_hub(repository: str) -> str | None:
+    """The first `.nemo` file of a repository."""
+    try:
+        files = HfApi().list_repo_files(repository)
+    except (HTTPError, OSError):
+        return None
+    return min((file for file in files if file.endswith(".nemo")), default=None)
 
 
 def _short(error: BaseException) -> str:

@@ -200,7 +200,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             ValueError: as [`extract`].
         """
         samples = torch.from_numpy(self.check(waveform))
-        frames = self._frames(samples)
+        frames = self.count_frames(samples)
         log_mel = torch.empty(self.feature_size, frames)
         for first, last in _blocks(frames):
             log_mel[:, first:last] = self._log_mel_block(self._emphasized(samples, first, last))
@@ -241,7 +241,8 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         """
         return check_samples(waveform, self.hop_length, self.sampling_rate)
 
-    def _frames(self, samples: Sized) -> int:
+    def count_frames(self, samples: Sized) -> int:
+        """How many frames of features samples (n,) have."""
         return len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
 
     def _emphasized(self, samples: torch.Tensor, first: int, last: int) -> torch.Tensor:
@@ -275,7 +276,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
     def _extract_together(self, waveforms: list[Any], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, T, feature_size) on a device, zeros where a waveform has ended, and how many frames each has."""
         samples = [torch.from_numpy(self.check(waveform)) for waveform in waveforms]
-        counts = [self._frames(part) for part in samples]
+        counts = [self.count_frames(part) for part in samples]
         frames = torch.tensor(counts).to(device)
         log_mel = torch.zeros(len(samples), self.feature_size, max(counts), device=device)
         blocks = ((row, *block) for row, count in enumerate(counts) for block in _blocks(count))

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -206,7 +206,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             return
         rate = self.feature_extractor.sampling_rate
         vad, chunk_length_s = cutting.pop("vad", None), cutting.get("chunk_length_s")
-        parts = (part for audio in inputs for part in self._parts(audio, chunk_length_s, vad))
+        parts = chain.from_iterable(map(partial(self._parts, chunk_length_s=chunk_length_s, vad=vad), inputs))
         limit = min(seconds, FEATURES_AT_ONCE_S)
         for batch in batches(parts, lambda part: len(part.samples) / rate, count, limit):
             waveforms = [part.samples for part in batch]
@@ -219,14 +219,10 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     ) -> Iterator[list[dict[str, Any]]]:
         """Run the network; for each input the outputs of its windows."""
         parts: list[dict[str, Any]] = []
-        for windows in batched_windows:
-            inputs: dict[str, Any] = {name: [window[name] for window in windows] for name in windows[0]}
-            for name in ("input_features", "attention_mask"):
-                inputs[name] = pad_sequence([tensor[0] for tensor in inputs[name]], batch_first=True)
-            for name in ("kept", "place"):
-                inputs[name] = torch.cat(inputs[name])
-            outputs: Any = self.forward(inputs, **forward_params)  # type: ignore[no-untyped-call]
-            for index in range(len(windows)):
+        run: Any = partial(self._begin if self._runs_ahead else self.forward, **forward_params)
+        begun = (run(_collate(windows)) for windows in batched_windows)
+        for outputs in map(_finish, _one_ahead(begun)) if self._runs_ahead else begun:
+            for index in range(len(outputs["is_last"])):
                 part = {
                     name: value[index : index + 1] if isinstance(value, torch.Tensor) else value[index]
                     for name, value in outputs.items()
@@ -236,6 +232,24 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 if is_last:
                     yield parts
                     parts = []
+
+    def _begin(self, inputs: dict[str, Any], **forward_params: Any) -> dict[str, Any]:
+        """The stock `forward` without waiting for the GPU: what it gives is there once [`_finish`] is done."""
+        with self.device_placement(), torch.inference_mode():
+            move: Any = self._ensure_tensor_on_device
+            on_device = move(inputs, device=self.device)
+            outputs = self._forward(on_device, **forward_params)
+            for name, value in outputs.items():
+                if isinstance(value, torch.Tensor):
+                    outputs[name] = value.to("cpu", non_blocking=True)  # into memory that is pinned, behind the work
+            if self.device.type == "cuda":
+                outputs["done"] = torch.cuda.current_stream(self.device).record_event()
+        return outputs
+
+    @property
+    def _runs_ahead(self) -> bool:
+        """Whether a batch is sent to the GPU before the one before it is decoded."""
+        return self._feature_device is not None
 
     @property
     def _feature_device(self) -> torch.device | None:
@@ -251,9 +265,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 log_mel = extractor.log_mel(waveforms.pop(0))
                 features.append(torch.from_numpy(extractor.normalize(log_mel)))
             return features
+        frames = list(map(extractor.count_frames, waveforms))  # not those that the GPU would have to be asked for
         padded = extractor(waveforms, return_tensors="pt", device=self._feature_device)
         waveforms.clear()
-        frames = padded["attention_mask"].sum(dim=1).tolist()
         return [row[:count] for row, count in zip(padded["input_features"], frames, strict=True)]
 
     def _cut(
@@ -386,6 +400,34 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         total = sum(output["tag_logits"][0] * (b - a) for output, (a, b) in zip(model_outputs, bounds, strict=True))
         mean: np.ndarray = (total / max(sum(b - a for a, b in bounds), 1)).numpy()
         return mean
+
+
+def _collate(windows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Windows as one batch."""
+    inputs: dict[str, Any] = {name: [window[name] for window in windows] for name in windows[0]}
+    for name in ("input_features", "attention_mask"):
+        inputs[name] = pad_sequence([tensor[0] for tensor in inputs[name]], batch_first=True)
+    for name in ("kept", "place"):
+        inputs[name] = torch.cat(inputs[name])
+    return inputs
+
+
+def _finish(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Wait until what a GPU was asked for is there."""
+    if "done" in outputs:
+        outputs.pop("done").synchronize()
+    return outputs
+
+
+def _one_ahead(items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Give each item once the next one is begun."""
+    waiting: dict[str, Any] | None = None
+    for item in items:
+        if waiting is not None:
+            yield waiting
+        waiting = item
+    if waiting is not None:
+        yield waiting
 
 
 __all__ = ["CitrinetPipeline"]

@@ -106,9 +106,9 @@ class RecognitionResult(_Result, total=False):
     Args:
         text: what the CTC head wrote, markers included.
         transcript: the text without markers.
-        confidence: from 0 to 1. Of a recording or a segment it is the part of its characters that is right, as the model
-            expects it: the mean of their probabilities, 0 without any. Of a character, a word or an entity it is the
-            probability that all of it is right: the product. The log-odds of a character are divided by the
+        confidence: from 0 to 1. Of a recording or a segment it is the part of its characters that is right, as the
+            model expects it: the mean of their probabilities, 0 without any. Of a character, a word or an entity it is
+            the probability that all of it is right: the product. The log-odds of a character are divided by the
             temperature that the configuration names.
         entities: entities in the order of their start.
         tags: category -> what is known of the speaker.
@@ -151,9 +151,28 @@ class _Part:
     written: dict[str, tuple[str, float]]
 
 
-def is_speech(result: RecognitionResult | SegmentResult) -> bool:
-    """Whether a recording or a segment seems to be speech in the model's language, rather than noise or music."""
-    return bool(result["transcript"]) and result["confidence"] >= SPEECH_CONFIDENCE
+def is_speech(
+    result: RecognitionResult | SegmentResult, waveform: np.ndarray | None = None, sampling_rate: int = 16_000
+) -> bool:
+    """
+    Whether a recording seems to be speech in the model's language, rather than noise or music.
+
+    Args:
+        result: what was recognised.
+        waveform: (n,) float32 that was heard; with it voice activity detection is asked too, which knows music better
+            than a recogniser does.
+        sampling_rate: of the waveform, in Hz.
+
+    Raises:
+        ImportError: if a waveform is given and there is nothing to find speech with.
+    """
+    if not result["transcript"] or result["confidence"] < SPEECH_CONFIDENCE:
+        return False
+    if waveform is None:
+        return True
+    from .voice_activity_citrinet import speech_segments
+
+    return bool(speech_segments(waveform, sampling_rate))
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:

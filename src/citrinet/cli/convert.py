@@ -10,12 +10,17 @@ def add_parser(commands: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "convert",
-        help="make a Transformers repository of a .nemo file",
-        description="Convert a NeMo Citrinet CTC checkpoint. Nothing in the file is executed, and OUT_DIR appears only "
-        "when it is complete. Other files than those of an earlier conversion are never replaced.",
+        help="make a Transformers repository of a NeMo checkpoint",
+        description="Convert a NeMo Citrinet CTC checkpoint, a file or on the Hub. Nothing in it is executed, and "
+        "OUT_DIR appears only when it is complete. Other files than those of an earlier conversion are never replaced.",
     )
-    parser.add_argument("nemo_file", metavar="MODEL.nemo", help="the checkpoint")
+    parser.add_argument(
+        "model", metavar="MODEL.nemo|REPO|URL", help="a file, a Hub repository or folder that holds one, or its address"
+    )
     parser.add_argument("output", metavar="OUT_DIR", help="the folder to write")
+    parser.add_argument("--file", metavar="NAME", help="which .nemo file of the repository, if it holds several")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of the repository")
+    parser.add_argument("--token", metavar="T", help="of the Hub (default: the one of `hf auth login`)")
     parser.add_argument(
         "--frontend",
         choices=["nemo-2.5", "nemo-2.4"],
@@ -42,8 +47,11 @@ def run(options: argparse.Namespace) -> int:
 
     quiet(unless_terminal=True)
     report = convert_nemo(
-        options.nemo_file,
+        options.model,
         options.output,
+        file=options.file,
+        revision=options.revision,
+        token=options.token,
         frontend=options.frontend,
         tag_labels=options.tag_labels,
         dtype=options.dtype,

@@ -1,12 +1,16 @@
 """`citrinet evaluate`."""
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..default import default_model
 from .console import fail, to_json
-from .options import add_json, add_runtime, model_name, quiet
+from .options import add_json, add_runtime, add_vad, model_name, quiet
+
+if TYPE_CHECKING:
+    from ..evaluation import ModelResult
 
 
 def add_parser(commands: Any) -> None:
@@ -28,6 +32,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--output", metavar="OUT_DIR", help="write report.html (with plots), report.json and utterances.jsonl there"
     )
+    parser.add_argument(
+        "--calibrate", action="store_true",
+        help="write the temperature that makes confidence as often right as it is sure into the config.json of --model",
+    )  # fmt: skip
+    add_vad(parser)
     add_runtime(parser)
     parser.set_defaults(run=run)
 
@@ -42,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
 
         Path(options.output).mkdir(parents=True, exist_ok=True)
     models = options.model or [default_model()]
+    if options.calibrate and (len(models) != 1 or not options.model or not (Path(models[0]) / "config.json").is_file()):
+        raise ValueError("--calibrate writes into a model's folder: give one --model FOLDER.")
     report = evaluation.evaluate(
         models,
         options.manifest,
@@ -49,10 +60,27 @@ def run(options: argparse.Namespace) -> int:
         options.device,
         precision=options.precision,
         batch_seconds=options.batch_seconds,
+        vad=options.vad,
     )
     for recording in report.failed:
         fail(f"{recording['audio']}: {recording['error']}")
     if options.output:
         evaluation.write_report(report, options.output)
     print(to_json(report.to_dict()) if options.json else evaluation.format_report(report))
+    if options.calibrate:
+        _calibrate(report.models[0], models[0])
     return 1 if report.failed else 0
+
+
+def _calibrate(result: "ModelResult", model: str) -> None:
+    from ..evaluation import write_temperature
+
+    found = result.calibration
+    if found is None:
+        raise ValueError(f"{model} wrote no character, so there is nothing to calibrate.")
+    temperature = write_temperature(model, found.temperature)
+    print(
+        f"calibration error {100 * found.error:.1f} %, and {100 * found.error_at_temperature:.1f} % with "
+        f"confidence_temperature {temperature:g}, which is in {Path(model) / 'config.json'} now",
+        file=sys.stderr,
+    )

@@ -47,6 +47,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, mps, ...")
 
 
+def add_vad(parser: argparse.ArgumentParser) -> None:
+    """`--vad`, `--no-vad`."""
+    parser.add_argument(
+        "--vad",
+        action=argparse.BooleanOptionalAction,
+        help="cut audio at pauses and read each stretch of speech on its own (default: audio of more than 30 s)",
+    )
+
+
 def add_force(parser: argparse.ArgumentParser, output: str) -> None:
     """`--force`."""
     parser.add_argument("--force", action="store_true", help=f"replace {output} if it exists")
@@ -97,6 +106,7 @@ __all__ = [
     "add_json",
     "add_model",
     "add_runtime",
+    "add_vad",
     "fail",
     "model_name",
     "positive",

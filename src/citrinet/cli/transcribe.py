@@ -12,7 +12,7 @@ from ..audio_segment_citrinet import TruncatedAudioWarning
 from ..recognition import ReadAhead, Recognizer, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from .console import fail, one_line, to_json
-from .options import add_json, add_model, add_runtime, quiet, seconds
+from .options import add_json, add_model, add_runtime, add_vad, quiet, seconds
 from .sources import Source, find_sources, split_channels
 
 
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--timestamps", choices=["char", "word"], help="times of characters or words as well")
     parser.add_argument(
         "--chunk-length", type=seconds, metavar="S",
-        help="read longer audio in windows of S seconds, 0 for never (default: windows of 30 s above 120 s)",
+        help="read longer audio in windows of S seconds, 0 for never (default: cut at pauses, else 30 s above 120 s)",
     )  # fmt: skip
     parser.add_argument(
         "--channel", type=_channel, metavar="0|1|all",
@@ -43,6 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="count a file that is shorter than its header says as one that failed"
     )
+    add_vad(parser)
     add_runtime(parser)
     parser.set_defaults(run=run)
 
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         readers=readers_for(options.device),
         **limits,
     )
-    call: Any = {"return_timestamps": options.timestamps, "chunk_length_s": options.chunk_length}
+    call: Any = {"return_timestamps": options.timestamps, "chunk_length_s": options.chunk_length, "vad": options.vad}
     with tqdm(total=len(sources), unit="file", disable=None) as progress:
         for result in recognizer.stream(iter(ahead), **limits, **call):
             for index, done in ahead.in_order(result):

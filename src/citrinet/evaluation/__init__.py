@@ -1,7 +1,18 @@
 """How well models transcribe: error rates, tags, entities and speed on a manifest, for one model or several."""
 
 from ..error_rates import normalize
+from .calibration import Calibration, write_temperature
 from .evaluate import ModelResult, Report, build_report, evaluate
 from .report import format_report, write_report
 
-__all__ = ["ModelResult", "Report", "build_report", "evaluate", "format_report", "normalize", "write_report"]
+__all__ = [
+    "Calibration",
+    "ModelResult",
+    "Report",
+    "build_report",
+    "evaluate",
+    "format_report",
+    "normalize",
+    "write_report",
+    "write_temperature",
+]

@@ -13,6 +13,7 @@ from ..manifest import ManifestEntry, read_manifest
 from ..recognition import ReadAhead, check_model, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from . import scoring
+from .calibration import Calibration, calibration
 from .scoring import CONVENTIONS, Annotation, EntityScore, ErrorRate, TagScore
 
 
@@ -50,6 +51,7 @@ class ModelResult:
         wer_tagged: with those of `Report.markers`, each one word; none if there are none.
         tags: category -> score.
         entities: none if the manifest marks none.
+        calibration: of the confidence of characters; none where the model says none.
         real_time_factor: seconds of work for each second of audio; none if nothing was timed.
         processing_seconds: seconds of work.
         utterances: recording by recording: file, offset, duration and channel, the texts, edits, tags and entities of
@@ -62,6 +64,7 @@ class ModelResult:
     wer_tagged: ErrorRate | None
     tags: dict[str, TagScore]
     entities: EntityScore | None
+    calibration: Calibration | None
     real_time_factor: float | None
     processing_seconds: float
     utterances: list[dict[str, Any]]
@@ -107,6 +110,7 @@ def evaluate(
     seed: int = 0,
     precision: str = "float32",
     batch_seconds: float | None = None,
+    vad: bool | None = None,
 ) -> Report:
     """
     Transcribe the recordings of a manifest with each model and score what comes out.
@@ -121,6 +125,7 @@ def evaluate(
         seed: of the bootstrap.
         precision: of the models in PyTorch, see [`CitrinetInferenceConfig`].
         batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
+        vad: whether audio is cut at pauses, see [`Recognizer.stream`].
 
     Returns:
         [`Report`]. Recordings that cannot be read are left out and named in it.
@@ -138,6 +143,7 @@ def evaluate(
         "batch_seconds": batch_seconds,
         "device": device,
         "precision": precision,
+        "vad": vad,
     }
     runs = [transcribe(model, entries, **settings) for model in models]
     return build_report(manifest, entries, runs, settings, resamples, seed)
@@ -150,6 +156,7 @@ def transcribe(
     device: str = "cpu",
     precision: str = "float32",
     batch_seconds: float | None = None,
+    vad: bool | None = None,
 ) -> Run:
     """
     Run one model over the recordings of a manifest.
@@ -161,6 +168,7 @@ def transcribe(
         device: `cpu`, `cuda`, ...
         precision: see [`CitrinetInferenceConfig`].
         batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
+        vad: whether audio is cut at pauses, see [`Recognizer.stream`].
     """
     recognizer = load_recognizer(model, precision=precision, device=device, citrinet_only=False)
     run = Run(model, recognizer.tag_labels)
@@ -170,7 +178,7 @@ def transcribe(
     ahead = ReadAhead(segments, recognizer.load, recognizer.sampling_rate, readers=readers, **limits)
     with tqdm(total=len(entries), unit="file", desc=model, disable=None) as progress:
         start = time.perf_counter()
-        for result in recognizer.stream(iter(ahead), **limits):
+        for result in recognizer.stream(iter(ahead), return_timestamps="char", vad=vad, **limits):
             run.outputs.update(ahead.in_order(result))
             progress.update()
         run.processing_seconds = time.perf_counter() - start
@@ -220,7 +228,8 @@ def build_report(
         outputs = [run.outputs[index] for index in scored]
         labels = [label for names in run.tag_labels.values() for label in names]
         hypotheses = scoring.annotate_outputs(outputs, labels, categories)
-        results.append(_score(run, chosen, references, hypotheses, categories, resamples, seed))
+        sure = calibration(outputs, [annotation.transcript for annotation in references])
+        results.append(_score(run, chosen, references, hypotheses, categories, sure, resamples, seed))
     return Report(
         str(manifest),
         len(entries),
@@ -259,6 +268,7 @@ def _score(
     references: Sequence[Annotation],
     hypotheses: Sequence[Annotation],
     categories: Sequence[str],
+    sure: Calibration | None,
     resamples: int,
     seed: int,
 ) -> ModelResult:
@@ -278,6 +288,7 @@ def _score(
         scoring.error_rate(tagged, resamples, seed) if kinds else None,
         {category: score for category, score in tags.items() if score},
         scoring.entity_score(references, hypotheses, resamples, seed),
+        sure,
         run.processing_seconds / run.audio_seconds if run.audio_seconds else None,
         run.processing_seconds,
         [
@@ -320,6 +331,7 @@ def _model_dict(model: ModelResult) -> dict[str, Any]:
         "wer_tagged": model.wer_tagged and _error_rate_dict(model.wer_tagged),
         "tags": {category: _tag_dict(score) for category, score in model.tags.items()},
         "entities": model.entities and _entity_dict(model.entities),
+        "calibration": model.calibration and asdict(model.calibration),
         "real_time_factor": model.real_time_factor,
         "processing_seconds": model.processing_seconds,
     }

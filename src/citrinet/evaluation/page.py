@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
 from ..audio_citrinet import AudioSegment
 from ..error_rates import Edits, align, normalize
 from .evaluate import ModelResult, Report
-from .report import duration, has_entities, overview, tag_categories, tag_table, word_rates
+from .report import duration, has_confidence, has_entities, overview, tag_categories, tag_table, word_rates
 from .scoring import SOURCES, Rate
 
 WORST = 20
@@ -51,6 +51,7 @@ def html_page(report: Report) -> str:
             "spread": _image(plot_spread(report, names)),
             "tags": _image(plot_tags(report, names)) if tag_categories(report) else None,
             "entities": _image(plot_entities(report, names)) if has_entities(report) else None,
+            "reliability": _image(plot_reliability(report, names)) if has_confidence(report) else None,
             "confusions": [_image(plot_confusions(model)) if _has_tags(model) else None for model in report.models],
         }
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -114,6 +115,27 @@ def plot_spread(report: Report, names: Sequence[str]) -> Figure:
     axis.set_xlim(left=0)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
+    return figure
+
+
+def plot_reliability(report: Report, names: Sequence[str]) -> Figure:
+    """The part of the characters that is right over their confidence, and below it how many there are."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="as often right as sure")
+    for index, (model, name) in enumerate(zip(report.models, names, strict=True)):
+        if model.calibration is None:
+            continue
+        bins = model.calibration.bins
+        places = [own.confidence for own in bins]
+        label = f"{name} ({100 * model.calibration.error:.1f} %)"
+        upper.plot(places, [own.right for own in bins], marker="o", color=_colour(index), label=label)
+        shares = [own.count / model.calibration.count for own in bins]
+        lower.plot(places, shares, drawstyle="steps-mid", color=_colour(index))
+    upper.set(ylabel="part that is right", xlim=(0, 1), ylim=(0, 1))
+    lower.set(xlabel="confidence of a character", ylabel="share")
+    lower.set_ylim(bottom=0)
+    upper.legend(frameon=False, loc="upper left")
     return figure
 
 

@@ -22,13 +22,15 @@ def format_report(report: Report) -> str:
 def overview(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table, a row for each model."""
     names = ["entity precision", "recall", "F1"] if has_entities(report) else []
+    names += ["calibration error"] if has_confidence(report) else []
     header = ["model", "CER", *word_rates(report).values(), *names, "real-time factor"]
     rows = []
     for model in report.models:
         found = [model.entities.precision, model.entities.recall, model.entities.f1] if model.entities else []
         speed = "-" if model.real_time_factor is None else f"{model.real_time_factor:.3g}"
         errors = [getattr(model, key).rate for key in ("cer", *word_rates(report))]
-        rows.append([model.model, *map(percent, [*errors, *found]), speed])
+        sure = [f"{100 * model.calibration.error:.1f}" if model.calibration else "-"] if has_confidence(report) else []
+        rows.append([model.model, *map(percent, [*errors, *found]), *sure, speed])
     return header, rows
 
 
@@ -88,6 +90,11 @@ def word_rates(report: Report) -> dict[str, str]:
 def has_entities(report: Report) -> bool:
     """Whether the manifest marks entities."""
     return report.models[0].entities is not None
+
+
+def has_confidence(report: Report) -> bool:
+    """Whether a model says how sure it is."""
+    return any(model.calibration for model in report.models)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -28,6 +28,8 @@ CONVENTIONS = {
     "anything has no accuracy. Majority is always answering the manifest's most frequent label.",
     "entities": "An entity is right if a reference entity of the same recording has its type and its normalised text; "
     "each counts once.",
+    "calibration": "Expected calibration error of the characters that a model wrote: the mean difference between "
+    "confidence and the part that is right, over 15 bins of equal width.",
     "intervals": "95 % percentile intervals of a bootstrap over recordings, with the same resamples for every model.",
     "real_time_factor": "Seconds of work for each second of audio, reading and resampling of the files included, "
     "loading of the model not.",
