@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from citrinet import CitrinetForCTC, CitrinetProcessor
 from citrinet.evaluation import scoring
 from citrinet.manifest import ManifestEntry
+from citrinet.decoding_citrinet import Decoded
 from citrinet.result_citrinet import Heard, RecognitionResult, ResultBuilder
 
 from .batches import Loader, plain_plan
@@ -88,4 +89,4 @@ class Validation:
 
     def _result(self, best: NDArray[np.int64], tag_logits: NDArray[np.float32]) -> RecognitionResult:
         tokens = self.tokenizer.ctc_tokens(best)
-        return self._results.build([Heard(tokens, np.zeros(len(tokens)), len(best), tag_logits, 0.0, 0.0)])
+        return self._results.build([Heard(Decoded(tokens, np.zeros(len(tokens))), len(best), tag_logits, 0.0, 0.0)])

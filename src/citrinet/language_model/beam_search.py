@@ -11,8 +11,8 @@ from .model import LanguageModel
 from .spelling import is_marker, spell
 
 BEAM_SIZE = 32
-WEIGHT, WORD_BONUS = 0.45, 1.5  # of models that say nothing else
-HOT_WORD_BOOST = 2.0
+WEIGHT, WORD_BONUS = 0.4, 1.5  # of models that say nothing else
+HOT_WORD_BOOST = 2.5
 # A token is tried where it is e**7 times less likely than the best of its frame, a prefix is followed where it is e**10
 # times less likely than the best: with 12 and 20, CER differs by less than 0.1 points.
 _TOKEN_MARGIN, _PREFIX_MARGIN = 7.0, 10.0
@@ -91,7 +91,7 @@ class BeamSearchDecoder:
     Args:
         pieces: the tokens without the blank, which comes after them: `recognizer.pieces`.
         language_model: none for hot words alone.
-        weight: of the logarithms of its probabilities; its own if not given, or 0.45.
+        weight: of the logarithms of its probabilities; its own if not given, or 0.4.
         word_bonus: added for each of its tokens, since it prefers few; its own if not given, or 1.5.
         hot_words: words that are preferred.
         hot_word_boost: what each of their characters adds.
