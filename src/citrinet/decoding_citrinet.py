@@ -100,8 +100,8 @@ class Emissions:
         Find the tokens.
 
         Args:
-            decoder: greedy decoding if there is none. One with a number of `alternatives` above 1 is asked for so many by
-                `n_best(log_probs, number)`, which returns objects with `tokens` and `score`.
+            decoder: greedy decoding if there is none. One with a number of `alternatives` above 1 is asked for so many
+                by `n_best(log_probs, number)`, which returns objects with `tokens` and `score`.
             blank: its id.
             size: how many tokens there are, the blank included.
         """

@@ -74,7 +74,7 @@ class ChunkResult(TypedDict):
 
 
 class AlternativeResult(TypedDict):
-    """One of the readings of a segment: what the CTC head wrote, that without markers, and a score: higher is likelier."""
+    """One of the readings of a segment: its text with and without markers, and a score, higher for likelier ones."""
 
     text: str
     transcript: str

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from citrinet import CitrinetForCTC, CitrinetProcessor
+from citrinet.decoding_citrinet import Decoded
 from citrinet.evaluation import scoring
 from citrinet.manifest import ManifestEntry
-from citrinet.decoding_citrinet import Decoded
 from citrinet.result_citrinet import Heard, RecognitionResult, ResultBuilder
 
 from .batches import Loader, plain_plan

@@ -29,15 +29,19 @@ def add_parser(commands: Any) -> None:
     train.add_argument("--order", type=int, default=4, metavar="N", help="length of the longest n-grams (default 4)")
     train.add_argument(
         "--prune", type=float, default=0.0, metavar="X",
-        help="leave out n-grams without which the perplexity rises by less than this part, such as 1e-7 (default: none)",
+        help="leave out n-grams without which the perplexity rises by less than this part, such as 1e-7 (default 0)",
     )  # fmt: skip
-    train.add_argument("--pieces", metavar="DIR|REPO", help="the model whose pieces are the tokens (default: characters)")
+    train.add_argument(
+        "--pieces", metavar="DIR|REPO", help="the model whose pieces are the tokens (default: characters)"
+    )
     train.add_argument(
         "--exclude", nargs="+", default=[], metavar="TEXT", help="files whose sentences are left out, such as test sets"
     )
     train.add_argument("--keep-tags", action="store_true", help="keep tags, for a CTC head that writes them")
     train.add_argument("--drop-entities", action="store_true", help="leave entity markers out")
-    train.add_argument("--lm-weight", type=float, metavar="W", help=f"to be used with it, kept in .npz (default {WEIGHT})")
+    train.add_argument(
+        "--lm-weight", type=float, metavar="W", help=f"to be used with it, kept in .npz (default {WEIGHT})"
+    )
     train.add_argument("--word-bonus", type=float, metavar="B", help=f"the same (default {WORD_BONUS})")
     add_force(train, "FILE")
     train.set_defaults(run=run)

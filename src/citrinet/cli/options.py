@@ -68,8 +68,12 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         help="an n-gram model (ARPA, KenLM binary, .npz) of the model's characters or pieces; none to decode without "
         "(default: the model's own, if it has one)",
     )  # fmt: skip
-    group.add_argument("--lm-weight", type=float, metavar="W", help=f"of its log-probabilities (default: its own or {WEIGHT})")
-    group.add_argument("--word-bonus", type=float, metavar="B", help=f"for each of its tokens (default: its own or {WORD_BONUS})")
+    group.add_argument(
+        "--lm-weight", type=float, metavar="W", help=f"of its log-probabilities (default: its own or {WEIGHT})"
+    )
+    group.add_argument(
+        "--word-bonus", type=float, metavar="B", help=f"for each of its tokens (default: its own or {WORD_BONUS})"
+    )
     group.add_argument("--hot-words", metavar="FILE", help="words to prefer, such as names, one a line")
     group.add_argument(
         "--hot-word-boost", type=float, default=HOT_WORD_BOOST, metavar="B",

@@ -149,8 +149,8 @@ def evaluate(
         "vad": vad,
     }
     runs = [transcribe(model, entries, **settings, decoding=decoding) for model in models]
-    how = {name: str(value) if isinstance(value, Path) else value for name, value in vars(decoding or DecodingOptions()).items()}
-    return build_report(manifest, entries, runs, settings | {"decoding": how}, resamples, seed)
+    settings["decoding"] = (decoding or DecodingOptions()).to_dict()
+    return build_report(manifest, entries, runs, settings, resamples, seed)
 
 
 def transcribe(

@@ -28,7 +28,7 @@ def read(path: str | Path) -> NGramModel:
         OSError: if it cannot be read.
         ValueError: if it is no ARPA file, or damaged.
     """
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         is_compressed = file.read(2) == b"\x1f\x8b"
     opened: Any = gzip.open if is_compressed else open
     try:
@@ -150,7 +150,7 @@ def write(model: NGramModel, file: IO[str]) -> None:
     file.writelines(f"ngram {length}={count}\n" for length, count in enumerate(model.counts, start=1))
     names, levels = model.vocabulary, model.trie.levels
     before: list[str] = [""]  # the n-grams of the level below, a space after each
-    for length, (start, stop) in enumerate(zip(levels[1:-1], levels[2:], strict=True), start=1):
+    for length, (start, stop) in enumerate(itertools.pairwise(levels[1:]), start=1):
         file.write(f"\n\\{length}-grams:\n")
         parents = (model.trie.parents[start - 1 : stop - 1] - levels[length - 1]).tolist()
         tokens = model.trie.tokens[start - 1 : stop - 1].tolist()

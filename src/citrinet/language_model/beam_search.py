@@ -40,8 +40,8 @@ class _Beam:
     The prefixes that are followed, (n,) each.
 
     Args:
-        sum_blank, sum_token: natural logarithms of the probability of all paths that write the prefix and end in a blank
-            or in its last token.
+        sum_blank, sum_token: natural logarithms of the probability of all paths that write the prefix and end in a
+            blank or in its last token.
         best_blank, best_token: those of the likeliest such path.
         last: the last token, -1 before the first.
         hashes: of the tokens, so that the same prefix is known again.
@@ -71,8 +71,8 @@ class _Beam:
         return _Beam(*(np.concatenate([a[kept], b[added]]) for a, b in zip(mine, others, strict=True)))
 
 
-# Of each prefix where its best path came from, if it ends in a blank and if it ends in a token (2, n): the prefix before,
-# times two, plus one if the path ended in a token there.
+# Where the best path of each prefix came from, if it ends in a blank and if it ends in a token (2, n): the place of the
+# prefix before, times two, plus one if the path ended in a token there.
 _Origins = np.ndarray
 
 

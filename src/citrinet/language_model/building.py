@@ -5,8 +5,10 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -98,15 +100,16 @@ def read_texts(path: Path) -> Iterator[str]:
     """
     is_compressed = path.suffix == ".gz"
     kind = Path(path.stem).suffix if is_compressed else path.suffix
+    opened: Any = gzip.open if is_compressed else open
     number = 0
     try:
-        with (gzip.open if is_compressed else open)(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                text = _text(line) if kind in SUFFIXES else line.strip()
-                if text:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for line in file:
+                number += 1
+                if text := _text(line) if kind in SUFFIXES else line.strip():
                     yield text
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}, after line {max(number - 1, 0)}: no text in UTF-8, or no JSON: {error}") from error
+        raise ValueError(f"{path}, line {number}, or the next: no UTF-8, or no JSON: {error}") from error
 
 
 def _text(line: str) -> str:
@@ -120,13 +123,14 @@ def _text(line: str) -> str:
 
 def _write(model: NGramModel, path: Path, name: str) -> None:
     if name.endswith(_OWN):
-        with path.open("wb") as file:
-            model.save(file)
+        with path.open("wb") as own:
+            model.save(own)
         return
-    # No time and no name in the compressed file: the same model gives the same bytes.
-    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-        with io.TextIOWrapper(packed if name.endswith(_COMPRESSED) else file, "utf-8", newline="\n") as text:
-            arpa.write(model, text)
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb"))
+        if name.endswith(_COMPRESSED):  # without time and name, so that the same model gives the same bytes
+            file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
+        arpa.write(model, stack.enter_context(io.TextIOWrapper(file, "utf-8", newline="\n")))
 
 
 __all__ = ["read_texts", "train_language_model"]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def read_hot_words(path: str) -> list[str]:
         ValueError: if it is not UTF-8 or holds no word.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             words = [line.strip() for line in file]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8: convert it to UTF-8.") from error

@@ -59,7 +59,7 @@ def read_language_model(path: str | Path) -> LanguageModel:
         OSError: if it cannot be read.
         ValueError: if it is no language model, or damaged.
     """
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         start = file.read(64)
     if start.startswith(b"PK\x03\x04"):
         return NGramModel.load(path)

@@ -5,7 +5,7 @@ import json
 import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
-
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -102,8 +102,8 @@ class NGramModel:
         """
         levels = self.trie.levels
         children = np.bincount(self.trie.parents, minlength=levels[-2])
-        coded = [_quantize(self.log_probs[start:stop]) for start, stop in zip(levels[1:-1], levels[2:], strict=True)]
-        weights = [_quantize(self.back_offs[start:stop]) for start, stop in zip(levels[1:-2], levels[2:-1], strict=True)]
+        coded = [_quantize(self.log_probs[start:stop]) for start, stop in pairwise(levels[1:])]
+        weights = [_quantize(self.back_offs[start:stop]) for start, stop in pairwise(levels[1:-1])]
         np.savez(
             file,
             vocabulary=np.frombuffer("\n".join(self.vocabulary).encode(), np.uint8),

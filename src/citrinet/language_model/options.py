@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .beam_search import BEAM_SIZE, HOT_WORD_BOOST, BeamSearchDecoder
 from .model import LanguageModel, read_language_model
@@ -40,6 +41,10 @@ class DecodingOptions:
     def is_default(self) -> bool:
         """Whether nothing is asked for that only a Citrinet does."""
         return self == DecodingOptions() or self == DecodingOptions(NONE)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON takes them."""
+        return {**vars(self), "language_model": str(self.language_model), "hot_words": list(self.hot_words)}
 
     def decoder(self, model: str, pieces: Sequence[str]) -> BeamSearchDecoder | None:
         """

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class SuffixTrie:
         """(nodes,) the longest proper suffix of each sequence that is in the trie."""
         suffixes = np.zeros(len(self.keys) + 1, np.int64)
         parents, tokens = self.parents, self.tokens
-        for start, stop in zip(self.levels[2:-1], self.levels[3:], strict=True):
+        for start, stop in pairwise(self.levels[2:]):
             level = np.arange(start, stop)
             suffixes[level] = self.longest(suffixes[parents[level - 1]], tokens[level - 1], suffixes)
         return suffixes
@@ -68,7 +69,8 @@ class SuffixTrie:
             found[open_] = self.find(nodes, tokens[open_])
             rest = (found[open_] < 0) & (nodes > 0)
             open_, nodes = open_[rest], nodes[rest]
-        return np.maximum(found, 0)
+        longest: np.ndarray = np.maximum(found, 0)
+        return longest
 
 
 def build_trie(sequences: Sequence[Sequence[int]], size: int) -> tuple[SuffixTrie, np.ndarray]:
@@ -88,7 +90,7 @@ def build_trie(sequences: Sequence[Sequence[int]], size: int) -> tuple[SuffixTri
     count = 1
     for length in range(int(lengths.max(initial=0))):
         longer = np.flatnonzero(lengths > length)
-        added = np.array([sequences[index][length] for index in longer], np.int64)
+        added = np.array([sequences[index][length] for index in longer.tolist()], np.int64)
         level, places = np.unique(nodes[longer] * size + added, return_inverse=True)
         nodes[longer] = count + places
         keys.append(level)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def _count(text: np.ndarray, size: int, order: int) -> list[_Level]:
         levels.append(_Level(keys // size, keys % size, numbers[ends[first]], occurrences, occurrences))
         numbers[ends] = inverse
     at_start = np.arange(size) == _START
-    for index, (level, above) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for index, (level, above) in enumerate(pairwise(levels)):
         varied = np.bincount(above.suffixes, minlength=len(level.tokens))
         counts = np.where(at_start, level.occurrences, varied)  # nothing stands before the start of a sentence
         levels[index] = _Level(level.parents, level.tokens, level.suffixes, level.occurrences, counts)
@@ -164,7 +165,8 @@ def _losses(smoothed: _Smoothed, contexts: np.ndarray) -> np.ndarray:
     weight = np.log(free / free_lower)[parents]
     weight_without = np.log((free[parents] + probs) / (free_lower[parents] + lower))
     change = probs * (np.log(lower) + weight_without - np.log(probs)) + free[parents] * (weight_without - weight)
-    return -contexts[parents] * change
+    losses: np.ndarray = -contexts[parents] * change
+    return losses
 
 
 def _assemble(vocabulary: list[str], levels: list[_Smoothed], kept: list[np.ndarray]) -> NGramModel:
@@ -180,7 +182,7 @@ def _assemble(vocabulary: list[str], levels: list[_Smoothed], kept: list[np.ndar
     probs = np.concatenate([[1.0], *(level.probs[mask] for level, mask in zip(levels, kept, strict=True))])
     probs[1 + _START] = 1.0  # never predicted, and has no logarithm else
     model = NGramModel(vocabulary, trie, np.log(probs).astype(np.float32), np.zeros(len(probs), np.float32))
-    for start, stop in zip(trie.levels[2:-1], trie.levels[3:], strict=True):
+    for start, stop in pairwise(trie.levels[2:]):
         parents, tokens = trie.parents[start - 1 : stop - 1], trie.tokens[start - 1 : stop - 1]
         lower = np.exp(model.score(trie.suffixes[parents], tokens)[0].astype(np.float64))
         contexts = slice(parents[0], parents[-1] + 1)

@@ -53,19 +53,23 @@ def load_recognizer(
         ValueError: if it is none that can be run here; for a `.nemo` file the message says how to convert it.
     """
     model = str(model)
-    options = decoder if isinstance(decoder, DecodingOptions) else DecodingOptions()
     config = _check(model, precision, device, citrinet_only)
     recognizer: Recognizer
     if config is None:
         recognizer = CitrinetOnnx(model)
     else:
         recognizer = _with_transformers(model, config, precision, device, optimized)
-        if not recognizer.pieces and not (decoder is None or options.is_default):
-            raise ValueError(f"{model} is no Citrinet: it has a decoder of its own.")
-    if recognizer.pieces:
-        is_decoder = decoder is not None and not isinstance(decoder, DecodingOptions)
-        recognizer.decoder = decoder if is_decoder else options.decoder(model, recognizer.pieces)
+    _set_decoder(recognizer, decoder or DecodingOptions())
     return recognizer
+
+
+def _set_decoder(recognizer: Recognizer, decoder: Decoder | DecodingOptions) -> None:
+    if recognizer.pieces and isinstance(decoder, DecodingOptions):
+        recognizer.decoder = decoder.decoder(recognizer.model, recognizer.pieces)
+    elif recognizer.pieces:
+        recognizer.decoder = decoder
+    elif not (isinstance(decoder, DecodingOptions) and decoder.is_default):
+        raise ValueError(f"{recognizer.model} is no Citrinet: it has a decoder of its own.")
 
 
 def _with_transformers(
