@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..decoding_citrinet import WORD_BOUNDARY
 from .spelling import is_marker, spell, split_characters
 from .suffix_trie import build_trie
 
@@ -26,8 +27,8 @@ class HotWords:
     """
 
     def __init__(self, words: Sequence[str], pieces: Sequence[str], boost: float):
-        spelled = {word: split_characters(word) for word in words}
         known = {char for piece in pieces if not is_marker(piece) for char in piece}
+        spelled = {word: _characters(word, WORD_BOUNDARY in known) for word in words}
         lost = [word for word, chars in spelled.items() if not known.issuperset(chars)]
         if lost:
             warnings.warn(f"hot words with characters that the model cannot write: {', '.join(lost)}", stacklevel=3)
@@ -73,6 +74,10 @@ class HotWords:
         """(n,) what hypotheses that end here have of words that are not whole."""
         held: np.ndarray = self._held[states]
         return held
+
+
+def _characters(word: str, has_boundaries: bool) -> list[str]:
+    return [char for char in split_characters(word) if has_boundaries or char != WORD_BOUNDARY]
 
 
 def read_hot_words(path: str) -> list[str]:

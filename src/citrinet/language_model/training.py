@@ -138,7 +138,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def _kept(levels: list[_Smoothed], length: int, threshold: float) -> list[np.ndarray]:
-    """(n,) of each level, whether an n-gram stays: those that matter, and what longer ones begin with."""
+    """(n,) of each level, whether an n-gram stays: those that matter, and what longer ones begin and end with."""
     kept = [np.ones(len(level.probs), bool) for level in levels]
     for index in range(len(levels) - 1, 0, -1) if threshold else ():
         level, below = levels[index].level, levels[index - 1].level
@@ -146,6 +146,7 @@ def _kept(levels: list[_Smoothed], length: int, threshold: float) -> list[np.nda
         if index + 1 < len(levels):
             above = levels[index + 1].level
             begun[above.parents[kept[index + 1]]] = True
+            begun[above.suffixes[kept[index + 1]]] = True  # KenLM looks longer ones up by way of these
         loss = _losses(levels[index], below.occurrences / length)
         kept[index] = begun | (np.expm1(loss) >= threshold)
     return kept

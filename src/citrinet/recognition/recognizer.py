@@ -64,12 +64,13 @@ def load_recognizer(
 
 
 def _set_decoder(recognizer: Recognizer, decoder: Decoder | DecodingOptions) -> None:
-    if recognizer.pieces and isinstance(decoder, DecodingOptions):
+    if not recognizer.pieces:
+        if not (isinstance(decoder, DecodingOptions) and decoder.is_default):
+            raise ValueError(f"{recognizer.model} is no Citrinet: it has a decoder of its own.")
+    elif isinstance(decoder, DecodingOptions):
         recognizer.decoder = decoder.decoder(recognizer.model, recognizer.pieces)
-    elif recognizer.pieces:
+    else:
         recognizer.decoder = decoder
-    elif not (isinstance(decoder, DecodingOptions) and decoder.is_default):
-        raise ValueError(f"{recognizer.model} is no Citrinet: it has a decoder of its own.")
 
 
 def _with_transformers(
