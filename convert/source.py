@@ -78,7 +78,7 @@ def open_source(
             base = Path(unquote(urlsplit(name).path)).name
             target = Path(folder) / f"model{SUFFIX}"
             with target.open("wb") as content:
-                _download(name, content)
+                download(name, content)
             yield NemoSource(target, base or name)
     elif Path(name).is_dir():
         files = sorted(str(path.relative_to(name)) for path in Path(name).rglob(f"*{SUFFIX}"))
@@ -139,7 +139,13 @@ def _is_repository(name: str) -> bool:
     return "/" in name
 
 
-def _download(url: str, file: IO[bytes]) -> None:
+def download(url: str, file: IO[bytes]) -> None:
+    """
+    Write what an address answers to a file, with a progress bar.
+
+    Raises:
+        OSError: if it cannot be reached, does not answer with a file, or does not end.
+    """
     session: Any = get_session()
     try:
         with session.stream("GET", url, follow_redirects=True, timeout=STALLED_S) as response:

@@ -41,6 +41,21 @@ def add_parser(commands: Any) -> None:
     onnx.add_argument("--opset", type=positive, default=18, metavar="N", help="version of ONNX's operators, from 18")
     add_force(onnx, "an earlier export in OUT_DIR")
     onnx.set_defaults(run=_export_onnx)
+    web = forms.add_parser(
+        "web",
+        help="a page for the browser",
+        description="Write a page that recognises speech on the visitor's machine, with its graphs in int8, into a "
+        "folder for any server of static files. OUT_DIR appears only when it is complete. "
+        'Needs `pip install "citrinet[onnx]"`.',
+    )
+    web.add_argument("model", metavar="DIR|REPO", help="a folder or a Hub repository")
+    web.add_argument("output", metavar="OUT_DIR", help="the folder to write")
+    web.add_argument(
+        "--onnxruntime-web", metavar="DIR|TGZ",
+        help="the npm package onnxruntime-web, unpacked or packed (default: fetched from npm's registry, and kept)",
+    )  # fmt: skip
+    add_force(web, "an earlier page in OUT_DIR")
+    web.set_defaults(run=_export_web)
 
 
 def _export_nemo(options: argparse.Namespace) -> int:
@@ -58,4 +73,14 @@ def _export_onnx(options: argparse.Namespace) -> int:
         return fail(f'{error}. ONNX needs more packages: pip install "citrinet[onnx]"')
     quiet(unless_terminal=True)
     print(export_onnx(options.model, options.output, dtype=options.dtype, opset=options.opset, force=options.force))
+    return 0
+
+
+def _export_web(options: argparse.Namespace) -> int:
+    try:
+        from ..convert.hf_to_web import export_web
+    except ImportError as error:
+        return fail(f'{error}. ONNX needs more packages: pip install "citrinet[onnx]"')
+    quiet(unless_terminal=True)
+    print(export_web(options.model, options.output, onnxruntime_web=options.onnxruntime_web, force=options.force))
     return 0
