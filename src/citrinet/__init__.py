@@ -7,6 +7,7 @@ Transformers cannot be imported, what needs neither of them is here all the same
 
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
+from .language_model import BeamSearchDecoder, DecodingOptions, read_language_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
 from .result_citrinet import RecognitionResult, is_speech
 from .transcript_citrinet import Transcript, parse_transcript
@@ -16,7 +17,9 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioSegment",
     "AudioTooLongError",
+    "BeamSearchDecoder",
     "CitrinetOnnx",
+    "DecodingOptions",
     "RecognitionResult",
     "Recognizer",
     "Transcript",
@@ -26,6 +29,7 @@ __all__ = [
     "load_audio",
     "load_recognizer",
     "parse_transcript",
+    "read_language_model",
 ]
 
 try:
