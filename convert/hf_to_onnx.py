@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from citrinet import CitrinetFeatureExtractor, CitrinetForCTC
 from citrinet.decoding_citrinet import WORD_BOUNDARY
 from citrinet.feature_extraction_citrinet import LOG_GUARD
+from citrinet.language_model.options import LANGUAGE_MODEL_FILE, find_language_model
 from citrinet.recognition.onnx_folder import CONFIG, FRONT_END, NETWORK, TAG_HEADS, TAG_LABELS, VOCABULARY
 from citrinet.transcript_citrinet import entity_types
 
@@ -33,12 +35,22 @@ _READERS_TYPE = "nemo-conformer-ctc"
 _TOKENS = ("vocab.txt", "tokens.txt")  # onnx-asr's name for the list of tokens, and sherpa-onnx's
 _EXPORTED = FolderKind(
     "an ONNX export",
-    files=(FRONT_END, NETWORK, TAG_HEADS, CONFIG, VOCABULARY, TAG_LABELS, *_TOKENS, "tokenizer.model"),
+    files=(
+        FRONT_END,
+        NETWORK,
+        TAG_HEADS,
+        CONFIG,
+        VOCABULARY,
+        TAG_LABELS,
+        *_TOKENS,
+        "tokenizer.model",
+        LANGUAGE_MODEL_FILE,
+    ),
     mark=(VOCABULARY, '"leading_boundaries"'),
 )
 # Bytes on the disk for each of the network's, what the quantizer leaves beside it for a while included.
 _ROOM = {"float32": 1.0, "float16": 0.5, "int8": 2.3}
-_OTHER_FILES = 1_000_000  # bytes at most of the other files
+_OTHER_FILES = 10_000_000  # bytes at most of the other files
 
 
 def export_onnx(
@@ -49,7 +61,8 @@ def export_onnx(
 
     `frontend.onnx` makes features of waveforms, `model.onnx` log-probabilities and encoder output of features,
     `tag_classifier.onnx` the logits of the tag heads of the mean encoder output. Batch and time are free, and masks
-    are part of the graphs: an utterance comes out the same alone and in a padded batch.
+    are part of the graphs: an utterance comes out the same alone and in a padded batch. A language model that is with
+    the model comes along.
 
     Args:
         model: a converted or trained folder, or a Hub repository.
@@ -80,6 +93,8 @@ def export_onnx(
     with place.complete() as folder:
         folder.mkdir()
         _write_descriptions(folder, repository)
+        if (language_model := find_language_model(str(model))) is not None:
+            shutil.copyfile(language_model, folder / LANGUAGE_MODEL_FILE)
         _write_graphs(folder, network, repository.features, dtype, opset)
         difference = _difference(folder / NETWORK, network)
     return ConversionReport(

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 import citrinet
+from citrinet.language_model import DecodingOptions
 from helpers import forgive_scores, synthetic_speech
 
 
@@ -139,3 +140,8 @@ def test_threads_share_a_recogniser(tiny_dir, precision):
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(32))) == [expected[index // 2 % 8] for index in range(32)]
+
+
+def test_a_beam_search_is_for_citrinets(other):
+    with pytest.raises(ValueError, match="no Citrinet"):
+        citrinet.load_recognizer(other.model, citrinet_only=False, decoder=DecodingOptions(hot_words=["a"]))

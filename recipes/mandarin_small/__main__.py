@@ -1,5 +1,5 @@
 """
-Makes a small Mandarin model: `python -m mandarin_small all OUT --seconds 900`, or its three steps one by one.
+Makes a small Mandarin model: `python -m mandarin_small all OUT --seconds 900`, or its steps one by one.
 
 Each can be interrupted (Ctrl-C, SIGTERM); the same command goes on from there.
 """
@@ -38,8 +38,9 @@ def _parser() -> argparse.ArgumentParser:
         "text": ("write sentences, how they are pronounced, and who says them", _text, [_text_options]),
         "speech": ("speak them with Kokoro-82M", _speech, [_file_options, _time_options, _speech_options]),
         "training": ("train a network on them", _training, [_file_options, _time_options, _training_options]),
+        "language_model": ("train the model's language model", _language_model, [_language_model_options]),
         "all": (
-            "all three, what is there already left out",
+            "all of them, what is there already left out",
             _all,
             [_text_options, _file_options, _time_options, _speech_options, _training_options],
         ),
@@ -86,6 +87,12 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-seconds", type=float, help="of speech in a batch (default: 1500 on a GPU, else 60)")
 
 
+def _language_model_options(parser: argparse.ArgumentParser) -> None:
+    files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
+    parser.add_argument("--texts", **files, help="texts in place of OUT/text/train.jsonl.gz")
+    parser.add_argument("--exclude", **files, help="manifests of which no sentence may be trained on")
+
+
 def _text(options: argparse.Namespace) -> None:
     from .text import run
 
@@ -130,6 +137,12 @@ def _training(options: argparse.Namespace, seconds: float | None = None) -> None
     )
 
 
+def _language_model(options: argparse.Namespace) -> None:
+    from .language_model import run
+
+    run(options.out, options.texts, options.exclude)
+
+
 def _all(options: argparse.Namespace) -> None:
     from .training.train import check, is_begun
 
@@ -141,6 +154,8 @@ def _all(options: argparse.Namespace) -> None:
             _text(options)
         _speech(options, options.seconds and SPEECH_SHARE * _left(options, start))
     _training(options, options.seconds and _left(options, start))
+    options.texts = options.train
+    _language_model(options)
 
 
 def _left(options: argparse.Namespace, start: float) -> float:

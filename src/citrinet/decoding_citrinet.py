@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,6 +42,29 @@ class Decoder(Protocol):
         """
 
 
+class Reading(NamedTuple):
+    """One of the readings of a segment: its tokens, and a score, higher for likelier ones."""
+
+    tokens: list[CTCToken]
+    score: float
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """
+    What was decoded of a segment.
+
+    Args:
+        tokens: in order.
+        probabilities: (tokens,) of each in its best frame.
+        alternatives: all readings, the first one of these tokens, where a decoder was asked for several.
+    """
+
+    tokens: list[CTCToken]
+    probabilities: np.ndarray
+    alternatives: Sequence[Reading] = ()
+
+
 @dataclass(frozen=True)
 class Emissions:
     """
@@ -72,25 +95,28 @@ class Emissions:
         tokens, log_probs = ([getattr(part, name) for part in parts] for name in ("tokens", "log_probs"))
         return cls(np.concatenate(tokens), np.concatenate(log_probs))
 
-    def decode(self, decoder: Decoder | None, blank: int, size: int) -> tuple[list[CTCToken], np.ndarray]:
+    def decode(self, decoder: Decoder | None, blank: int, size: int) -> Decoded:
         """
         Find the tokens.
 
         Args:
-            decoder: greedy decoding if there is none.
+            decoder: greedy decoding if there is none. One with a number of `alternatives` above 1 is asked for so many
+                by `n_best(log_probs, number)`, which returns objects with `tokens` and `score`.
             blank: its id.
             size: how many tokens there are, the blank included.
-
-        Returns:
-            The tokens, and (tokens,) the probability of each in its best frame.
         """
+        alternatives: list[Reading] = []
         if decoder is None:
             tokens = collapse(self.tokens[:, 0].tolist(), blank)
         else:
             dense = np.full((len(self.tokens), size), -np.inf, np.float32)
             np.put_along_axis(dense, self.tokens, self.log_probs, axis=-1)
-            tokens = decoder(dense)
-        return tokens, np.array([self._probability(token) for token in tokens])
+            count: int = getattr(decoder, "alternatives", 1)
+            if count > 1:
+                readings: Any = decoder.n_best(dense, count)  # type: ignore[attr-defined]
+                alternatives = [Reading(reading.tokens, reading.score) for reading in readings]
+            tokens = alternatives[0].tokens if alternatives else decoder(dense)
+        return Decoded(tokens, np.array([self._probability(token) for token in tokens]), alternatives)
 
     def _probability(self, token: CTCToken) -> float:
         frames = slice(token.start, token.end)

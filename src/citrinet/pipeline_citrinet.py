@@ -345,10 +345,10 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         ]
         emissions = Emissions.joined(kept)
         config, rate = self.model.config, self.feature_extractor.sampling_rate
-        tokens, probabilities = emissions.decode(self.decoder, self.tokenizer.pad_token_id, config.vocab_size)
+        decoded = emissions.decode(self.decoder, self.tokenizer.pad_token_id, config.vocab_size)
         frames = sum(stop - start for start, stop in bounds)
         tag_logits = self._head_logits(windows, bounds)
-        return Heard(tokens, probabilities, frames, tag_logits, place[0] / rate, place[1] / rate)
+        return Heard(decoded, frames, tag_logits, place[0] / rate, place[1] / rate)
 
     @cached_property
     def _results(self) -> ResultBuilder:

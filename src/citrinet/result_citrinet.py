@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from .decoding_citrinet import CTCToken
+from .decoding_citrinet import CTCToken, Decoded, Reading
 from .transcript_citrinet import (
     END,
     ENTITY_PREFIX,
@@ -73,21 +73,34 @@ class ChunkResult(TypedDict):
     confidence: float
 
 
-class SegmentResult(TypedDict):
-    """
-    A part of a recording that was read on its own, and in which something was said.
+class AlternativeResult(TypedDict):
+    """One of the readings of a segment: its text with and without markers, and a score, higher for likelier ones."""
 
-    Args:
-        text, transcript, tags, confidence: see [`RecognitionResult`].
-        start, end: of the part, in seconds.
-    """
+    text: str
+    transcript: str
+    score: float
 
+
+class _Segment(TypedDict):
     text: str
     transcript: str
     start: float
     end: float
     tags: dict[str, TagResult]
     confidence: float
+
+
+class SegmentResult(_Segment, total=False):
+    """
+    A part of a recording that was read on its own, and in which something was said.
+
+    Args:
+        text, transcript, tags, confidence: see [`RecognitionResult`].
+        start, end: of the part, in seconds.
+        alternatives: its likeliest readings, the first one that of `text`; there if a decoder was asked for several.
+    """
+
+    alternatives: list[AlternativeResult]
 
 
 class _Result(TypedDict):
@@ -125,15 +138,13 @@ class Heard:
     What a network heard in one segment of a recording.
 
     Args:
-        tokens: what was decoded, in frames from the start of the segment.
-        probabilities: (tokens,) of each.
+        decoded: what was decoded, in frames from the start of the segment.
         frames: of logits, the weight of the segment where tags are averaged.
         tag_logits: of all categories side by side in the order of their names; empty without heads.
         start, end: of the segment in the recording, in seconds.
     """
 
-    tokens: Sequence[CTCToken]
-    probabilities: np.ndarray
+    decoded: Decoded
     frames: int
     tag_logits: np.ndarray
     start: float
@@ -247,12 +258,12 @@ class ResultBuilder:
         return result
 
     def _read(self, heard: Heard) -> _Part:
-        tokens = list(heard.tokens)
+        tokens = heard.decoded.tokens
         text, spans = self.text_with_spans(tokens)
         parsed = parse_transcript(text, self._markers(text, spans, tokens), sorted(self.tag_labels))
         kept = [spans[i] for i in parsed.sources]
-        probabilities = heard.probabilities.tolist()
-        confidences = calibrated(heard.probabilities, self.temperature).tolist()
+        probabilities = heard.decoded.probabilities.tolist()
+        confidences = calibrated(heard.decoded.probabilities, self.temperature).tolist()
         return _Part(
             heard,
             parsed,
@@ -265,7 +276,7 @@ class ResultBuilder:
         )
 
     def _segment(self, part: _Part) -> SegmentResult:
-        return {
+        segment: SegmentResult = {
             "text": part.parsed.text,
             "transcript": part.parsed.transcript,
             "start": round(part.heard.start, 3),
@@ -273,6 +284,14 @@ class ResultBuilder:
             "tags": _merge_tags(_head_tags(self.tag_labels, part.heard.tag_logits), part.written),
             "confidence": _mean(part.confidences),
         }
+        if part.heard.decoded.alternatives:
+            segment["alternatives"] = [self._alternative(reading) for reading in part.heard.decoded.alternatives]
+        return segment
+
+    def _alternative(self, reading: Reading) -> AlternativeResult:
+        text, spans = self.text_with_spans(reading.tokens)
+        parsed = parse_transcript(text, self._markers(text, spans, reading.tokens), sorted(self.tag_labels))
+        return {"text": text, "transcript": parsed.transcript, "score": round(reading.score, 3)}
 
     def _time(self, heard: Heard, logit_frames: float) -> float:
         return round(heard.start + logit_frames * self.frame_s, 3)

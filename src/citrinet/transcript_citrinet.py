@@ -176,6 +176,11 @@ def joint(before: str, after: str) -> str:
     return " "
 
 
+def is_unspaced(char: str) -> bool:
+    """Whether a character is of a script that puts no spaces between words, or of its punctuation."""
+    return _UNSPACED.match(char) is not None
+
+
 def _kept(text: str, markers: list[Marker]) -> list[int]:
     """Indices of the characters that stay when the markers and the spaces that set them off are taken out."""
     in_marker = {index for marker in markers for index in range(marker.start, marker.end)}

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from citrinet import CitrinetForCTC, CitrinetProcessor
+from citrinet.decoding_citrinet import Decoded
 from citrinet.evaluation import scoring
 from citrinet.manifest import ManifestEntry
 from citrinet.result_citrinet import Heard, RecognitionResult, ResultBuilder
@@ -88,4 +89,4 @@ class Validation:
 
     def _result(self, best: NDArray[np.int64], tag_logits: NDArray[np.float32]) -> RecognitionResult:
         tokens = self.tokenizer.ctc_tokens(best)
-        return self._results.build([Heard(tokens, np.zeros(len(tokens)), len(best), tag_logits, 0.0, 0.0)])
+        return self._results.build([Heard(Decoded(tokens, np.zeros(len(tokens))), len(best), tag_logits, 0.0, 0.0)])

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NoReturn
 
-from . import align, bench, console, convert, evaluate, export, info, listen, tokenizer, train, transcribe
+from . import align, bench, console, convert, evaluate, export, info, listen, lm, tokenizer, train, transcribe
 
 _DESCRIPTION = """\
 NVIDIA Citrinet speech recognisers in Transformers.
@@ -28,8 +28,9 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet bench --model my-model                measure how fast a model is here
   citrinet export nemo my-model model.nemo       make a NeMo checkpoint of a model
   citrinet export onnx my-model my-model-onnx    make ONNX graphs of a model
+  citrinet lm train text.txt --output lm.arpa    train a language model for --lm
 """
-_COMMANDS = (convert, transcribe, listen, align, info, tokenizer, train, evaluate, bench, export)
+_COMMANDS = (convert, transcribe, listen, align, info, tokenizer, lm, train, evaluate, bench, export)
 # What a shell reports of a program that SIGINT, SIGPIPE or SIGTERM ended.
 _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 130, 141, 143
 

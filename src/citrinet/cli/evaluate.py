@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..default import default_model
 from .console import fail, to_json
-from .options import add_json, add_runtime, add_vad, model_name, quiet
+from .options import add_decoding, add_json, add_runtime, add_vad, decoding_options, model_name, quiet
 
 if TYPE_CHECKING:
     from ..evaluation import ModelResult
@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
         "--calibrate", action="store_true",
         help="write the temperature that makes confidence as often right as it is sure into the config.json of --model",
     )  # fmt: skip
+    add_decoding(parser)
     add_vad(parser)
     add_runtime(parser)
     parser.set_defaults(run=run)
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
         batch_seconds=options.batch_seconds,
         vad=options.vad,
+        decoding=decoding_options(options),
     )
     for recording in report.failed:
         fail(f"{recording['audio']}: {recording['error']}")

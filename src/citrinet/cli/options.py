@@ -3,9 +3,13 @@
 import argparse
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 from ..default import default_model
+from ..language_model import DecodingOptions, read_hot_words
+from ..language_model.beam_search import BEAM_SIZE, HOT_WORD_BOOST, WEIGHT, WORD_BONUS
+from ..language_model.options import NONE, OWN
 from ..recognition.recognizer import PRECISIONS
 from .console import fail
 
@@ -56,6 +60,48 @@ def add_vad(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How outputs are decoded; [`decoding_options`] reads it."""
+    group = parser.add_argument_group("decoding")
+    group.add_argument(
+        "--lm", default=OWN, metavar="FILE|none",
+        help="an n-gram model (ARPA, KenLM binary, .npz) of the model's characters or pieces; none to decode without "
+        "(default: the model's own, if it has one)",
+    )  # fmt: skip
+    group.add_argument(
+        "--lm-weight", type=float, metavar="W", help=f"of its log-probabilities (default: its own or {WEIGHT})"
+    )
+    group.add_argument(
+        "--word-bonus", type=float, metavar="B", help=f"for each of its tokens (default: its own or {WORD_BONUS})"
+    )
+    group.add_argument("--hot-words", metavar="FILE", help="words to prefer, such as names, one a line")
+    group.add_argument(
+        "--hot-word-boost", type=float, default=HOT_WORD_BOOST, metavar="B",
+        help=f"for each of their characters (default {HOT_WORD_BOOST})",
+    )  # fmt: skip
+    group.add_argument("--beam-size", type=positive, default=BEAM_SIZE, metavar="N", help=f"default {BEAM_SIZE}")
+
+
+def decoding_options(options: argparse.Namespace, alternatives: int = 1) -> DecodingOptions:
+    """
+    What [`add_decoding`]'s options say.
+
+    Raises:
+        OSError, ValueError: if the hot words cannot be read.
+    """
+    if options.lm not in (OWN, NONE) and not Path(options.lm).is_file():
+        raise FileNotFoundError(f"there is no language model {options.lm}.")
+    return DecodingOptions(
+        language_model=options.lm,
+        weight=options.lm_weight,
+        word_bonus=options.word_bonus,
+        hot_words=tuple(read_hot_words(options.hot_words)) if options.hot_words else (),
+        hot_word_boost=options.hot_word_boost,
+        beam_size=options.beam_size,
+        alternatives=alternatives,
+    )
+
+
 def add_force(parser: argparse.ArgumentParser, output: str) -> None:
     """`--force`."""
     parser.add_argument("--force", action="store_true", help=f"replace {output} if it exists")
@@ -101,12 +147,14 @@ def quiet(unless_terminal: bool = False) -> None:
 
 
 __all__ = [
+    "add_decoding",
     "add_device",
     "add_force",
     "add_json",
     "add_model",
     "add_runtime",
     "add_vad",
+    "decoding_options",
     "fail",
     "model_name",
     "positive",

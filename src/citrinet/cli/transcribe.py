@@ -12,7 +12,7 @@ from ..audio_segment_citrinet import TruncatedAudioWarning
 from ..recognition import ReadAhead, Recognizer, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from .console import fail, one_line
-from .options import add_model, add_runtime, add_vad, quiet, seconds
+from .options import add_decoding, add_model, add_runtime, add_vad, decoding_options, positive, quiet, seconds
 from .outputs import Outputs, add_format
 from .sources import Source, find_sources, split_channels
 
@@ -47,6 +47,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="count a file that is shorter than its header says as one that failed"
     )
+    parser.add_argument("--n-best", type=positive, default=1, metavar="N", help="print the N likeliest readings")
+    add_decoding(parser)
     add_vad(parser)
     add_runtime(parser)
     parser.set_defaults(run=run)
@@ -60,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
         sources = [part for source in sources for part in split_channels(source)]
     outputs = Outputs(options, sources, _text)
     quiet()
-    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device)
+    decoder = decoding_options(options, options.n_best)
+    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device, decoder=decoder)
     # Each file's: Python shows a warning with the same words once only.
     warnings.simplefilter("error" if options.strict else "always", TruncatedAudioWarning)
     limits: Any = {"batch_size": options.batch_size, "batch_seconds": options.batch_seconds}
@@ -114,6 +117,11 @@ def _text(source: Source, result: RecognitionResult) -> str:
     lines += [
         f"  {chunk['timestamp'][0]:8.2f} {chunk['timestamp'][1]:8.2f}  {chunk['text']}"
         for chunk in result.get("chunks", ())
+    ]
+    lines += [
+        f"  {reading['score']:8.2f}  {reading['text']}"
+        for segment in result["segments"]
+        for reading in segment.get("alternatives", ())
     ]
     for entity in result["entities"]:
         start, end = entity["timestamp"]

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..error_rates import Edits
+from ..language_model import DecodingOptions
 from ..manifest import ManifestEntry, read_manifest
 from ..recognition import ReadAhead, check_model, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
@@ -111,6 +112,7 @@ def evaluate(
     precision: str = "float32",
     batch_seconds: float | None = None,
     vad: bool | None = None,
+    decoding: DecodingOptions | None = None,
 ) -> Report:
     """
     Transcribe the recordings of a manifest with each model and score what comes out.
@@ -126,6 +128,7 @@ def evaluate(
         precision: of the models in PyTorch, see [`CitrinetInferenceConfig`].
         batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
         vad: whether audio is cut at pauses, see [`Recognizer.stream`].
+        decoding: how outputs are decoded; each model's own way if not given.
 
     Returns:
         [`Report`]. Recordings that cannot be read are left out and named in it.
@@ -145,7 +148,8 @@ def evaluate(
         "precision": precision,
         "vad": vad,
     }
-    runs = [transcribe(model, entries, **settings) for model in models]
+    runs = [transcribe(model, entries, **settings, decoding=decoding) for model in models]
+    settings["decoding"] = (decoding or DecodingOptions()).to_dict()
     return build_report(manifest, entries, runs, settings, resamples, seed)
 
 
@@ -157,6 +161,7 @@ def transcribe(
     precision: str = "float32",
     batch_seconds: float | None = None,
     vad: bool | None = None,
+    decoding: DecodingOptions | None = None,
 ) -> Run:
     """
     Run one model over the recordings of a manifest.
@@ -169,8 +174,9 @@ def transcribe(
         precision: see [`CitrinetInferenceConfig`].
         batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
         vad: whether audio is cut at pauses, see [`Recognizer.stream`].
+        decoding: how outputs are decoded; the model's own way if not given.
     """
-    recognizer = load_recognizer(model, precision=precision, device=device, citrinet_only=False)
+    recognizer = load_recognizer(model, precision=precision, device=device, citrinet_only=False, decoder=decoding)
     run = Run(model, recognizer.tag_labels)
     limits: Any = {"batch_size": batch_size, "batch_seconds": batch_seconds}
     segments = [entry.segment for entry in entries]

@@ -210,9 +210,9 @@ class CitrinetOnnx(Recognizer):
             pooled = np.sum([output.pooled for output in outputs], axis=0) / max(frames, 1)
             logits = self._tag_heads.run(None, {"pooled_encoder": pooled[None].astype(np.float32)})
             tag_logits = np.concatenate([category[0] for category in logits])
-        tokens, probabilities = emissions.decode(self.decoder, self._facts.blank_id, len(self.pieces) + 1)
+        decoded = emissions.decode(self.decoder, self._facts.blank_id, len(self.pieces) + 1)
         start, end = (sample / self.sampling_rate for sample in place)
-        return Heard(tokens, probabilities, frames, tag_logits, start, end)
+        return Heard(decoded, frames, tag_logits, start, end)
 
 
 class _Graphs:

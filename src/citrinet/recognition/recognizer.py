@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..decoding_citrinet import Decoder
+from ..language_model import DecodingOptions
 from .onnx_folder import is_onnx_folder, read_description
 from .onnx_recognizer import CitrinetOnnx
 from .protocol import Recognizer
@@ -22,7 +23,7 @@ def load_recognizer(
     device: str = "cpu",
     optimized: bool = True,
     citrinet_only: bool = True,
-    decoder: Decoder | None = None,
+    decoder: Decoder | DecodingOptions | None = None,
 ) -> Recognizer:
     """
     Make a recogniser of a model.
@@ -40,7 +41,8 @@ def load_recognizer(
         optimized: whether the network is folded, and packed for this CPU or given kernels for a GPU; without, it is the
             ordinary one of `from_pretrained`, slower, with the same numbers up to rounding.
         citrinet_only: whether a model of another kind (Wav2Vec2, Whisper, ...) is refused.
-        decoder: what finds the tokens in the outputs of a Citrinet; greedy decoding if not given.
+        decoder: what finds the tokens in the outputs of a Citrinet, or options of a beam search. If not given, a beam
+            search with the model's own language model, if it has one, else greedy decoding.
 
     Returns:
         [`Recognizer`].
@@ -52,13 +54,33 @@ def load_recognizer(
     """
     model = str(model)
     config = _check(model, precision, device, citrinet_only)
+    recognizer: Recognizer
     if config is None:
-        return CitrinetOnnx(model, decoder=decoder)
+        recognizer = CitrinetOnnx(model)
+    else:
+        recognizer = _with_transformers(model, config, precision, device, optimized)
+    _set_decoder(recognizer, decoder or DecodingOptions())
+    return recognizer
+
+
+def _set_decoder(recognizer: Recognizer, decoder: Decoder | DecodingOptions) -> None:
+    if not recognizer.pieces:
+        if not (isinstance(decoder, DecodingOptions) and decoder.is_default):
+            raise ValueError(f"{recognizer.model} is no Citrinet: it has a decoder of its own.")
+    elif isinstance(decoder, DecodingOptions):
+        recognizer.decoder = decoder.decoder(recognizer.model, recognizer.pieces)
+    else:
+        recognizer.decoder = decoder
+
+
+def _with_transformers(
+    model: str, config: "PreTrainedConfig", precision: str, device: str, optimized: bool
+) -> Recognizer:
     from ..configuration_citrinet import CitrinetConfig
     from .transformers_recognizer import CitrinetRecognizer, OtherRecognizer
 
     if isinstance(config, CitrinetConfig):
-        return CitrinetRecognizer(model, precision, device, optimized, decoder)
+        return CitrinetRecognizer(model, precision, device, optimized)
     return OtherRecognizer(model, precision, device)
 
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from transformers import EvalPrediction
 
+from ..decoding_citrinet import Decoded
 from ..error_rates import character_edits, find_corpus_markers
 from ..processing_citrinet import CitrinetProcessor
 from ..result_citrinet import Heard, ResultBuilder
@@ -54,7 +55,7 @@ class Metrics:
     def transcript(self, frames: npt.NDArray[np.integer]) -> str:
         """The best token of each frame, -100 for padding, to the transcript that a recogniser makes of them."""
         tokens = self.tokenizer.ctc_tokens(frames[frames >= 0])
-        heard = Heard(tokens, np.zeros(len(tokens)), len(frames), np.zeros(0), 0.0, 0.0)
+        heard = Heard(Decoded(tokens, np.zeros(len(tokens))), len(frames), np.zeros(0), 0.0, 0.0)
         return self._results.build([heard])["transcript"]
 
 
