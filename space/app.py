@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-import formats
 import view
+from citrinet import formats
 from recognition import (
     CHOICES,
     MAX_MB,
@@ -31,6 +31,15 @@ HERE = Path(__file__).parent
 EXAMPLES = next(folder for folder in (HERE / "examples", HERE.parent / "examples") if folder.is_dir())
 KEEP_S = 300  # seconds after which uploads are deleted
 LABELS = list(CHOICES)
+FORMATS = {
+    "JSON": "json",
+    "text": "text",
+    "SRT": "srt",
+    "WebVTT": "vtt",
+    "TextGrid": "textgrid",
+    "CTM": "ctm",
+    "TSV": "tsv",
+}
 EXAMPLES_LABEL = "Examples, synthetic speech · 合成语音示例"
 HEADING = f"""# Citrinet 语音识别
 Mandarin speech to text with entities and the speaker's tags, on a plain CPU<br>
@@ -104,7 +113,7 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
     Args:
         paths: audio files.
         choice: model and precision.
-        kind: JSON lines, SRT or TextGrid.
+        kind: one of `FORMATS`.
 
     Returns:
         A table of file, seconds and transcript, and the files to download.
@@ -112,13 +121,13 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
     if not paths:
         raise gr.Error("Choose files first. · 请先选择文件。", title="citrinet", print_exception=False)
     rows: list[list[Any]] = []
-    done: list[tuple[str, float, dict[str, Any]]] = []
+    done: list[tuple[str, Recognition]] = []
     for index, path in enumerate(paths):
         name = Path(path).name
         try:
             for step in run(path, choice):
                 if isinstance(step, Recognition):
-                    done.append((name, step.duration, step.result))
+                    done.append((f"{index + 1}-{Path(name).stem}", step))
                     said = step.result["transcript"] if step.is_speech else f"⚠ {view.NO_SPEECH}"
                     rows.append([name, round(step.duration, 1), said])
                 else:
@@ -127,7 +136,20 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
         except Refused as error:  # the others are done
             rows.append([name, None, f"⚠ {error}"])
     with tempfile.TemporaryDirectory() as folder:  # Gradio takes copies before it asks for more
-        yield rows, formats.write(done, kind, Path(folder)) if done else None
+        yield rows, write_files(done, FORMATS[kind], Path(folder)) or None
+
+
+def write_files(done: list[tuple[str, Recognition]], kind: str, folder: Path) -> list[str]:
+    """Write a file for each named recording, and give their paths."""
+    suffix = formats.FORMATS[kind].suffix
+    try:
+        return [
+            str(formats.write(one.result, folder / f"{name}{suffix}", kind, duration=one.duration))
+            for name, one in done
+        ]
+    except ValueError as error:  # another library's model
+        message = "This model gives no times: choose JSON or text. · 该模型不提供时间，请选择 JSON 或 text。"
+        raise gr.Error(message, title="citrinet", print_exception=False) from error
 
 
 def listen(path: str | None, listener: Listener | None, choice: str):
@@ -237,7 +259,7 @@ def build() -> gr.Blocks:
             files = gr.File(file_count="multiple", type="filepath", label="Files · 文件")
             with gr.Row():
                 files_choice = choice_of()
-                kind = gr.Radio(formats.FORMATS, value=formats.FORMATS[0], label="Format · 格式")
+                kind = gr.Radio(list(FORMATS), value="JSON", label="Format · 格式")
             with gr.Row():
                 start_files = gr.Button("Transcribe · 识别", variant="primary")
                 stop_files = gr.Button("Stop · 停止")

@@ -25,7 +25,7 @@ gradio_client = pytest.importorskip("gradio_client")
 ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "space"
 sys.path.insert(0, str(SPACE))
-formats, recognition, view = (pytest.importorskip(name) for name in ("formats", "recognition", "view"))
+recognition, view = (pytest.importorskip(name) for name in ("recognition", "view"))
 
 CLIPS = sorted((ROOT / "examples").glob("*.flac"))
 CHOICE = "citrinet · float32"
@@ -41,24 +41,20 @@ RESULT = {
 
 
 def test_files_for_other_programs(tmp_path):
-    from praatio import textgrid
-
-    results = [("talk.wav", 4.0, RESULT), ("quiet.wav", 1.0, {**RESULT, "entities": [], "chunks": []})]
-    (lines,) = formats.write(results, "JSON lines", tmp_path)
-    read = [json.loads(line) for line in Path(lines).read_text(encoding="utf-8").splitlines()]
-    assert [one["file"] for one in read] == ["talk.wav", "quiet.wav"]
-    assert read[0]["transcript"] == RESULT["transcript"]
-    talk, quiet = formats.write(results, "SRT", tmp_path)
-    assert Path(talk).read_text(encoding="utf-8") == (
-        "1\n00:00:00,000 --> 00:00:01,300\n来首歌\n\n2\n00:00:03,000 --> 00:00:03,200\n<吻\n\n"
-    )
-    assert not Path(quiet).read_text(encoding="utf-8")
-    talk, quiet = formats.write(results, "TextGrid", tmp_path)
-    grid = textgrid.openTextgrid(talk, includeEmptyIntervals=False)
-    assert [entry.label for entry in grid.getTier("characters").entries] == ["来", "首", "歌", "<吻"]
-    assert tuple(grid.getTier("entities").entries[0]) == (3.0, 3.2, "SONG_NAME: <吻")
-    assert grid.maxTimestamp == 4.0
-    assert textgrid.openTextgrid(quiet, includeEmptyIntervals=False).tierNames == ("characters", "entities")
+    app = pytest.importorskip("app")
+    quiet = {**RESULT, "text": "", "transcript": "", "entities": [], "chunks": []}
+    done = [
+        (name, recognition.Recognition(result, np.zeros(64000, np.float32), 0.1, is_speech=True))
+        for name, result in [("1-talk", RESULT), ("2-talk", quiet)]
+    ]
+    for label, kind in app.FORMATS.items():
+        files = app.write_files(done, kind, tmp_path)
+        expected = [citrinet.formats.to_text(one.result, kind, name=name, duration=4.0) for name, one in done]
+        assert [Path(file).read_text(encoding="utf-8") for file in files] == expected, label
+    other = recognition.Recognition({**RESULT}, np.zeros(16000, np.float32), 0.1, is_speech=True)
+    del other.result["chunks"]
+    with pytest.raises(app.gr.Error, match="no times"):
+        app.write_files([("1-a", other)], "srt", tmp_path)
 
 
 def test_page_marks_entities_and_escapes():
@@ -352,12 +348,11 @@ def test_every_endpoint(server, expected, tmp_path):
     silent = tmp_path / "silent.wav"
     soundfile.write(silent, np.zeros(16000), 16000)
     files = [gradio_client.handle_file(file) for file in (CLIPS[0], silent, CLIPS[1])]
-    table, written = asked.predict(files, CHOICE, "JSON lines", api_name="/transcribe_files")
+    table, written = asked.predict(files, CHOICE, "JSON", api_name="/transcribe_files")
     assert [row[2] for row in table["data"]][::2] == [expected[CLIPS[0]], expected[CLIPS[1]]]
     assert "silent" in table["data"][1][2]
-    written = written[0] if isinstance(written, list) else written
-    lines = [json.loads(line) for line in Path(written).read_text(encoding="utf-8").splitlines()]
-    assert [line["transcript"] for line in lines] == [expected[CLIPS[0]], expected[CLIPS[1]]]
+    results = [json.loads(Path(file).read_text(encoding="utf-8")) for file in written]
+    assert [result["transcript"] for result in results] == [expected[CLIPS[0]], expected[CLIPS[1]]]
     one, two = asked.predict(files[0], CHOICE, "citrinet · bfloat16", api_name="/compare")
     assert "ct-said" in one and "ct-said" in two
     with pytest.raises(gradio_client.exceptions.AppError, match="silent"):

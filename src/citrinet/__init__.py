@@ -5,6 +5,8 @@ Importing it makes Transformers' Auto classes and `pipeline` know Citrinet, see 
 Transformers cannot be imported, what needs neither of them is here all the same: ONNX graphs, audio, transcripts.
 """
 
+from . import formats
+from .alignment import Alignment, align
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
@@ -14,6 +16,7 @@ from .transcript_citrinet import Transcript, parse_transcript
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "AudioSegment",
     "AudioTooLongError",
     "CitrinetOnnx",
@@ -21,7 +24,9 @@ __all__ = [
     "Recognizer",
     "Transcript",
     "TruncatedAudioWarning",
+    "align",
     "default_model",
+    "formats",
     "is_speech",
     "load_audio",
     "load_recognizer",
