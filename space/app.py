@@ -21,8 +21,8 @@ from recognition import (
     Recognition,
     Refused,
     chosen,
+    decode_piece,
     read,
-    read_piece,
     recognise,
     recognizer,
 )
@@ -152,23 +152,53 @@ def write_files(done: list[tuple[str, Recognition]], kind: str, folder: Path) ->
         raise gr.Error(message, title="citrinet", print_exception=False) from error
 
 
-def listen(path: str | None, listener: Listener | None, choice: str):
+def start_listening(choice: str):
+    """
+    Make ready to transcribe what the page's microphone hears.
+
+    Args:
+        choice: model and precision.
+
+    Returns:
+        A listener, its text, and the timer that runs from now on.
+    """
+    with told():
+        return Listener(*chosen(choice)), "", gr.Timer(active=True)
+
+
+def listen(samples: str, sampling_rate: float, listener: Listener | None):
     """
     Go on transcribing what the page's microphone hears.
 
     Args:
-        path: the last half second, as a file.
+        samples: what was heard since the last call, in base64.
+        sampling_rate: of the samples, in Hz.
         listener: what was heard before.
-        choice: model and precision.
 
     Returns:
-        The listener, and the text so far.
+        The text so far.
     """
-    if path is None:
-        return listener, gr.skip()
+    if listener is None:
+        return gr.skip()
     with told():
-        listener = listener or Listener(*chosen(choice))
-        return listener, listener.hear(*read_piece(path))
+        return listener.hear(decode_piece(samples), int(sampling_rate))
+
+
+def stop_listening(samples: str, sampling_rate: float, listener: Listener | None):
+    """
+    Transcribe the last that the page's microphone heard.
+
+    Args:
+        samples, sampling_rate, listener: as in `listen`.
+
+    Returns:
+        The text, and the timer that stops.
+    """
+    if listener is None:
+        return gr.skip(), gr.Timer(active=False)
+    listen(samples, sampling_rate, listener)
+    with told():
+        return listener.end(), gr.Timer(active=False)
 
 
 def hear(samples: list[float] | None, sampling_rate: float, choice: str, listener: Listener | None):
@@ -176,7 +206,7 @@ def hear(samples: list[float] | None, sampling_rate: float, choice: str, listene
     Go on transcribing speech, piece by piece; each session of a client has a text of its own.
 
     Args:
-        samples: the next samples of one channel, from -1 to 1; none to begin anew.
+        samples: the next samples of one channel, from -1 to 1; an empty list where the speech ends; none to begin anew.
         sampling_rate: of the samples, in Hz.
         choice: model and precision, of the first piece.
 
@@ -191,7 +221,7 @@ def hear(samples: list[float] | None, sampling_rate: float, choice: str, listene
         except (TypeError, ValueError) as error:
             raise Refused("Samples are a list of numbers from -1 to 1, and their rate is a number.") from error
         listener = listener or Listener(*chosen(choice))
-        return listener, listener.hear(piece, rate)
+        return listener, listener.hear(piece, rate) if len(piece) else listener.end()
 
 
 def choice_of(index: int = 0, label: str = "Model · 模型") -> gr.Dropdown:
@@ -236,20 +266,35 @@ def build() -> gr.Blocks:
             tried = examples.load_input_event.then(api_visibility="private", **work)
             stop.click(None, cancels=[event, tried])
         with gr.Tab("Live · 实时"):
-            microphone = gr.Audio(sources=["microphone"], type="filepath", streaming=True, label="Microphone · 麦克风")
             live_choice = choice_of()
+            with gr.Row():
+                start_live = gr.Button("Listen · 开始", variant="primary")
+                stop_live = gr.Button("Stop · 停止")
             text = gr.Textbox(label="Heard so far · 已识别", lines=4, buttons=["copy"])
-            listener = gr.State(time_to_live=KEEP_S)
-            microphone.start_recording(lambda: (None, ""), None, [listener, text], api_visibility="private")
-            microphone.stream(
+            listener, timer = gr.State(time_to_live=KEEP_S), gr.Timer(0.5, active=False)
+            heard = [gr.Textbox(visible=False), gr.Number(visible=False), listener]
+            private = {"concurrency_limit": 8, "concurrency_id": "live", "api_visibility": "private"}
+            start_live.click(
+                start_listening,
+                [live_choice],
+                [listener, text, timer],
+                js="async choice => { await citrinetMicrophone.open(); return [choice]; }",
+                **private,
+            )
+            timer.tick(  # while one call waits for its answer, no other is made, and the microphone keeps what it hears
                 listen,
-                [microphone, listener, live_choice],
-                [listener, text],
-                stream_every=0.5,
-                time_limit=MAX_SECONDS,
-                concurrency_limit=8,
-                api_name="microphone",
-                api_visibility="private",  # no client can follow a stream: `hear` is for them
+                heard,
+                [text],
+                js="() => [...citrinetMicrophone.take(), null]",
+                show_progress="hidden",
+                **private,
+            )
+            stop_live.click(
+                stop_listening,
+                heard,
+                [text, timer],
+                js="() => [...citrinetMicrophone.close(), null]",
+                **private,
             )
             piece, rate = gr.JSON(visible=False), gr.Number(16_000, visible=False)
             gr.on(

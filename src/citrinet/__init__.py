@@ -11,6 +11,7 @@ from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarni
 from .default import default_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
 from .result_citrinet import RecognitionResult, is_speech
+from .streaming import CitrinetStream, StreamText
 from .transcript_citrinet import Transcript, parse_transcript
 
 __version__ = "0.1.0"
@@ -20,8 +21,10 @@ __all__ = [
     "AudioSegment",
     "AudioTooLongError",
     "CitrinetOnnx",
+    "CitrinetStream",
     "RecognitionResult",
     "Recognizer",
+    "StreamText",
     "Transcript",
     "TruncatedAudioWarning",
     "align",
