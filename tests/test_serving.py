@@ -149,6 +149,7 @@ def test_limits_of_uploads(server):
         assert caught.value.status_code == 413
 
     def endless():
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         for _ in range(64):
             yield bytes(1 << 16)
 
