@@ -105,11 +105,11 @@ def test_stereo_at_96_khz_is_read(tmp_path):
 
 
 @pytest.mark.slow
-def test_windows_report_progress_and_give_the_pipelines_result():
+def test_segments_report_progress_and_give_the_pipelines_result():
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 7)[: 16000 * 125]
     *parts, heard = recognition.recognise(samples, "citrinet", "float32")
-    assert len(parts) > 4 and parts[-1] == 1.0
-    assert all(0.1 < after - before < 0.3 for before, after in zip([0.0, *parts], parts, strict=False))
+    assert len(parts) > 20 and parts[-1] == 1.0
+    assert all(0.0 < after - before < 0.1 for before, after in zip([0.0, *parts], parts, strict=False))
     expected = pipeline("automatic-speech-recognition", citrinet.default_model())(samples, return_timestamps="char")
     assert heard.result == expected
 
