@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-import formats
 import view
+from citrinet import formats
 from recognition import (
     CHOICES,
     MAX_MB,
@@ -21,8 +21,8 @@ from recognition import (
     Recognition,
     Refused,
     chosen,
+    decode_piece,
     read,
-    read_piece,
     recognise,
     recognizer,
 )
@@ -31,6 +31,15 @@ HERE = Path(__file__).parent
 EXAMPLES = next(folder for folder in (HERE / "examples", HERE.parent / "examples") if folder.is_dir())
 KEEP_S = 300  # seconds after which uploads are deleted
 LABELS = list(CHOICES)
+FORMATS = {
+    "JSON": "json",
+    "text": "text",
+    "SRT": "srt",
+    "WebVTT": "vtt",
+    "TextGrid": "textgrid",
+    "CTM": "ctm",
+    "TSV": "tsv",
+}
 EXAMPLES_LABEL = "Examples, synthetic speech · 合成语音示例"
 HEADING = f"""# Citrinet 语音识别
 Mandarin speech to text with entities and the speaker's tags, on a plain CPU<br>
@@ -104,7 +113,7 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
     Args:
         paths: audio files.
         choice: model and precision.
-        kind: JSON lines, SRT or TextGrid.
+        kind: one of `FORMATS`.
 
     Returns:
         A table of file, seconds and transcript, and the files to download.
@@ -112,13 +121,13 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
     if not paths:
         raise gr.Error("Choose files first. · 请先选择文件。", title="citrinet", print_exception=False)
     rows: list[list[Any]] = []
-    done: list[tuple[str, float, dict[str, Any]]] = []
+    done: list[tuple[str, Recognition]] = []
     for index, path in enumerate(paths):
         name = Path(path).name
         try:
             for step in run(path, choice):
                 if isinstance(step, Recognition):
-                    done.append((name, step.duration, step.result))
+                    done.append((f"{index + 1}-{Path(name).stem}", step))
                     said = step.result["transcript"] if step.is_speech else f"⚠ {view.NO_SPEECH}"
                     rows.append([name, round(step.duration, 1), said])
                 else:
@@ -127,26 +136,69 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
         except Refused as error:  # the others are done
             rows.append([name, None, f"⚠ {error}"])
     with tempfile.TemporaryDirectory() as folder:  # Gradio takes copies before it asks for more
-        yield rows, formats.write(done, kind, Path(folder)) if done else None
+        yield rows, write_files(done, FORMATS[kind], Path(folder)) or None
 
 
-def listen(path: str | None, listener: Listener | None, choice: str):
+def write_files(done: list[tuple[str, Recognition]], kind: str, folder: Path) -> list[str]:
+    """Write a file for each named recording, and give their paths."""
+    suffix = formats.FORMATS[kind].suffix
+    try:
+        return [
+            str(formats.write(one.result, folder / f"{name}{suffix}", kind, duration=one.duration))
+            for name, one in done
+        ]
+    except ValueError as error:  # another library's model
+        message = "This model gives no times: choose JSON or text. · 该模型不提供时间，请选择 JSON 或 text。"
+        raise gr.Error(message, title="citrinet", print_exception=False) from error
+
+
+def start_listening(choice: str):
+    """
+    Make ready to transcribe what the page's microphone hears.
+
+    Args:
+        choice: model and precision.
+
+    Returns:
+        A listener, its text, and the timer that runs from now on.
+    """
+    with told():
+        return Listener(*chosen(choice)), "", gr.Timer(active=True)
+
+
+def listen(samples: str, sampling_rate: float, listener: Listener | None):
     """
     Go on transcribing what the page's microphone hears.
 
     Args:
-        path: the last half second, as a file.
+        samples: what was heard since the last call, in base64.
+        sampling_rate: of the samples, in Hz.
         listener: what was heard before.
-        choice: model and precision.
 
     Returns:
         The listener, and the text so far.
     """
-    if path is None:
-        return listener, gr.skip()
+    if listener is None:
+        return None, gr.skip()
     with told():
-        listener = listener or Listener(*chosen(choice))
-        return listener, listener.hear(*read_piece(path))
+        return listener, listener.hear(decode_piece(samples), int(sampling_rate))
+
+
+def stop_listening(samples: str, sampling_rate: float, listener: Listener | None):
+    """
+    Transcribe the last that the page's microphone heard.
+
+    Args:
+        samples, sampling_rate, listener: as in `listen`.
+
+    Returns:
+        The text, and the timer that stops.
+    """
+    if listener is None:
+        return gr.skip(), gr.Timer(active=False)
+    listen(samples, sampling_rate, listener)
+    with told():
+        return listener.end(), gr.Timer(active=False)
 
 
 def hear(samples: list[float] | None, sampling_rate: float, choice: str, listener: Listener | None):
@@ -154,7 +206,7 @@ def hear(samples: list[float] | None, sampling_rate: float, choice: str, listene
     Go on transcribing speech, piece by piece; each session of a client has a text of its own.
 
     Args:
-        samples: the next samples of one channel, from -1 to 1; none to begin anew.
+        samples: the next samples of one channel, from -1 to 1; an empty list where the speech ends; none to begin anew.
         sampling_rate: of the samples, in Hz.
         choice: model and precision, of the first piece.
 
@@ -169,7 +221,7 @@ def hear(samples: list[float] | None, sampling_rate: float, choice: str, listene
         except (TypeError, ValueError) as error:
             raise Refused("Samples are a list of numbers from -1 to 1, and their rate is a number.") from error
         listener = listener or Listener(*chosen(choice))
-        return listener, listener.hear(piece, rate)
+        return listener, listener.hear(piece, rate) if len(piece) else listener.end()
 
 
 def choice_of(index: int = 0, label: str = "Model · 模型") -> gr.Dropdown:
@@ -214,20 +266,38 @@ def build() -> gr.Blocks:
             tried = examples.load_input_event.then(api_visibility="private", **work)
             stop.click(None, cancels=[event, tried])
         with gr.Tab("Live · 实时"):
-            microphone = gr.Audio(sources=["microphone"], type="filepath", streaming=True, label="Microphone · 麦克风")
             live_choice = choice_of()
+            with gr.Row():
+                start_live = gr.Button("Listen · 开始", variant="primary")
+                stop_live = gr.Button("Stop · 停止")
             text = gr.Textbox(label="Heard so far · 已识别", lines=4, buttons=["copy"])
-            listener = gr.State(time_to_live=KEEP_S)
-            microphone.start_recording(lambda: (None, ""), None, [listener, text], api_visibility="private")
-            microphone.stream(
+            listener, timer = gr.State(time_to_live=KEEP_S), gr.Timer(0.5, active=False)
+            heard = [gr.Textbox(visible=False), gr.Number(visible=False), listener]
+            private = {"concurrency_limit": 8, "concurrency_id": "live", "api_visibility": "private"}
+            start_live.click(
+                start_listening,
+                [live_choice],
+                [listener, text, timer],
+                js="async choice => { await citrinetMicrophone.open(); return [choice]; }",
+                api_name="start_microphone",
+                **private,
+            )
+            timer.tick(  # while one call waits for its answer, no other is made, and the microphone keeps what it hears
                 listen,
-                [microphone, listener, live_choice],
-                [listener, text],
-                stream_every=0.5,
-                time_limit=MAX_SECONDS,
-                concurrency_limit=8,
+                heard,
+                [listener, text],  # the state too, which would be forgotten after a while
+                js="() => [...citrinetMicrophone.take(), null]",
                 api_name="microphone",
-                api_visibility="private",  # no client can follow a stream: `hear` is for them
+                show_progress="hidden",
+                **private,
+            )
+            stop_live.click(
+                stop_listening,
+                heard,
+                [text, timer],
+                js="() => [...citrinetMicrophone.close(), null]",
+                api_name="stop_microphone",
+                **private,
             )
             piece, rate = gr.JSON(visible=False), gr.Number(16_000, visible=False)
             gr.on(
@@ -237,7 +307,7 @@ def build() -> gr.Blocks:
             files = gr.File(file_count="multiple", type="filepath", label="Files · 文件")
             with gr.Row():
                 files_choice = choice_of()
-                kind = gr.Radio(formats.FORMATS, value=formats.FORMATS[0], label="Format · 格式")
+                kind = gr.Radio(list(FORMATS), value="JSON", label="Format · 格式")
             with gr.Row():
                 start_files = gr.Button("Transcribe · 识别", variant="primary")
                 stop_files = gr.Button("Stop · 停止")

@@ -1,5 +1,6 @@
 """Recognisers by model and precision, one recording through one of them, and speech that goes on."""
 
+import base64
 import os
 import threading
 import time
@@ -9,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 import citrinet
-from citrinet import AudioTooLongError, load_audio
-from citrinet.audio_citrinet import Resampler, to_mono_float32
+from citrinet import AudioTooLongError, CitrinetStream, load_audio
 from citrinet.recognition import Recognizer, is_onnx_folder
 from citrinet.result_citrinet import is_speech
+from citrinet.transcript_citrinet import joint
 
 try:
     import spaces  # ZeroGPU, where the machine has it
@@ -156,18 +156,16 @@ def read(path: str | None) -> np.ndarray:
     return samples
 
 
-def read_piece(path: str) -> tuple[np.ndarray, int]:
+def decode_piece(samples: str) -> np.ndarray:
     """
-    Samples (n, channels) and sampling rate of a piece of a stream, which browsers send as WAV.
+    Samples (n,) of a piece of a stream, 16 bits each, which pages send in base64.
 
     Raises:
         Refused: if it is something else.
     """
     try:
-        with soundfile.SoundFile(path) as file:
-            most = round(MAX_PIECE_S * file.samplerate) + 1
-            return file.read(most, dtype="float32", always_2d=True), file.samplerate
-    except soundfile.LibsndfileError as error:
+        return np.frombuffer(base64.b64decode(samples, validate=True), "<i2")
+    except (TypeError, ValueError) as error:
         raise Refused("This is no sound. · 这不是音频。") from error
 
 
@@ -202,35 +200,65 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
     yield Recognition(dict(step.result), samples, seconds, heard, DOUBTFUL_TAGS.get(model, ()))
 
 
-class Listener:
-    """
-    Text of speech that goes on: the last seconds are recognised again after every quarter of a second.
+@gpu
+def read_aloud(samples: np.ndarray, model: str, precision: str) -> dict[str, Any]:
+    """Transcribe a stretch of speech (n,) of a stream."""
+    start = time.perf_counter()
+    result = next(iter(recognizer(model, precision).stream([samples], vad=False)))
+    print(f"{len(samples) / RATE:.1f} s of audio in {time.perf_counter() - start:.2f} s", flush=True)
+    return dict(result)
 
-    Silence ends what was being said: it is not kept, and no network runs for it.
+
+class Live:
+    """
+    A recogniser for a `CitrinetStream`, which runs where the Space's models do.
 
     Args:
         model: its name.
         precision: see `PRECISIONS`.
     """
 
-    STEP = 0.25  # seconds of sound between one recognition and the next; browsers send a tenth of a second at a time
-    WINDOW, KEPT = 12.0, 6.0  # seconds that are recognised again; seconds that stay when the window is full
-    PAUSE = 1.0  # seconds of silence that end what is said
+    sampling_rate = RATE
 
     def __init__(self, model: str, precision: str):
-        self.model, self.precision = model, precision
-        self.settled = self.text = ""
-        self.samples = np.zeros(0, np.float32)
-        self._new = self._silence = 0  # samples at the end that were not recognised yet, and that are silent
-        self._resample, self._rate = Resampler(RATE, RATE), RATE
-        self._busy = threading.Lock()
+        self.choice = model, precision
+
+    def stream(self, waveforms: list[np.ndarray], **_: Any) -> Iterator[dict[str, Any]]:
+        """Recognise waveforms."""
+        for samples in waveforms:
+            yield read_aloud(samples, *self.choice)
+
+
+class Listener:
+    """
+    Text of speech that goes on.
+
+    Args:
+        model: its name.
+        precision: see `PRECISIONS`.
+
+    Raises:
+        Refused: if the model cannot be loaded.
+    """
+
+    def __init__(self, model: str, precision: str):
+        recognizer(model, precision)
+        self._live = Live(model, precision)
+        self._stream = CitrinetStream(self._live)
+        self._before = ""  # text of streams that are finished
+
+    @property
+    def text(self) -> str:
+        """What was heard so far."""
+        heard = "".join(self._stream.text)
+        return self._before + joint(self._before, heard) + heard
 
     def hear(self, piece: np.ndarray, rate: int) -> str:
         """
         Go on with the next samples.
 
         Args:
-            piece: (n,) or (n, channels), integers or floats; an empty one asks for what is left of the last step.
+            piece: (n,) or (n, channels), integers or floats.
             rate: of the piece, in Hz.
 
         Returns:
@@ -239,62 +267,19 @@ class Listener:
         Raises:
             Refused: for a piece that is too long or no sound.
         """
-        with self._busy:
-            return self._hear(self._resampled(_mono(piece, rate), rate))
-
-    def _hear(self, samples: np.ndarray) -> str:
-        silent = is_silent(samples)
-        if silent and not len(self.samples):
-            return self.text
-        self.samples = np.concatenate([self.samples, samples])
-        self._new += len(samples)
-        self._silence = self._silence + len(samples) if silent else 0
-        step = self.STEP * RATE
-        if len(self.samples) >= step and (self._new >= step or (self._new and not len(samples))):
-            self._new = 0
-            self._recognise()
+        if not RATES[0] <= rate <= RATES[1]:
+            raise Refused(f"A sampling rate of {rate} Hz cannot be used. · 不支持该采样率。")
+        if len(piece) > MAX_PIECE_S * rate:
+            raise Refused(f"A piece of a stream has {MAX_PIECE_S:g} s at most. · 每段音频不能超过 {MAX_PIECE_S:g} 秒。")
+        try:
+            self._stream.feed(piece, rate)
+        except ValueError as error:
+            raise Refused(f"This is no sound. · 这不是音频。 ({error})") from error
         return self.text
 
-    def _recognise(self) -> None:
-        *_, heard = recognise(self.samples, self.model, self.precision)
-        assert isinstance(heard, Recognition)
-        self.text = self.settled + (heard.result["transcript"] if heard.is_speech else "")
-        if self._silence >= self.PAUSE * RATE:
-            self.settled, self.samples = self.text, np.zeros(0, np.float32)
-        elif heard.duration > self.WINDOW:
-            self._settle(heard)
-
-    def _settle(self, heard: Recognition) -> None:
-        """Keep but the last seconds, from between two characters on."""
-        border = heard.duration - self.KEPT
-        chunks = heard.result.get("chunks", []) if heard.is_speech else []
-        done = [chunk for chunk in chunks if chunk["timestamp"][1] <= border]
-        if done:
-            border = done[-1]["timestamp"][1]
-        self.settled += "".join(chunk["text"] for chunk in done)
-        self.samples = self.samples[int(border * RATE) :]
-
-    def _resampled(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """Samples (n,) at 16 kHz; the filter goes on from piece to piece, as long as the rate stays the same."""
-        before = np.zeros(0, np.float32)
-        if rate != self._rate:
-            before = self._resample(before, last=True)
-            self._resample, self._rate = Resampler(rate, RATE), rate
-        return np.concatenate([before, self._resample(samples)])
-
-
-def _mono(piece: np.ndarray, rate: int) -> np.ndarray:
-    """(n,) or (n, channels) of any kind -> (n,) float32."""
-    if not RATES[0] <= rate <= RATES[1]:
-        raise Refused(f"A sampling rate of {rate} Hz cannot be used. · 不支持该采样率。")
-    if not piece.size:
-        return np.zeros(0, np.float32)
-    if len(piece) > MAX_PIECE_S * rate:
-        raise Refused(f"A piece of a stream has {MAX_PIECE_S:g} s at most. · 每段音频不能超过 {MAX_PIECE_S:g} 秒。")
-    try:
-        samples = to_mono_float32(piece.ravel()).reshape(len(piece), -1).mean(axis=1)
-    except ValueError as error:
-        raise Refused(f"This is no sound. · 这不是音频。 ({error})") from error
-    if not np.isfinite(samples).all():
-        raise Refused("The sound holds values that are no numbers. · 音频数据已损坏。")
-    return samples
+    def end(self) -> str:
+        """Recognise what is left, and give all the text; what comes after is heard as the beginning of something."""
+        stream, self._stream = self._stream, CitrinetStream(self._live)
+        heard = stream.finish().stable
+        self._before += joint(self._before, heard) + heard
+        return self.text

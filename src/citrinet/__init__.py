@@ -5,26 +5,34 @@ Importing it makes Transformers' Auto classes and `pipeline` know Citrinet, see 
 Transformers cannot be imported, what needs neither of them is here all the same: ONNX graphs, audio, transcripts.
 """
 
+from . import formats
+from .alignment import Alignment, align
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
 from .language_model import BeamSearchDecoder, DecodingOptions, read_language_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
 from .result_citrinet import RecognitionResult, is_speech
+from .streaming import CitrinetStream, StreamText
 from .transcript_citrinet import Transcript, parse_transcript
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "AudioSegment",
     "AudioTooLongError",
     "BeamSearchDecoder",
     "CitrinetOnnx",
+    "CitrinetStream",
     "DecodingOptions",
     "RecognitionResult",
     "Recognizer",
+    "StreamText",
     "Transcript",
     "TruncatedAudioWarning",
+    "align",
     "default_model",
+    "formats",
     "is_speech",
     "load_audio",
     "load_recognizer",

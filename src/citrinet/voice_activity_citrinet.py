@@ -13,6 +13,7 @@ RATE = 16_000  # Hz, of what the network takes
 FRAME = 512  # samples of one probability
 _CONTEXT = 64  # samples before a frame that the network sees beside it
 _BLOCK = 1024  # frames at a time
+_PIECE_S = 60  # seconds of a recording at a time
 
 
 class VoiceActivity:
@@ -83,8 +84,7 @@ class Segmenter:
     Cuts speech at its pauses, for a recording that comes in pieces.
 
     A segment ends where nobody speaks for `pause_s`. Where it would get longer than `max_segment_s` before, it is cut
-    in the middle of its longest pause, however short; without one it goes on to the next pause, longer than
-    `max_segment_s`, unless it `must_cut`: then between the two words where speech is least likely.
+    in the middle of its longest pause, however short, and if there is none, where speech is least likely.
 
     Args:
         sampling_rate: of the samples, in Hz.
@@ -93,7 +93,6 @@ class Segmenter:
         padding_s: seconds before and after the speech that belong to a segment, if they are no part of another one.
         threshold: probability with which speech begins; it ends at 0.15 below.
         min_speech_s: seconds of speech of which a segment has more.
-        must_cut: whether no segment may be longer than `max_segment_s`.
 
     Raises:
         ImportError: without silero-vad.
@@ -103,20 +102,18 @@ class Segmenter:
     def __init__(
         self,
         sampling_rate: int = RATE,
-        max_segment_s: float = 20.0,
-        pause_s: float = 0.5,
-        padding_s: float = 0.2,
+        max_segment_s: float = 8.0,
+        pause_s: float = 0.3,
+        padding_s: float = 0.3,
         threshold: float = 0.5,
         min_speech_s: float = 0.1,
-        must_cut: bool = False,
     ):
         self._rate = sampling_rate
         self._padding = round(padding_s * RATE)
-        self._pause = max(round(pause_s * RATE / FRAME), 1)
-        self._longest = max(round((max_segment_s - 2 * padding_s) * RATE / FRAME), 2)
+        self._pause = -(-max(round(pause_s * RATE), self._padding, 1) // FRAME)  # all of the padding is heard by then
+        self._longest = max(round((max_segment_s - 2 * padding_s) * RATE / FRAME), 4)
         self._shortest = min_speech_s * RATE / FRAME
         self._enter, self._leave = threshold, threshold - 0.15
-        self._must_cut = must_cut
         self._activity = VoiceActivity()
         self._resample = Resampler(sampling_rate, RATE)
         self._left = np.zeros(0, np.float32)  # less than a frame
@@ -128,9 +125,14 @@ class Segmenter:
         self._floor = 0  # where the segment before ended, in samples at 16 kHz
 
     @property
-    def start(self) -> int | None:
-        """Where the segment that is not finished begins, in samples of the recording; none while nobody speaks."""
-        return None if self._start is None else self._position(self._begin(self._start))
+    def is_open(self) -> bool:
+        """Whether somebody speaks, or did within the last `pause_s`."""
+        return self._start is not None
+
+    @property
+    def begin(self) -> int:
+        """Where the segment begins that is open, or the next one may begin, in samples of the recording."""
+        return self._position(self._begin(self._frames if self._start is None else self._start))
 
     def feed(self, samples: np.ndarray) -> list[tuple[int, int]]:
         """
@@ -175,28 +177,31 @@ class Segmenter:
             self._end = frame + 1
         if frame + 1 - self._end >= self._pause:
             return self._close(self._end * FRAME + self._padding)
-        if len(self._speech) < self._longest:
-            return []
-        cut = self._best_cut()
-        return [] if cut is None else self._split(cut)
+        return self._split(self._best_cut()) if len(self._speech) == self._longest else []
 
-    def _best_cut(self) -> int | None:
-        """The frame, counted from the start, before which a segment that is too long is best cut."""
+    def _best_cut(self) -> int:
+        """The frame, counted from the start, before which a segment is cut that would get too long."""
         speech = np.array(self._speech)
-        first = self._longest // 4  # what is shorter loses more by its lack of context
+        quarter, half = len(speech) // 4, len(speech) // 2
+        for first, last in (half, len(speech)), (quarter, half):
+            pause = self._longest_pause(speech[first:last])
+            if pause is not None:
+                return first + pause
+        return half + int(speech[half:].argmin())
+
+    def _longest_pause(self, speech: np.ndarray) -> int | None:
+        """The middle of the longest and quietest pause in probabilities (n,), none if there is no pause."""
         silence = np.maximum(self._leave - speech, 0)
-        silence[:first] = 0
-        runs = np.flatnonzero(np.diff(np.concatenate([[0], silence > 0, [0]])))
-        pauses = list(zip(runs[::2], runs[1::2], strict=True))
-        if pauses:
-            start, end = max(pauses, key=lambda pause: silence[pause[0] : pause[1]].sum())
-            return int(start + end) // 2
-        return first + int(speech[first:].argmin()) if self._must_cut else None
+        borders = np.flatnonzero(np.diff(silence > 0, prepend=False, append=False))
+        pauses = zip(borders[::2], borders[1::2], strict=True)
+        best = max(pauses, key=lambda pause: silence[pause[0] : pause[1]].sum(), default=None)
+        return None if best is None else int(best[0] + best[1]) // 2
 
     def _split(self, cut: int) -> list[tuple[int, int]]:
         """Close the segment at a cut; what follows begins another one."""
         assert self._start is not None
         border, speech, end = self._start + cut, self._speech[cut:], self._end
+        self._end = min(end, border)
         done = self._close(border * FRAME)
         self._start, self._speech, self._end = border, speech, max(end, border)
         return done
@@ -228,15 +233,17 @@ def speech_segments(samples: np.ndarray, sampling_rate: int) -> list[tuple[int, 
         sampling_rate: of the samples, in Hz.
 
     Returns:
-        (start, end) of each segment in samples, in their order, none overlapping another; none if nobody speaks. One of
-        more than 20 s has no pause at all.
+        (start, end) of each segment in samples, in their order, none overlapping another nor longer than 8 s; none if
+        nobody speaks.
 
     Raises:
         ImportError: without silero-vad.
         ValueError: if the sampling rate is no number of Hz.
     """
-    segmenter = Segmenter(sampling_rate)
-    return segmenter.feed(samples) + segmenter.finish()
+    segmenter, done = Segmenter(sampling_rate), []
+    for start in range(0, len(samples), _PIECE_S * sampling_rate):  # an hour in pieces takes no second hour of memory
+        done += segmenter.feed(samples[start : start + _PIECE_S * sampling_rate])
+    return done + segmenter.finish()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import urllib.parse
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,10 +30,12 @@ class Source:
     Args:
         name: as it was given.
         audio: where it is.
+        place: its path in the folder that was given; its file's name if it was given itself, or by a manifest.
     """
 
     name: str
     audio: AudioSegment
+    place: str = ""
 
     def __str__(self) -> str:
         """The name, with the part."""
@@ -52,17 +55,18 @@ def find_sources(path: str, channel: int | None = None) -> list[Source]:
         ValueError: if a folder holds no audio, or a manifest is damaged.
     """
     if path == STANDARD_INPUT:
-        return [Source(path, AudioSegment(_read_standard_input(), channel=channel))]
-    if not path.startswith(("http://", "https://")):
+        return [Source(path, AudioSegment(_read_standard_input(), channel=channel), "standard-input")]
+    if not is_address(path):
         if Path(path).is_dir():
-            return [Source(file, AudioSegment(file, channel=channel)) for file in _audio_files(path)]
+            files = _audio_files(path)
+            return [Source(file, AudioSegment(file, channel=channel), os.path.relpath(file, path)) for file in files]
         if Path(path).suffix.lower() in manifest.SUFFIXES:
             segments = (entry.segment for entry in manifest.read_manifest(path))
             return [
-                Source(str(segment.source), segment if channel is None else replace(segment, channel=channel))
+                _source(str(segment.source), segment if channel is None else replace(segment, channel=channel))
                 for segment in segments
             ]
-    return [Source(path, AudioSegment(path, channel=channel))]
+    return [_source(path, AudioSegment(path, channel=channel))]
 
 
 def split_channels(source: Source) -> list[Source]:
@@ -74,8 +78,18 @@ def split_channels(source: Source) -> list[Source]:
                 audio = replace(audio, source=file.read_bytes())
             channels = range(count_channels(file))
     except (OSError, ValueError):
-        return [Source(source.name, audio)]
-    return [Source(source.name, replace(audio, channel=channel)) for channel in channels]
+        return [replace(source, audio=audio)]
+    return [replace(source, audio=replace(audio, channel=channel)) for channel in channels]
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is that of something on a network."""
+    return name.startswith(("http://", "https://"))
+
+
+def _source(name: str, audio: AudioSegment) -> Source:
+    path = urllib.parse.unquote(urllib.parse.urlsplit(name).path) if is_address(name) else name
+    return Source(name, audio, os.path.basename(path) or "recording")  # noqa: PTH119 - names may be any bytes
 
 
 def _read_standard_input() -> bytes:

@@ -11,18 +11,10 @@ from tqdm.auto import tqdm
 from ..audio_segment_citrinet import TruncatedAudioWarning
 from ..recognition import ReadAhead, Recognizer, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
-from .console import fail, one_line, to_json
-from .options import (
-    add_decoding,
-    add_json,
-    add_model,
-    add_runtime,
-    add_vad,
-    decoding_options,
-    positive,
-    quiet,
-    seconds,
-)
+from . import cluster
+from .console import fail, one_line
+from .options import add_decoding, add_model, add_runtime, add_vad, decoding_options, positive, quiet, seconds
+from .outputs import Outputs, add_format
 from .sources import Source, find_sources, split_channels
 
 
@@ -40,8 +32,11 @@ def add_parser(commands: Any) -> None:
         help="audio files or their addresses, folders, .jsonl manifests; - is a file on standard input",
     )  # fmt: skip
     add_model(parser)
-    add_json(parser, "one JSON object a line")
-    parser.add_argument("--timestamps", choices=["char", "word"], help="times of characters or words as well")
+    add_format(parser)
+    parser.add_argument(
+        "--timestamps", choices=["char", "word"],
+        help="times of characters or words as well, in text and JSON; other formats have them",
+    )  # fmt: skip
     parser.add_argument(
         "--chunk-length", type=seconds, metavar="S",
         help="read longer audio in windows of S seconds, 0 for never (default: cut at pauses, else 30 s above 120 s)",
@@ -57,35 +52,45 @@ def add_parser(commands: Any) -> None:
     add_decoding(parser)
     add_vad(parser)
     add_runtime(parser)
+    cluster.add_cluster(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    if options.ray:
+        return cluster.run(options)
     channel = options.channel if isinstance(options.channel, int) else None
     sources = [source for path in options.paths for source in find_sources(path, channel)]
     if options.channel == "all":
         sources = [part for source in sources for part in split_channels(source)]
+    outputs = Outputs(options, sources, _text)
     quiet()
     decoder = decoding_options(options, options.n_best)
     recognizer = load_recognizer(options.model, precision=options.precision, device=options.device, decoder=decoder)
     # Each file's: Python shows a warning with the same words once only.
     warnings.simplefilter("error" if options.strict else "always", TruncatedAudioWarning)
     limits: Any = {"batch_size": options.batch_size, "batch_seconds": options.batch_seconds}
+    durations: dict[int, float] = {}
+
+    def load(source: Source) -> np.ndarray:
+        samples = _load(recognizer, source)
+        durations[id(source)] = len(samples) / recognizer.sampling_rate
+        return samples
+
     ahead = ReadAhead(
         sources,
-        lambda source: _load(recognizer, source),
+        load,
         recognizer.sampling_rate,
         readers=readers_for(options.device),
         **limits,
     )
-    call: Any = {"return_timestamps": options.timestamps, "chunk_length_s": options.chunk_length, "vad": options.vad}
+    timestamps = "char" if outputs.format.has_times else options.timestamps
+    call: Any = {"return_timestamps": timestamps, "chunk_length_s": options.chunk_length, "vad": options.vad}
     with tqdm(total=len(sources), unit="file", disable=None) as progress:
         for result in recognizer.stream(iter(ahead), **limits, **call):
             for index, done in ahead.in_order(result):
-                line = _json(sources[index], done) if options.json else _text(sources[index], done)
-                with progress.external_write_mode():
-                    print(line, flush=True)
+                outputs.put(index, done, durations.pop(id(sources[index])))
             progress.update()
     for index, error in ahead.failed:
         source = sources[index]
@@ -108,16 +113,6 @@ def _reason(source: Source, error: OSError | ValueError) -> str:
     for name in (str(source.audio), source.audio.name):
         reason = reason.removeprefix(f"{name}: ")
     return reason
-
-
-def _json(source: Source, result: RecognitionResult) -> str:
-    audio = source.audio
-    place: dict[str, Any] = {"audio": source.name}
-    if audio.offset or audio.duration is not None:
-        place |= {"offset": audio.offset, "duration": audio.duration}
-    if audio.channel is not None:
-        place["channel"] = audio.channel
-    return to_json({**place, **result})
 
 
 def _text(source: Source, result: RecognitionResult) -> str:
