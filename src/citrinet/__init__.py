@@ -9,6 +9,7 @@ from . import formats
 from .alignment import Alignment, align
 from .audio_citrinet import AudioSegment, AudioTooLongError, TruncatedAudioWarning, load_audio
 from .default import default_model
+from .language_model import BeamSearchDecoder, DecodingOptions, read_language_model
 from .recognition import CitrinetOnnx, Recognizer, load_recognizer
 from .result_citrinet import RecognitionResult, is_speech
 from .streaming import CitrinetStream, StreamText
@@ -20,8 +21,10 @@ __all__ = [
     "Alignment",
     "AudioSegment",
     "AudioTooLongError",
+    "BeamSearchDecoder",
     "CitrinetOnnx",
     "CitrinetStream",
+    "DecodingOptions",
     "RecognitionResult",
     "Recognizer",
     "StreamText",
@@ -34,6 +37,7 @@ __all__ = [
     "load_audio",
     "load_recognizer",
     "parse_transcript",
+    "read_language_model",
 ]
 
 try:

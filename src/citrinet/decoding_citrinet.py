@@ -56,7 +56,8 @@ class Decoded:
 
     Args:
         tokens: in order.
-        probabilities: (tokens,) of each in its best frame.
+        probabilities: (tokens,) of each in its best frame; with several readings, the geometric mean of that and of the
+            probability of the readings that have it.
         alternatives: all readings, the first one of these tokens, where a decoder was asked for several.
     """
 
@@ -100,28 +101,54 @@ class Emissions:
         Find the tokens.
 
         Args:
-            decoder: greedy decoding if there is none. One with a number of `alternatives` above 1 is asked for so many
-                by `n_best(log_probs, number)`, which returns objects with `tokens` and `score`.
+            decoder: greedy decoding if there is none. One that can tell several readings is asked for them: by
+                `n_best(log_probs, beam_size)`, which gives objects with `tokens` and `score`, the best one first. So
+                many of them as it has `alternatives` are kept, if those are more than one.
             blank: its id.
             size: how many tokens there are, the blank included.
         """
-        alternatives: list[Reading] = []
         if decoder is None:
             tokens = collapse(self.tokens[:, 0].tolist(), blank)
-        else:
-            dense = np.full((len(self.tokens), size), -np.inf, np.float32)
-            np.put_along_axis(dense, self.tokens, self.log_probs, axis=-1)
-            count: int = getattr(decoder, "alternatives", 1)
-            if count > 1:
-                readings: Any = decoder.n_best(dense, count)  # type: ignore[attr-defined]
-                alternatives = [Reading(reading.tokens, reading.score) for reading in readings]
-            tokens = alternatives[0].tokens if alternatives else decoder(dense)
-        return Decoded(tokens, np.array([self._probability(token) for token in tokens]), alternatives)
+            return Decoded(tokens, self._probabilities(tokens))
+        dense = np.full((len(self.tokens), size), -np.inf, np.float32)
+        np.put_along_axis(dense, self.tokens, self.log_probs, axis=-1)
+        if not hasattr(decoder, "n_best"):
+            tokens = decoder(dense)
+            return Decoded(tokens, self._probabilities(tokens))
+        found: Any = decoder
+        readings = [Reading(reading.tokens, reading.score) for reading in found.n_best(dense, found.beam_size)]
+        tokens = readings[0].tokens
+        # The network alone doubts what a language model chose, the readings alone are too sure: their geometric mean.
+        probabilities = np.sqrt(self._probabilities(tokens) * _posteriors(readings))
+        return Decoded(tokens, probabilities, readings[: found.alternatives] if found.alternatives > 1 else ())
+
+    def _probabilities(self, tokens: Sequence[CTCToken]) -> np.ndarray:
+        return np.array([self._probability(token) for token in tokens])
 
     def _probability(self, token: CTCToken) -> float:
         frames = slice(token.start, token.end)
         emitted = np.where(self.tokens[frames] == token.id, self.log_probs[frames], -np.inf)
         return float(np.exp(emitted.max()))
+
+
+def _posteriors(readings: Sequence[Reading]) -> np.ndarray:
+    """For each token of the first reading the probability of the readings that have it at about the same time."""
+    weights = np.exp(np.array([reading.score for reading in readings]) - readings[0].score)
+    weights /= weights.sum()
+    places: list[dict[int, list[CTCToken]]] = [{} for _ in readings]
+    for by_id, reading in zip(places, readings, strict=True):
+        for token in reading.tokens:
+            by_id.setdefault(token.id, []).append(token)
+    return np.array(
+        [
+            sum(
+                weight
+                for weight, by_id in zip(weights, places, strict=True)
+                if any(other.start <= token.end and token.start <= other.end for other in by_id.get(token.id, ()))
+            )
+            for token in readings[0].tokens
+        ]
+    )
 
 
 def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -> list[CTCToken]:

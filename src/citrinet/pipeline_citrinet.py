@@ -87,7 +87,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
       30 s is, unless `chunk_length_s` says how to cut. Pauses are found by voice activity detection.
     * `chunk_length_s`: 0 reads audio of any length in one pass; not given, what is longer than 120 s without a pause is
       read in windows of 30 s. Features are computed before, so a window sees what one pass would.
-    * `decoder`, where the pipeline is made: a [`Decoder`], such as a beam search with a language model.
+    * `decoder`, where the pipeline is made: a [`Decoder`], such as a beam search with a language model; or none for
+      greedy decoding. Not given, it is a beam search with the language model that comes with the model, if there is one
+      and the package citrinet is installed.
     * `batch_seconds`: seconds of audio that go through the network at a time, padding counted, beside the stock
       pipeline's `batch_size`, which then is no limit unless it is given.
     * any audio that [`load_audio`] takes, without ffmpeg where soundfile can read it.
@@ -100,9 +102,18 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     model: Any
     decoder: Decoder | None
 
-    def __init__(self, *args: Any, decoder: Decoder | None = None, **kwargs: Any):
-        self.decoder = decoder
+    def __init__(self, *args: Any, decoder: Decoder | str | None = "own", **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.decoder = self._own_decoder() if isinstance(decoder, str) else decoder
+
+    def _own_decoder(self) -> Decoder | None:
+        try:
+            from citrinet.language_model import DecodingOptions
+        except ImportError:  # this file came from the Hub alone
+            return None
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(self.model.config.vocab_size - 1)))
+        decoder: Decoder | None = DecodingOptions().decoder(self.model.name_or_path, pieces)
+        return decoder
 
     @overload  # type: ignore[override]  # the base class promises a list of dictionaries, whatever it is given
     def __call__(self, inputs: list[Any], **kwargs: Any) -> list[RecognitionResult]: ...

@@ -24,7 +24,7 @@ from .transcript_citrinet import (
 )
 
 # What is less sure as a whole is noise or music more often than speech: `python benchmarks/noise.py MANIFEST`.
-SPEECH_CONFIDENCE = 0.3
+SPEECH_CONFIDENCE = 0.4
 
 
 class EntityResult(TypedDict):

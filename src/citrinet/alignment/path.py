@@ -126,7 +126,7 @@ def _path_of_numpy(emissions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     is_token = trellis.tokens[-1] >= trellis.blanks[-1]
     token = count - 1 if is_token else count  # or the blank before it
     states = np.empty(frames, np.int64)
-    for start in range(frames - frames % block if frames % block else frames - block, -1, -block):
+    for start in reversed(range(0, frames, block)):
         trellis.blanks, trellis.tokens = saved.pop()
         rows = emissions[start : start + block].astype(np.float32)
         blank_from = np.zeros((len(rows), count + 1), bool)

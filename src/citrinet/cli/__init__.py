@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NoReturn
 
-from . import align, bench, console, convert, evaluate, export, info, listen, lm, tokenizer, train, transcribe
+from . import align, bench, console, convert, evaluate, export, info, listen, lm, serve, tokenizer, train, transcribe
 
 _DESCRIPTION = """\
 NVIDIA Citrinet speech recognisers in Transformers.
@@ -21,6 +21,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet transcribe --model my-model talk.wav  print what is said, the entities and the speaker's tags
   citrinet align talk.wav talk.txt --format srt  find when each character of a text is said
   citrinet listen --model my-model               print what is said into a microphone
+  citrinet serve --model my-model                answer OpenAI's clients on this machine
   citrinet info my-model                         print what a checkpoint is
   citrinet tokenizer train.jsonl --output tok    train a tokenizer
   citrinet train recipe.yaml                     train or fine-tune a model
@@ -30,7 +31,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
   citrinet export onnx my-model my-model-onnx    make ONNX graphs of a model
   citrinet lm train text.txt --output lm.arpa    train a language model for --lm
 """
-_COMMANDS = (convert, transcribe, listen, align, info, tokenizer, lm, train, evaluate, bench, export)
+_COMMANDS = (convert, transcribe, listen, align, serve, info, tokenizer, lm, train, evaluate, bench, export)
 # What a shell reports of a program that SIGINT, SIGPIPE or SIGTERM ended.
 _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 130, 141, 143
 

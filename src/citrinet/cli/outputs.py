@@ -28,7 +28,7 @@ def add_format(parser: argparse.ArgumentParser, kinds: Sequence[str] = tuple(for
         "--output", metavar="DIR", help="write a file for each recording into this folder, in folders as it was found"
     )
     places.add_argument("--beside", action="store_true", help="write a file beside each recording")
-    add_force(parser, "files there")
+    add_force(parser, "a file there")
 
 
 class Outputs:

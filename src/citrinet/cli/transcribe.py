@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ..audio_segment_citrinet import TruncatedAudioWarning
 from ..recognition import ReadAhead, Recognizer, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
+from . import cluster
 from .console import fail, one_line
 from .options import add_decoding, add_model, add_runtime, add_vad, decoding_options, positive, quiet, seconds
 from .outputs import Outputs, add_format
@@ -51,11 +52,14 @@ def add_parser(commands: Any) -> None:
     add_decoding(parser)
     add_vad(parser)
     add_runtime(parser)
+    cluster.add_cluster(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    if options.ray:
+        return cluster.run(options)
     channel = options.channel if isinstance(options.channel, int) else None
     sources = [source for path in options.paths for source in find_sources(path, channel)]
     if options.channel == "all":

@@ -1,6 +1,7 @@
 """CTC prefix beam search with a language model and hot words, vectorised over the beam; plain NumPy."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,11 +125,21 @@ class BeamSearchDecoder:
             self.weight = settings.get("weight", WEIGHT) if weight is None else weight
             self.word_bonus = settings.get("word_bonus", WORD_BONUS) if word_bonus is None else word_bonus
             self._units = _units(pieces, language_model)
-        self.hot_words = HotWords(hot_words, pieces, hot_word_boost) if hot_words else None
+        self.pieces, self.hot_word_boost = pieces, hot_word_boost
+        self._prefer(hot_words)
+
+    def with_hot_words(self, words: Sequence[str]) -> "BeamSearchDecoder":
+        """The same decoder, which prefers other words; those that this one prefers are not among them."""
+        other = copy(self)
+        other._prefer(words)
+        return other
+
+    def _prefer(self, words: Sequence[str]) -> None:
+        self.hot_words = HotWords(words, self.pieces, self.hot_word_boost) if words else None
         # What a token may add: it is tried where it is that much less likely than others.
-        self._hopes = np.zeros(len(pieces), np.float32)
+        self._hopes = np.zeros(len(self.pieces), np.float32)
         if self.hot_words is not None:
-            self._hopes[self.hot_words.pieces] = max(hot_word_boost, 0.0)
+            self._hopes[self.hot_words.pieces] = max(self.hot_word_boost, 0.0)
 
     def __call__(self, log_probs: np.ndarray) -> list[CTCToken]:
         """Decode one segment, see [`Decoder`]."""
@@ -153,7 +164,8 @@ class BeamSearchDecoder:
         scores = self._final_scores(beam)
         best = np.argsort(-scores, kind="stable")[:n]
         in_token = beam.best_token > beam.best_blank
-        return [Hypothesis(self._tokens(trace, slot, bool(in_token[slot])), float(scores[slot])) for slot in best]
+        found = self._readings(trace, best, in_token[best])
+        return [Hypothesis(tokens, float(score)) for tokens, score in zip(found, scores[best], strict=True)]
 
     def _candidates(self, log_probs: np.ndarray) -> list[np.ndarray]:
         """The tokens that are tried in each frame."""
@@ -245,13 +257,17 @@ class BeamSearchDecoder:
             scores = scores - self.hot_words.unfinished(beam.hot)
         return scores
 
-    def _tokens(self, trace: list[tuple[np.ndarray, _Origins]], slot: int, in_token: bool) -> list[CTCToken]:
-        """The tokens of the best path that ends at a prefix."""
-        path: list[int] = []
-        for last, origins in reversed(trace):
-            path.append(int(last[slot]) if in_token else self.blank)
-            slot, in_token = divmod(int(origins[int(in_token), slot]), 2)  # type: ignore[assignment]
-        return collapse(path[::-1], self.blank)
+    def _readings(
+        self, trace: list[tuple[np.ndarray, _Origins]], slots: np.ndarray, in_token: np.ndarray
+    ) -> list[list[CTCToken]]:
+        """The tokens of the best paths that end at prefixes (n,)."""
+        paths = np.empty((len(slots), len(trace)), np.int64)
+        for frame in reversed(range(len(trace))):
+            last, origins = trace[frame]
+            paths[:, frame] = np.where(in_token, last[slots], self.blank)
+            came_from = origins[in_token.astype(np.int64), slots]
+            slots, in_token = came_from // 2, came_from % 2 == 1
+        return [collapse(path, self.blank) for path in paths.tolist()]
 
 
 def _merge(stay: _Beam, origins: np.ndarray, longer: _Beam, longer_origins: np.ndarray) -> np.ndarray:

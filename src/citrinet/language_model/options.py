@@ -1,5 +1,6 @@
 """How a model's outputs are decoded: its own language model, another or none, and hot words."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,17 +91,27 @@ def find_language_model(model: str) -> Path | None:
     Find a model's own language model.
 
     Args:
-        model: a folder or a Hub repository.
+        model: a folder or a Hub repository; empty for a network that is from neither.
     """
+    if not model:
+        return None
     folder = Path(model)
-    if folder.is_dir():
+    if os.path.isdir(model):  # noqa: PTH112 - Path's raises for a name too long
         return folder / LANGUAGE_MODEL_FILE if (folder / LANGUAGE_MODEL_FILE).is_file() else None
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(hf_hub_download(model, LANGUAGE_MODEL_FILE))
     except (EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled):
+        return None
+    except (HFValidationError, RepositoryNotFoundError):  # a network that came from elsewhere
         return None
 
 

@@ -1,0 +1,70 @@
+"""`citrinet serve`."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from .options import add_decoding, add_device, add_model, decoding_options, positive, quiet, seconds
+
+KEY = "CITRINET_API_KEY"
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    from ..recognition.recognizer import PRECISIONS
+
+    parser = commands.add_parser(
+        "serve",
+        help="answer OpenAI's clients and live speech",
+        description="Serve /v1/audio/transcriptions and /v1/models as OpenAI's clients ask for them, live speech on "
+        f"the WebSocket /v1/listen, /health and /metrics. What clients have to know is in the variable {KEY}; without "
+        'it anybody may ask. Needs `pip install "citrinet[serve]"`.',
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: this machine's)"
+    )
+    parser.add_argument("--port", type=int, default=8000, metavar="P", help="(default 8000)")
+    parser.add_argument("--name", metavar="N", help="of the model, as clients ask for it (default: that of --model)")
+    parser.add_argument("--language", default="", metavar="CODE", help="what clients are told, such as zh")
+    parser.add_argument("--max-mb", type=positive, default=100, metavar="MB", help="of an upload (default 100)")
+    parser.add_argument(
+        "--max-seconds", type=seconds, default=1800.0, metavar="S", help="of a recording (default 1800)"
+    )
+    parser.add_argument("--max-waiting", type=positive, default=64, metavar="N", help="recordings in the queue (64)")
+    parser.add_argument("--max-live", type=positive, default=16, metavar="N", help="WebSocket connections (16)")
+    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="recordings at a time (16)")
+    parser.add_argument("--batch-seconds", type=seconds, default=120.0, metavar="S", help="seconds at a time (120)")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of products (default float32)")
+    add_device(parser)
+    add_decoding(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    try:
+        import uvicorn
+
+        from ..serving import Settings, create_app
+    except ModuleNotFoundError as error:
+        raise ImportError(f'the server needs {error.name}: pip install "citrinet[serve]"') from error
+    from ..recognition import load_recognizer
+
+    quiet()
+    decoding = decoding_options(options)
+    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device, decoder=decoding)
+    settings = Settings(
+        name=options.name or Path(options.model).name,
+        language=options.language,
+        api_key=os.environ.get(KEY) or None,
+        max_bytes=options.max_mb << 20,
+        max_seconds=options.max_seconds,
+        max_waiting=options.max_waiting,
+        max_live=options.max_live,
+        batch_size=options.batch_size,
+        batch_seconds=options.batch_seconds,
+    )
+    uvicorn.run(create_app(recognizer, settings), host=options.host, port=options.port, timeout_graceful_shutdown=60)
+    return 0

@@ -1,0 +1,267 @@
+"""
+Transcription of more than one machine holds, with Ray Data.
+
+```python
+>>> recordings = ray.data.from_items([{"audio": "/data/1.flac"}, {"audio": "s3://bucket/2.flac"}])
+>>> results = citrinet.ray.transcribe(recordings, "my-model", workers=(1, 8))
+>>> citrinet.ray.write(results, "transcripts")
+```
+"""
+
+import importlib
+import importlib.util
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .audio_segment_citrinet import AudioSegment
+from .language_model import DecodingOptions
+
+PLACE = ("audio", "offset", "duration", "channel")  # which recording a row is
+RESULT = ("text", "transcript", "confidence")
+NESTED = ("entities", "tags", "segments", "chunks")  # as JSON, since Arrow has one type for a column
+ROWS_AT_ONCE = 64  # that a worker sorts by length and reads ahead
+SHARD_ROWS, SHARD_S = 1000, 60.0  # after which a shard is finished
+KINDS = {"json": ".jsonl", "parquet": ".parquet"}
+
+
+def transcribe(
+    dataset: Any,
+    model: str,
+    *,
+    precision: str = "float32",
+    workers: int | tuple[int, int] = 1,
+    cpus: float = 1,
+    gpus: float = 0,
+    batch_size: int | None = None,
+    batch_seconds: float | None = 60.0,
+    decoding: DecodingOptions | None = None,
+    **options: Any,
+) -> Any:
+    """
+    Transcribe a dataset with workers that hold a recogniser each.
+
+    Args:
+        dataset (`ray.data.Dataset`): rows with `audio`, a path or address (`s3://` and the like as PyArrow reads them)
+            or the bytes of a file; `offset` and `duration` in seconds and `channel`, if they are there.
+        model: see [`load_recognizer`]; every machine must find it.
+        precision: see [`load_recognizer`].
+        workers: how many, or the fewest and the most, between which Ray chooses.
+        cpus, gpus: of each worker. With a GPU it computes there.
+        batch_size, batch_seconds: see [`Recognizer.stream`].
+        decoding: how outputs are decoded, see [`load_recognizer`].
+        **options: further ones of [`Recognizer.stream`].
+
+    Returns:
+        `ray.data.Dataset`: the rows of `dataset` with `text`, `transcript`, `confidence`; `entities`, `tags`,
+        `segments` and `chunks` as JSON; and `error`, which says why a recording could not be read. Nothing is done
+        before it is asked for.
+
+    Raises:
+        ImportError: without Ray.
+        ValueError: if no machine of the cluster has as much as one worker needs.
+    """
+    data, ray = _library("ray.data"), _library("ray")
+    fewest, most = (workers, workers) if isinstance(workers, int) else workers
+    if not 1 <= fewest <= most:
+        raise ValueError(f"`workers` must be a number from 1, or the fewest and the most, not {workers}.")
+    _check_cluster(ray, fewest, cpus, gpus)
+    device, threads = "cuda" if gpus else "cpu", max(int(cpus), 1)
+    settings = {"precision": precision, "device": device, "decoder": decoding, "threads": threads}
+    limits = {"batch_size": batch_size, "batch_seconds": batch_seconds}
+    return dataset.map_batches(
+        _Worker,
+        fn_constructor_args=(model, settings, {**limits, **options}),
+        batch_size=ROWS_AT_ONCE,
+        compute=data.ActorPoolStrategy(min_size=fewest, max_size=most),
+        num_cpus=cpus,
+        num_gpus=gpus,
+    )
+
+
+def write(results: Any, folder: str | Path, kind: str = "json", total: int | None = None) -> int:
+    """
+    Write results as they come, in shards that appear when they are complete.
+
+    Args:
+        results (`ray.data.Dataset`): what [`transcribe`] returned.
+        folder: made if it is missing; shards that are there stay.
+        kind: `"json"` (JSON lines) or `"parquet"`.
+        total: how many rows there will be, for the progress bar.
+
+    Returns:
+        How many recordings could not be read.
+    """
+    place, failed = Path(folder), 0
+    place.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=total, unit="file", disable=None) as progress:
+        for rows in _shards(results.iter_rows(), progress):
+            _write_shard(rows, place, kind)
+            failed += sum(row["error"] is not None for row in rows)
+    return failed
+
+
+def written(folder: str | Path) -> set[tuple[Any, ...]]:
+    """The recordings whose results are in a folder, each as the values of `PLACE`."""
+    found = set()
+    for path in sorted(Path(folder).glob("part-*")):
+        if path.suffix == KINDS["parquet"]:
+            rows = _library("pyarrow.parquet").read_table(path).to_pylist()
+        else:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found |= {tuple(row.get(name) for name in PLACE) for row in rows}
+    return found
+
+
+def list_audio(address: str, suffixes: Iterable[str]) -> list[str]:
+    """
+    The recordings below an address such as `s3://bucket/folder`, as PyArrow's file systems know them.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if there are none.
+    """
+    fs = _library("pyarrow.fs")
+    system, path = fs.FileSystem.from_uri(address)
+    entries = system.get_file_info(fs.FileSelector(path, recursive=True))
+    kept = tuple(suffixes)
+    prefix = address.rstrip("/").removesuffix(path.rstrip("/"))
+    files = sorted(prefix + entry.path for entry in entries if entry.is_file and entry.path.lower().endswith(kept))
+    if not files:
+        raise ValueError(f"{address}: no audio files there.")
+    return files
+
+
+def is_remote(source: str) -> bool:
+    """Whether an address is one that PyArrow reads."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", source) is not None and not source.startswith(("http://", "https://"))
+
+
+class _Worker:
+    """An actor: loads a recogniser once, and transcribes batches of rows."""
+
+    def __init__(self, model: str, settings: dict[str, Any], options: dict[str, Any]):
+        from .recognition import load_recognizer
+
+        threads = settings.pop("threads")
+        if importlib.util.find_spec("torch"):
+            import torch
+
+            torch.set_num_threads(threads)
+        self._recognizer = load_recognizer(model, **settings)
+        self._options = options
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        from .recognition import ReadAhead
+
+        sources = [_segment(row) for row in _rows(batch)]
+        limits: Any = {name: self._options[name] for name in ("batch_size", "batch_seconds")}
+        ahead = ReadAhead(sources, self._load, self._recognizer.sampling_rate, **limits)
+        results: dict[int, Any] = {}
+        for result in self._recognizer.stream(iter(ahead), **self._options):
+            results.update(ahead.in_order(result))
+        errors = {index: str(error) for index, error in ahead.failed}
+        columns: dict[str, Any] = {name: list(values) for name, values in batch.items()}
+        for name in RESULT:
+            columns[name] = [results[i][name] if i in results else None for i in range(len(sources))]
+        for name in NESTED:
+            columns[name] = [_as_json(results.get(i, {}).get(name)) for i in range(len(sources))]
+        columns["error"] = [errors.get(i) for i in range(len(sources))]
+        return columns
+
+    def _load(self, segment: AudioSegment) -> np.ndarray:
+        source = segment.source
+        if isinstance(source, str) and is_remote(source):
+            system, path = _library("pyarrow.fs").FileSystem.from_uri(source)
+            with system.open_input_stream(path) as file:
+                segment = AudioSegment(file.read(), segment.offset, segment.duration, segment.channel)
+        return self._recognizer.load(segment)
+
+
+def _rows(batch: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    names = [name for name in PLACE if name in batch]
+    for values in zip(*(batch[name].tolist() for name in names), strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def _segment(row: dict[str, Any]) -> AudioSegment:
+    given = {name: value for name, value in row.items() if not (value is None or value != value)}  # NaN: not given
+    channel = given.get("channel")
+    return AudioSegment(
+        given["audio"],
+        float(given.get("offset", 0.0)),
+        given.get("duration"),
+        None if channel is None else int(channel),
+    )
+
+
+def _shards(rows: Iterable[dict[str, Any]], progress: Any) -> Iterator[list[dict[str, Any]]]:
+    shard: list[dict[str, Any]] = []
+    begun = time.monotonic()
+    for row in rows:
+        shard.append(row)
+        progress.update()
+        if len(shard) >= SHARD_ROWS or time.monotonic() - begun > SHARD_S:
+            yield shard
+            shard, begun = [], time.monotonic()
+    if shard:
+        yield shard
+
+
+def _write_shard(rows: list[dict[str, Any]], folder: Path, kind: str) -> None:
+    """Beside its place first, under the next number that is free."""
+    taken = [int(path.stem.split("-")[1]) for path in folder.glob("part-*") if path.stem.split("-")[1].isdigit()]
+    path = folder / f"part-{max(taken, default=-1) + 1:06}{KINDS[kind]}"
+    scratch = folder / f".{path.name}.incomplete"
+    plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    if kind == "parquet":
+        _library("pyarrow.parquet").write_table(_library("pyarrow").Table.from_pylist(plain), scratch)
+    else:
+        nested = ({**row, **{name: json.loads(row[name]) for name in NESTED if row.get(name)}} for row in plain)
+        scratch.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in nested), encoding="utf-8")
+    scratch.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON holds; NaN, by which columns of numbers say that there is none, is none."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _as_json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _check_cluster(ray: Any, fewest: int, cpus: float, gpus: float) -> None:
+    """Refuse to wait without end for what no machine has."""
+    if not ray.is_initialized():
+        ray.init()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = [
+        min(node.get("CPU", 0) // cpus if cpus else math.inf, node.get("GPU", 0) // gpus if gpus else math.inf)
+        for node in nodes
+    ]
+    if sum(fits) < fewest:
+        has = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ValueError(
+            f"the cluster has no room for {fewest} workers of {cpus:g} CPUs and {gpus:g} GPUs: its machines have {has}."
+        )
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.split(".")[0]:
+            raise
+        raise ImportError(f'a cluster needs {error.name}: pip install "citrinet[ray]"') from error
+
+
+__all__ = ["is_remote", "list_audio", "transcribe", "write", "written"]

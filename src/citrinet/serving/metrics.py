@@ -1,0 +1,39 @@
+"""What a server counts, for Prometheus."""
+
+from typing import Any
+
+from fastapi import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from .engine import Engine
+
+
+class Metrics:
+    """
+    Requests by path and status, their time, seconds of audio, and recordings that wait.
+
+    Args:
+        engine: whose queue is counted.
+    """
+
+    def __init__(self, engine: Engine):
+        self._registry = CollectorRegistry()
+        of: Any = {"registry": self._registry}
+        self._requests = Counter("citrinet_requests", "Requests", ["path", "status"], **of)
+        self._time = Histogram("citrinet_request_seconds", "Seconds to an answer", ["path"], **of)
+        self._audio = Counter("citrinet_audio_seconds", "Seconds of audio that were sent", **of)
+        Gauge("citrinet_waiting", "Recordings that wait", **of).set_function(lambda: engine.waiting)
+
+    def request(self, route: Any, status: int, seconds: float) -> None:
+        """Count a request, by its route rather than by what somebody wrote."""
+        path = getattr(route, "path", "other")
+        self._requests.labels(path, str(status)).inc()
+        self._time.labels(path).observe(seconds)
+
+    def audio(self, seconds: float) -> None:
+        """Count seconds of audio."""
+        self._audio.inc(seconds)
+
+    def response(self) -> Response:
+        """All counts, as Prometheus reads them."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
