@@ -49,20 +49,21 @@ def distributions(request, tmp_path_factory):
     """
     Source distribution and the wheel made of it, from a copy, so that the build leaves nothing in the checkout.
 
-    Where Git makes no links, as on Windows, the link to the converter is a text file.
+    Where Git makes no links, as on Windows, those to the converter and the page for browsers are text files.
     """
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("src", "convert"):
+    for name in ("src", "convert", "space/browser"):
         shutil.copytree(
             ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
-    link = source / "src" / "citrinet" / "convert"
-    assert str(link.readlink()) == "../../convert"
-    if request.param == "text file":
-        link.unlink()
-        link.write_text("../../convert")
+    for name in ("convert", "space/browser"):
+        link = source / "src" / "citrinet" / Path(name).name
+        assert str(link.readlink()) == f"../../{name}"
+        if request.param == "text file":
+            link.unlink()
+            link.write_text(f"../../{name}")
     output = tmp_path_factory.mktemp("distributions")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", output, source]
     subprocess.run(command, check=True, capture_output=True)
@@ -79,6 +80,7 @@ def test_distributions_hold_every_module_once_and_nothing_else(distributions):
     assert len(names) == len(set(names))
     assert {name.split("/")[0].split("-")[0] for name in names} == {"citrinet"}
     data = {"citrinet/py.typed", "citrinet/evaluation/page.html.jinja", "citrinet/mandarin_small/model.safetensors"}
+    data |= {f"citrinet/browser/{path.name}" for path in (ROOT / "space" / "browser").iterdir()}
     assert data <= set(names)
     with tarfile.open(source) as tar:
         members = [member.name.split("/", 1)[-1] for member in tar if member.isfile()]

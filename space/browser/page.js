@@ -3,7 +3,7 @@
 const MAX_SECONDS = 120; // go through the network at once; the memory that takes grows with them
 const MAX_MB = 200; // of a file, which is in memory as a whole
 const SILENCE = 1e-3; // of full scale
-const SPEECH_CONFIDENCE = 0.3; // what is less sure as a whole is noise or music more often than speech
+const SPEECH_CONFIDENCE = 0.4; // what is less sure as a whole is noise or music more often than speech
 
 const $ = (id) => document.getElementById(id);
 const worker = new Worker("worker.js", { type: "module" });
@@ -153,10 +153,11 @@ function draw(result, seconds) {
   $("transcript").replaceChildren(...(isSpeech ? transcript(result) : [none]));
   $("tags").replaceChildren(...(isSpeech ? Object.entries(result.tags).map(tag) : []));
   $("letters").replaceChildren(...(isSpeech ? result.chunks.map(letter) : []));
+  $("doubt").hidden = !$("tags").children.length;
   const duration = heard.length / model.rate;
   $("facts").textContent =
-    `${duration.toFixed(1)} s · ${(seconds * 1000).toFixed(0)} ms · real-time factor 实时率 ` +
-    `${(seconds / duration).toFixed(3)} · threads 线程 ${model.threads}`;
+    `confidence 置信度 ${result.confidence.toFixed(2)} · ${duration.toFixed(1)} s · ${(seconds * 1000).toFixed(0)} ms · ` +
+    `real-time factor 实时率 ${(seconds / duration).toFixed(3)} · threads 线程 ${model.threads}`;
   $("json").textContent = JSON.stringify(result, null, 2);
   $("result").hidden = false;
 }
