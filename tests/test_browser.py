@@ -378,9 +378,10 @@ LABELS = {"AGE": ["NONE", "AGE_14_25", "AGE_<14"], "DIALECT": ["NONE", "DIALECT_
 
 
 def random_outputs(rng):
-    """(T', V) log-probabilities in which tokens last some frames and blanks are frequent, and logits of tags."""
+    """(T', V) log-probabilities in which tokens last some frames, many of them blanks and markers; logits of tags."""
     size = len(PIECES) + 1
-    ids = np.repeat(np.where(rng.random(25) < 0.2, size - 1, rng.integers(size, size=25)), rng.integers(1, 3, size=25))
+    weights = np.array([4.0 if piece.startswith(("END", "ENTITY")) else 1.0 for piece in PIECES] + [8.0])
+    ids = rng.choice(size, size=25, p=weights / weights.sum()).repeat(rng.integers(1, 3, size=25))
     logits = rng.standard_normal((len(ids), size))
     logits[np.arange(len(ids)), ids] += rng.uniform(4, 9, size=len(ids))
     log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
