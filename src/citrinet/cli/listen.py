@@ -20,7 +20,7 @@ from ..resampling_citrinet import check_rate
 from ..result_citrinet import RecognitionResult
 from ..streaming import CitrinetStream, StreamText
 from .console import to_json
-from .options import add_device, add_json, add_model, positive, quiet, seconds
+from .options import add_decoding, add_device, add_json, add_model, decoding_options, positive, quiet, seconds
 
 _PIECE_S = 0.1  # seconds of sound that a microphone gives at a time
 _AHEAD = 600  # pieces of standard input that may wait: a pipe is read no faster than it is recognised
@@ -59,6 +59,7 @@ def add_parser(commands: Any) -> None:
         "--precision", default="float32", choices=PRECISIONS, help="of matrix products (default float32)"
     )
     add_device(parser)
+    add_decoding(parser)
     parser.set_defaults(run=run)
 
 
@@ -67,12 +68,12 @@ def run(options: argparse.Namespace) -> int:
     rate = check_rate(options.rate, "--rate")
     if options.source and options.device_name:
         raise ValueError("--device-name names a microphone: give either that or -.")
+    decoder = decoding_options(options)
     quiet()
     stop = threading.Event()
     source = _standard_input(stop) if options.source else _microphone(options.device_name, rate, stop)
-    stream = CitrinetStream(
-        load_recognizer(options.model, precision=options.precision, device=options.device), step_s=options.step
-    )
+    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device, decoder=decoder)
+    stream = CitrinetStream(recognizer, step_s=options.step)
     lines = _Lines(to_json if options.json else _line)
     with _ctrl_c_sets(stop), source as pieces:
         for piece in pieces:
