@@ -194,10 +194,18 @@ def test_fifty_clients_at_once_get_the_right_answers(server, recognizer, expecte
     assert float(count.split()[-1]) >= 50
 
 
+def test_a_prompt_holds_hot_words(server, expected):
+    create = server.client().audio.transcriptions.create
+    clip = EXAMPLES / "person.flac"
+    assert "戴发旬" not in expected[clip]["transcript"]
+    assert "戴发旬" in create(model="small", file=clip, prompt="戴发旬，北山").text
+    assert create(model="small", file=clip).text == expected[clip]["transcript"]
+
+
 class Slow:
     """A recogniser that waits until it is told to go on."""
 
-    sampling_rate = 16_000
+    sampling_rate, decoder = 16_000, None
 
     def __init__(self):
         self.go = threading.Event()

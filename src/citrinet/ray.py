@@ -22,6 +22,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .audio_segment_citrinet import AudioSegment
+from .language_model import DecodingOptions
 
 PLACE = ("audio", "offset", "duration", "channel")  # which recording a row is
 RESULT = ("text", "transcript", "confidence")
@@ -41,6 +42,7 @@ def transcribe(
     gpus: float = 0,
     batch_size: int | None = None,
     batch_seconds: float | None = 60.0,
+    decoding: DecodingOptions | None = None,
     **options: Any,
 ) -> Any:
     """
@@ -54,6 +56,7 @@ def transcribe(
         workers: how many, or the fewest and the most, between which Ray chooses.
         cpus, gpus: of each worker. With a GPU it computes there.
         batch_size, batch_seconds: see [`Recognizer.stream`].
+        decoding: how outputs are decoded, see [`load_recognizer`].
         **options: further ones of [`Recognizer.stream`].
 
     Returns:
@@ -70,7 +73,8 @@ def transcribe(
     if not 1 <= fewest <= most:
         raise ValueError(f"`workers` must be a number from 1, or the fewest and the most, not {workers}.")
     _check_cluster(ray, fewest, cpus, gpus)
-    settings = {"precision": precision, "device": "cuda" if gpus else "cpu", "threads": max(int(cpus), 1)}
+    device, threads = "cuda" if gpus else "cpu", max(int(cpus), 1)
+    settings = {"precision": precision, "device": device, "decoder": decoding, "threads": threads}
     limits = {"batch_size": batch_size, "batch_seconds": batch_seconds}
     return dataset.map_batches(
         _Worker,

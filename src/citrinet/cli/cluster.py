@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .options import positive
+from .options import decoding_options, positive
 from .outputs import describe
 from .sources import AUDIO_SUFFIXES, find_sources
 
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
             gpus=options.worker_gpus,
             batch_size=options.batch_size,
             batch_seconds=options.batch_seconds or (None if options.batch_size else 60.0),
+            decoding=decoding_options(options),
             return_timestamps=options.timestamps,
             chunk_length_s=options.chunk_length,
             vad=options.vad,

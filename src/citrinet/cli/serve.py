@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .options import add_device, add_model, positive, quiet, seconds
+from .options import add_decoding, add_device, add_model, decoding_options, positive, quiet, seconds
 
 KEY = "CITRINET_API_KEY"
 
@@ -38,6 +38,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-seconds", type=seconds, default=120.0, metavar="S", help="seconds at a time (120)")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of products (default float32)")
     add_device(parser)
+    add_decoding(parser)
     parser.set_defaults(run=run)
 
 
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
     from ..recognition import load_recognizer
 
     quiet()
-    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device)
+    decoding = decoding_options(options)
+    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device, decoder=decoding)
     settings = Settings(
         name=options.name or Path(options.model).name,
         language=options.language,

@@ -1,6 +1,7 @@
 """CTC prefix beam search with a language model and hot words, vectorised over the beam; plain NumPy."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,11 +125,21 @@ class BeamSearchDecoder:
             self.weight = settings.get("weight", WEIGHT) if weight is None else weight
             self.word_bonus = settings.get("word_bonus", WORD_BONUS) if word_bonus is None else word_bonus
             self._units = _units(pieces, language_model)
-        self.hot_words = HotWords(hot_words, pieces, hot_word_boost) if hot_words else None
+        self.pieces, self.hot_word_boost = pieces, hot_word_boost
+        self._prefer(hot_words)
+
+    def with_hot_words(self, words: Sequence[str]) -> "BeamSearchDecoder":
+        """The same decoder, which prefers other words; those that this one prefers are not among them."""
+        other = copy(self)
+        other._prefer(words)
+        return other
+
+    def _prefer(self, words: Sequence[str]) -> None:
+        self.hot_words = HotWords(words, self.pieces, self.hot_word_boost) if words else None
         # What a token may add: it is tried where it is that much less likely than others.
-        self._hopes = np.zeros(len(pieces), np.float32)
+        self._hopes = np.zeros(len(self.pieces), np.float32)
         if self.hot_words is not None:
-            self._hopes[self.hot_words.pieces] = max(hot_word_boost, 0.0)
+            self._hopes[self.hot_words.pieces] = max(self.hot_word_boost, 0.0)
 
     def __call__(self, log_probs: np.ndarray) -> list[CTCToken]:
         """Decode one segment, see [`Decoder`]."""

@@ -1,6 +1,7 @@
 """The server: OpenAI's transcriptions and models, live speech, health and metrics."""
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,6 +26,7 @@ from .live import Live
 from .metrics import Metrics
 from .settings import Settings
 
+MAX_HOT_WORDS = 100  # of a prompt
 ALIAS = "whisper-1"  # what programs ask for that know OpenAI's server only
 _KINDS = {401: "authentication_error", 404: "not_found_error", 503: "server_error", 500: "server_error"}
 
@@ -116,7 +118,7 @@ class _Transcriptions:
         stream: Annotated[bool, Form()] = False,
         timestamp_granularities: Annotated[list[str] | None, Form(alias="timestamp_granularities[]")] = None,
     ) -> Response:
-        """Transcribe an upload. `language`, `prompt` and `temperature` are accepted, and change nothing."""
+        """Transcribe an upload. The words of `prompt` are preferred; `temperature` changes nothing."""
         self.check_model(model)
         granularities = timestamp_granularities or ["segment"]
         _check("response_format", [response_format], RESPONSE_FORMATS)
@@ -124,11 +126,12 @@ class _Transcriptions:
         waveform = await run_in_threadpool(self._load, await file.read())
         seconds = len(waveform) / self._recognizer.sampling_rate
         self._metrics.audio(seconds)
+        words = re.findall(r"\w+", prompt or "")[:MAX_HOT_WORDS]
         if stream:
             if response_format not in ("json", "text"):
                 raise HTTPException(400, f"`stream` goes with the formats json and text, not with {response_format}.")
-            return StreamingResponse(await self._events(waveform), media_type="text/event-stream")
-        result = await self._recognise(waveform)
+            return StreamingResponse(await self._events(waveform, words), media_type="text/event-stream")
+        result = await self._recognise(waveform, words)
         language = language or self._settings.language
         body, media_type = RESPONSE_FORMATS[response_format](Transcription(result, seconds, language, granularities))
         return Response(body, media_type=media_type)
@@ -155,23 +158,23 @@ class _Transcriptions:
             reason = str(error).removeprefix("the given bytes: ")
             raise HTTPException(400, f"This file cannot be read as audio: {reason}") from error
 
-    async def _recognise(self, waveform: np.ndarray) -> RecognitionResult:
+    async def _recognise(self, waveform: np.ndarray, words: list[str]) -> RecognitionResult:
         try:
-            return await asyncio.wrap_future(self._engine.submit(waveform))
+            return await asyncio.wrap_future(self._engine.submit(waveform, words))
         except Busy:
             raise HTTPException(503, "Too many recordings wait: come again.", {"Retry-After": "1"}) from None
         except (RuntimeError, OSError, ValueError, MemoryError) as error:
             raise HTTPException(500, f"Recognition failed: {type(error).__name__}.") from error
 
-    async def _events(self, waveform: np.ndarray) -> AsyncIterator[str]:
+    async def _events(self, waveform: np.ndarray, words: list[str]) -> AsyncIterator[str]:
         """Text of each stretch of speech as soon as it is there, then the whole."""
         places = await run_in_threadpool(cut_at_pauses, waveform, self._recognizer.sampling_rate, True)
-        first = await self._recognise(waveform[slice(*places[0])])  # a refusal has a status of its own
+        first = await self._recognise(waveform[slice(*places[0])], words)  # a refusal has a status of its own
 
         async def events() -> AsyncIterator[str]:
             text = ""
             for place in places:
-                result = first if place == places[0] else await self._recognise(waveform[slice(*place)])
+                result = first if place == places[0] else await self._recognise(waveform[slice(*place)], words)
                 delta = joint(text, result["transcript"]) + result["transcript"]
                 text += delta
                 if delta:

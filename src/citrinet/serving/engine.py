@@ -3,14 +3,16 @@
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from ..batching_citrinet import batches
+from ..language_model import BeamSearchDecoder
 from ..recognition import Recognizer
 from ..result_citrinet import RecognitionResult
 
@@ -24,6 +26,7 @@ class Busy(Exception):
 @dataclass
 class _Job:
     waveform: np.ndarray
+    hot_words: tuple[str, ...]
     answer: "Future[RecognitionResult]"
 
 
@@ -56,18 +59,21 @@ class Engine:
         """How many recordings were submitted and have no answer yet."""
         return self._waiting
 
-    def submit(self, waveform: np.ndarray, always: bool = False) -> "Future[RecognitionResult]":
+    def submit(
+        self, waveform: np.ndarray, hot_words: Sequence[str] = (), always: bool = False
+    ) -> "Future[RecognitionResult]":
         """
         Ask for the result of one recording, with characters in `chunks`.
 
         Args:
             waveform: (n,) float32, as [`Recognizer.load`] gives it.
+            hot_words: that are preferred for this recording, where the recogniser decodes by a beam search.
             always: whether to wait, however many do.
 
         Raises:
             Busy: if too many wait.
         """
-        job = _Job(waveform, Future())
+        job = _Job(waveform, tuple(hot_words), Future())
         with self._counting:
             if self._waiting >= self._max_waiting and not always:
                 raise Busy
@@ -100,23 +106,30 @@ class Engine:
                 return
 
     def _recognise(self, jobs: list[_Job]) -> None:
-        jobs.sort(key=lambda job: len(job.waveform))
+        jobs.sort(key=lambda job: (job.hot_words, len(job.waveform)))
         rate = self.recognizer.sampling_rate
         limits = self._limits["batch_size"], self._limits["batch_seconds"]
-        for batch in batches(jobs, lambda job: len(job.waveform) / rate, *limits):
-            try:
-                self._answer(batch)
-            except Exception as error:
-                logger.exception("recognition failed")
-                for job in batch:
-                    if not job.answer.done():
-                        job.answer.set_exception(error)
+        for hot_words, same in groupby(jobs, key=lambda job: job.hot_words):
+            for batch in batches(same, lambda job: len(job.waveform) / rate, *limits):
+                try:
+                    self._answer(batch, hot_words)
+                except Exception as error:
+                    logger.exception("recognition failed")
+                    for job in batch:
+                        if not job.answer.done():
+                            job.answer.set_exception(error)
 
-    def _answer(self, batch: list[_Job]) -> None:
+    def _answer(self, batch: list[_Job], hot_words: tuple[str, ...]) -> None:
         waveforms = [job.waveform for job in batch]
-        results = self.recognizer.stream(waveforms, return_timestamps="char", **self._limits)
-        for job, result in zip(batch, results, strict=True):
-            job.answer.set_result(result)
+        usual = self.recognizer.decoder
+        try:
+            if hot_words and isinstance(usual, BeamSearchDecoder):
+                self.recognizer.decoder = usual.with_hot_words(hot_words)
+            results = self.recognizer.stream(waveforms, return_timestamps="char", **self._limits)
+            for job, result in zip(batch, results, strict=True):
+                job.answer.set_result(result)
+        finally:
+            self.recognizer.decoder = usual
 
 
 class Shared:
