@@ -65,19 +65,27 @@ def told() -> Iterator[None]:
         raise gr.Error(escape(str(error)), title="citrinet", duration=12, print_exception=False) from error
 
 
-def transcribe(path: str | None, choice: str = LABELS[0], progress=gr.Progress()):
+def transcribe(
+    path: str | None,
+    choice: str = LABELS[0],
+    hot_words: str = "",
+    language_model: bool = True,
+    progress=gr.Progress(),
+):
     """
     Transcribe one recording.
 
     Args:
         path: the audio file.
         choice: model and precision.
+        hot_words: words to prefer, with spaces or commas between.
+        language_model: whether the model's own language model is used, if it has one.
 
     Returns:
         The page's HTML, and the pipeline's dictionary.
     """
     with told():
-        for step in run(path, choice):
+        for step in recognise(read(path), *chosen(choice), hot_words or "", language_model):
             if isinstance(step, Recognition):
                 yield view.page(step), json.dumps(step.result, ensure_ascii=False, indent=2)
             elif step < 1:
@@ -249,6 +257,9 @@ def build() -> gr.Blocks:
                         start = gr.Button("Transcribe · 识别", variant="primary")
                         stop = gr.Button("Stop · 停止")
                     choice = choice_of()
+                    with gr.Accordion("Decoding · 解码", open=False):
+                        hot_words = gr.Textbox("", label="Hot words, such as names · 热词", placeholder="汪环, 戴法权")
+                        language_model = gr.Checkbox(True, label="Language model · 语言模型")
                     examples_column = gr.Column()
                 with gr.Column(scale=3, min_width=300):
                     result = gr.HTML(view.note("The transcript appears here. · 结果显示在这里。"))
@@ -257,7 +268,7 @@ def build() -> gr.Blocks:
                 examples = gr.Examples([[str(clip)] for clip in clips], [audio], label=EXAMPLES_LABEL)
             work = {
                 "fn": transcribe,
-                "inputs": [audio, choice],
+                "inputs": [audio, choice, hot_words, language_model],
                 "outputs": [result, as_json],
                 "show_progress_on": [result],
                 **one_at_a_time,

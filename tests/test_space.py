@@ -112,6 +112,15 @@ def test_segments_report_progress_and_give_the_recognisers_result():
     assert heard.result == recognition.recognizer("citrinet", "float32")(samples, return_timestamps="char")
 
 
+def test_hot_words_and_no_language_model():
+    clip = citrinet.load_audio(next(path for path in CLIPS if "person" in str(path)))
+    texts = []
+    for options in ((), ("戴法权", True), ("", False), ()):
+        *_, heard = recognition.recognise(clip, "citrinet", "float32", *options)
+        texts.append(heard.result["transcript"])
+    assert "戴法权" in texts[1] and len(set(texts[:3])) == 3 and texts[3] == texts[0]
+
+
 @pytest.mark.parametrize(("model", "doubtful"), [("citrinet", True), ("other", False)])
 def test_page_says_which_heads_are_not_to_be_trusted(model, doubtful, monkeypatch):
     monkeypatch.setitem(recognition._loaded, ("other", "float32"), recognition.recognizer("citrinet", "float32"))
