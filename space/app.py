@@ -20,6 +20,7 @@ from recognition import (
     Listener,
     Recognition,
     Refused,
+    align,
     chosen,
     decode_piece,
     read,
@@ -112,6 +113,25 @@ def compare(path: str | None, first: str, second: str):
             assert isinstance(recognition, Recognition)
             pages.append(view.page(recognition))
             yield pages[0], pages[1] if len(pages) > 1 else view.note("…")
+
+
+def align_text(path: str | None, text: str, choice: str):
+    """
+    Find when each character of a text is said.
+
+    Args:
+        path: the audio file.
+        text: what is said in it.
+        choice: model and precision.
+
+    Returns:
+        The page's HTML, and the alignment as JSON.
+    """
+    with told():
+        found = align(read(path), text or "", *chosen(choice))
+        missing = [word["text"] for word in found.result["words"] if not word["said"]]
+        warning = view.note(f"Likely not said · 可能没有说: {' '.join(missing)}") if missing else ""
+        return view.page(found) + warning, json.dumps(found.result, ensure_ascii=False, indent=2)
 
 
 def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=gr.Progress()):
@@ -334,6 +354,23 @@ def build() -> gr.Blocks:
                 **one_at_a_time,
             )
             stop_files.click(None, cancels=[event])
+        with gr.Tab("Align · 对齐"):
+            with gr.Row():
+                with gr.Column(scale=2, min_width=300):
+                    spoken = sound()
+                    known_text = gr.Textbox("", label="What is said · 文本", lines=3)
+                    align_choice = choice_of()
+                    start_align = gr.Button("Align · 对齐", variant="primary")
+                with gr.Column(scale=3, min_width=300):
+                    aligned = gr.HTML(view.note("Click a character to hear it. · 点击文字可以听。"))
+                    aligned_json = gr.Code(language="json", label="JSON", max_lines=16, elem_classes="ct-json")
+            start_align.click(
+                align_text,
+                [spoken, known_text, align_choice],
+                [aligned, aligned_json],
+                api_name="align",
+                **one_at_a_time,
+            )
         with gr.Tab("Compare · 对比"):
             clip = sound()
             with gr.Row():

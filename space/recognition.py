@@ -215,6 +215,25 @@ def recognise(
 
 
 @gpu
+def align(samples: np.ndarray, text: str, model: str, precision: str) -> Recognition:
+    """
+    Find when each character of a text is said in samples (n,).
+
+    Raises:
+        Refused: if there is no text, or it does not fit the audio.
+    """
+    if not text.strip():
+        raise Refused("Write what is said first. · 请先输入文本。")
+    ready = recognizer(model, precision)
+    start = time.perf_counter()
+    try:
+        result = citrinet.align(ready, {"array": samples, "sampling_rate": RATE}, text)
+    except ValueError as error:
+        raise Refused(f"This cannot be aligned. · 无法对齐。 ({error})") from error
+    return Recognition(dict(result), samples, time.perf_counter() - start, is_speech=True)
+
+
+@gpu
 def read_aloud(samples: np.ndarray, model: str, precision: str) -> dict[str, Any]:
     """Transcribe a stretch of speech (n,) of a stream."""
     start = time.perf_counter()

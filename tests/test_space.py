@@ -318,8 +318,14 @@ def test_every_endpoint(server, expected, tmp_path):
     assert "ct-said" in one and "ct-said" in two
     with pytest.raises(gradio_client.exceptions.AppError, match="silent"):
         asked.predict(files[1], CHOICE, api_name="/transcribe")
+    page, alignment = asked.predict(files[0], "附近有没有去天津的公交车", CHOICE, api_name="/align")
+    words = json.loads(alignment)["words"]
+    assert "".join(word["text"] for word in words) == "附近有没有去天津的公交车" and "天 津" in page
+    assert [word["text"] for word in words if not word["said"]] == ["天", "津"]
+    with pytest.raises(Exception, match="Write what is said"):
+        asked.predict(files[0], "", CHOICE, api_name="/align")
     endpoints = asked.view_api(print_info=False, return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/transcribe", "/listen", "/transcribe_files", "/compare"}
+    assert set(endpoints) == {"/transcribe", "/align", "/listen", "/transcribe_files", "/compare"}
 
 
 @pytest.mark.slow
