@@ -20,6 +20,7 @@ from recognition import (
     Listener,
     Recognition,
     Refused,
+    align,
     chosen,
     decode_piece,
     read,
@@ -65,19 +66,27 @@ def told() -> Iterator[None]:
         raise gr.Error(escape(str(error)), title="citrinet", duration=12, print_exception=False) from error
 
 
-def transcribe(path: str | None, choice: str = LABELS[0], progress=gr.Progress()):
+def transcribe(
+    path: str | None,
+    choice: str = LABELS[0],
+    hot_words: str = "",
+    language_model: bool = True,
+    progress=gr.Progress(),
+):
     """
     Transcribe one recording.
 
     Args:
         path: the audio file.
         choice: model and precision.
+        hot_words: words to prefer, with spaces or commas between.
+        language_model: whether the model's own language model is used, if it has one.
 
     Returns:
         The page's HTML, and the pipeline's dictionary.
     """
     with told():
-        for step in run(path, choice):
+        for step in recognise(read(path), *chosen(choice), hot_words or "", language_model):
             if isinstance(step, Recognition):
                 yield view.page(step), json.dumps(step.result, ensure_ascii=False, indent=2)
             elif step < 1:
@@ -104,6 +113,25 @@ def compare(path: str | None, first: str, second: str):
             assert isinstance(recognition, Recognition)
             pages.append(view.page(recognition))
             yield pages[0], pages[1] if len(pages) > 1 else view.note("…")
+
+
+def align_text(path: str | None, text: str, choice: str):
+    """
+    Find when each character of a text is said.
+
+    Args:
+        path: the audio file.
+        text: what is said in it.
+        choice: model and precision.
+
+    Returns:
+        The page's HTML, and the alignment as JSON.
+    """
+    with told():
+        found = align(read(path), text or "", *chosen(choice))
+        missing = [word["text"] for word in found.result["words"] if not word["said"]]
+        warning = view.note(f"Likely not said · 可能没有说: {' '.join(missing)}") if missing else ""
+        return view.page(found) + warning, json.dumps(found.result, ensure_ascii=False, indent=2)
 
 
 def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=gr.Progress()):
@@ -249,6 +277,9 @@ def build() -> gr.Blocks:
                         start = gr.Button("Transcribe · 识别", variant="primary")
                         stop = gr.Button("Stop · 停止")
                     choice = choice_of()
+                    with gr.Accordion("Decoding · 解码", open=False):
+                        hot_words = gr.Textbox("", label="Hot words, such as names · 热词", placeholder="汪环, 戴法权")
+                        language_model = gr.Checkbox(True, label="Language model · 语言模型")
                     examples_column = gr.Column()
                 with gr.Column(scale=3, min_width=300):
                     result = gr.HTML(view.note("The transcript appears here. · 结果显示在这里。"))
@@ -257,7 +288,7 @@ def build() -> gr.Blocks:
                 examples = gr.Examples([[str(clip)] for clip in clips], [audio], label=EXAMPLES_LABEL)
             work = {
                 "fn": transcribe,
-                "inputs": [audio, choice],
+                "inputs": [audio, choice, hot_words, language_model],
                 "outputs": [result, as_json],
                 "show_progress_on": [result],
                 **one_at_a_time,
@@ -323,6 +354,23 @@ def build() -> gr.Blocks:
                 **one_at_a_time,
             )
             stop_files.click(None, cancels=[event])
+        with gr.Tab("Align · 对齐"):
+            with gr.Row():
+                with gr.Column(scale=2, min_width=300):
+                    spoken = sound()
+                    known_text = gr.Textbox("", label="What is said · 文本", lines=3)
+                    align_choice = choice_of()
+                    start_align = gr.Button("Align · 对齐", variant="primary")
+                with gr.Column(scale=3, min_width=300):
+                    aligned = gr.HTML(view.note("Click a character to hear it. · 点击文字可以听。"))
+                    aligned_json = gr.Code(language="json", label="JSON", max_lines=16, elem_classes="ct-json")
+            start_align.click(
+                align_text,
+                [spoken, known_text, align_choice],
+                [aligned, aligned_json],
+                api_name="align",
+                **one_at_a_time,
+            )
         with gr.Tab("Compare · 对比"):
             clip = sound()
             with gr.Row():

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import citrinet
-from citrinet import AudioTooLongError, CitrinetStream, load_audio
+from citrinet import AudioTooLongError, CitrinetStream, DecodingOptions, load_audio
 from citrinet.recognition import Recognizer, is_onnx_folder
 from citrinet.result_citrinet import is_speech
 from citrinet.transcript_citrinet import joint
@@ -175,9 +176,18 @@ def is_silent(samples: np.ndarray) -> bool:
 
 
 @gpu
-def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float | Recognition]:
+def recognise(
+    samples: np.ndarray, model: str, precision: str, hot_words: str = "", language_model: bool = True
+) -> Iterator[float | Recognition]:
     """
     Transcribe samples (n,).
+
+    Args:
+        samples: of the recording.
+        model: its name.
+        precision: see `PRECISIONS`.
+        hot_words: words to prefer, with spaces or commas between.
+        language_model: whether the model's own language model is used, if it has one.
 
     Yields:
         The part that is done, from 0 to 1, after each window of a long recording; in the end a [`Recognition`].
@@ -188,6 +198,10 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
     ready = recognizer(model, precision)
     start = time.perf_counter()
     try:
+        if hot_words.strip() or not language_model:
+            words = tuple(re.findall(r"\w+", hot_words))
+            options = DecodingOptions("own" if language_model else "none", hot_words=words)
+            ready = ready.with_decoder(options.decoder(ready.model, ready.pieces))
         waveform = ready.load({"array": samples, "sampling_rate": RATE})
         for step in ready.follow(waveform, return_timestamps="char"):
             yield step.done
@@ -198,6 +212,25 @@ def recognise(samples: np.ndarray, model: str, precision: str) -> Iterator[float
     assert step.result is not None
     heard = is_speech(step.result, samples, RATE)
     yield Recognition(dict(step.result), samples, seconds, heard, DOUBTFUL_TAGS.get(model, ()))
+
+
+@gpu
+def align(samples: np.ndarray, text: str, model: str, precision: str) -> Recognition:
+    """
+    Find when each character of a text is said in samples (n,).
+
+    Raises:
+        Refused: if there is no text, or it does not fit the audio.
+    """
+    if not text.strip():
+        raise Refused("Write what is said first. · 请先输入文本。")
+    ready = recognizer(model, precision)
+    start = time.perf_counter()
+    try:
+        result = citrinet.align(ready, {"array": samples, "sampling_rate": RATE}, text)
+    except ValueError as error:
+        raise Refused(f"This cannot be aligned. · 无法对齐。 ({error})") from error
+    return Recognition(dict(result), samples, time.perf_counter() - start, is_speech=True)
 
 
 @gpu

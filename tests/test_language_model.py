@@ -178,6 +178,13 @@ def test_small_files_hold_the_same_within_half_a_step(tmp_path):
     assert read.settings == {}
 
 
+def test_a_model_of_which_only_single_tokens_are_left(tmp_path):
+    model = train(SENTENCES, 3, 0.9)
+    assert model.order == 1
+    read = read_language_model(saved(model, tmp_path / "lm.npz"))
+    assert sum(map(math.exp, log_probs_after(read, ["a", "b"]).values())) == pytest.approx(1, abs=0.02)  # of 8 bits
+
+
 def test_settings_stay_with_the_model(tmp_path):
     model = train(SENTENCES, 2)
     model.settings["weight"] = 0.3

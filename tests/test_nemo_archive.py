@@ -351,7 +351,7 @@ def test_not_an_archive(folder, content):
 def test_no_file_at_all(folder):
     refuse(folder / "absent.nemo", "no such file")
     (folder / "directory.nemo").mkdir()
-    refuse(folder / "directory.nemo", "a folder, not a .nemo file")
+    refuse(folder / "directory.nemo", "holds no .nemo file")
     os.mkfifo(folder / "pipe.nemo")
     refuse(folder / "pipe.nemo", "no such file")
 

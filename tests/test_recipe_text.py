@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from citrinet.language_model import read_language_model
+from mandarin_small.__main__ import main
 from mandarin_small.text import numbers, run, selection, templates
 from mandarin_small.text.annotate import annotate
 from mandarin_small.text.names import Names
@@ -531,3 +533,17 @@ def test_the_same_seed_makes_the_same_files_in_any_process(tmp_path, transcripts
     one, other = (sorted((tmp_path / hashing / "text").iterdir()) for hashing in ("1", "2"))
     assert [path.name for path in one] == ["heldout.jsonl.gz", "train.jsonl.gz"]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+# The language model
+
+
+def test_the_language_model_learns_nothing_that_is_held_out(tmp_path):
+    texts, held_out = tmp_path / "text" / "train.jsonl.gz", tmp_path / "valid.jsonl"
+    texts.parent.mkdir()
+    write_utterances(texts, [replace(UTTERANCE, id=0), replace(UTTERANCE, id=1, text="今天上海的天气怎么样啊")])
+    held_out.write_text('{"audio_filepath": "a.wav", "text": "今天上海的天气怎么样"}\n', encoding="utf-8")
+    assert main(["language_model", str(tmp_path), "--exclude", str(held_out)]) == 0
+    model = read_language_model(tmp_path / "model" / "language_model.npz")
+    assert set(model.vocabulary) == {"<unk>", "<s>", "</s>", "ENTITY_LOCATION", "END", *"去北京吧"}
+    assert model.settings == {"weight": 0.4, "word_bonus": 1.5}

@@ -112,6 +112,15 @@ def test_segments_report_progress_and_give_the_recognisers_result():
     assert heard.result == recognition.recognizer("citrinet", "float32")(samples, return_timestamps="char")
 
 
+def test_hot_words_and_no_language_model():
+    clip = citrinet.load_audio(next(path for path in CLIPS if "person" in str(path)))
+    texts = []
+    for options in ((), ("戴法权", True), ("", False), ()):
+        *_, heard = recognition.recognise(clip, "citrinet", "float32", *options)
+        texts.append(heard.result["transcript"])
+    assert "戴法权" in texts[1] and len(set(texts[:3])) == 3 and texts[3] == texts[0]
+
+
 @pytest.mark.parametrize(("model", "doubtful"), [("citrinet", True), ("other", False)])
 def test_page_says_which_heads_are_not_to_be_trusted(model, doubtful, monkeypatch):
     monkeypatch.setitem(recognition._loaded, ("other", "float32"), recognition.recognizer("citrinet", "float32"))
@@ -309,8 +318,14 @@ def test_every_endpoint(server, expected, tmp_path):
     assert "ct-said" in one and "ct-said" in two
     with pytest.raises(gradio_client.exceptions.AppError, match="silent"):
         asked.predict(files[1], CHOICE, api_name="/transcribe")
+    page, alignment = asked.predict(files[0], "附近有没有去天津的公交车", CHOICE, api_name="/align")
+    words = json.loads(alignment)["words"]
+    assert "".join(word["text"] for word in words) == "附近有没有去天津的公交车" and "天 津" in page
+    assert [word["text"] for word in words if not word["said"]] == ["天", "津"]
+    with pytest.raises(Exception, match="Write what is said"):
+        asked.predict(files[0], "", CHOICE, api_name="/align")
     endpoints = asked.view_api(print_info=False, return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/transcribe", "/listen", "/transcribe_files", "/compare"}
+    assert set(endpoints) == {"/transcribe", "/align", "/listen", "/transcribe_files", "/compare"}
 
 
 @pytest.mark.slow

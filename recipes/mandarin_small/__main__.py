@@ -148,8 +148,8 @@ def _all(options: argparse.Namespace) -> None:
 
     start = time.monotonic()
     check(options.seconds, options.steps, options.size)
+    options.exclude = [*options.exclude, *options.validation]
     if not is_begun(options.out):  # from then on the speech stays as it is
-        options.exclude = [*options.exclude, *options.validation]
         if not options.train and not (options.out / "text" / "train.jsonl.gz").exists():
             _text(options)
         _speech(options, options.seconds and SPEECH_SHARE * _left(options, start))

@@ -112,8 +112,8 @@ class NGramModel:
             children=children.astype(_smallest(int(children.max()) + 1)),
             log_probs=np.concatenate([codes for codes, _ in coded]),
             log_prob_values=np.stack([values for _, values in coded]),
-            back_offs=np.concatenate([codes for codes, _ in weights]),
-            back_off_values=np.stack([values for _, values in weights]),
+            back_offs=np.concatenate([np.zeros(0, np.uint8), *(codes for codes, _ in weights)]),
+            back_off_values=np.array([values for _, values in weights], np.float32).reshape(-1, 256),
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, overload
 
@@ -135,6 +136,12 @@ class Recognizer(Protocol):
         Raises:
             ValueError: for a model without such outputs.
         """
+
+    def with_decoder(self, decoder: Decoder | None) -> "Recognizer":
+        """The same model, not loaded again, with another decoder; this one keeps its own."""
+        other = copy(self)
+        other.decoder = decoder
+        return other
 
     @abstractmethod
     def describe(self) -> str:

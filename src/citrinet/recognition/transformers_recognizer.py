@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ class CitrinetRecognizer(Recognizer):
 
     @decoder.setter
     def decoder(self, decoder: Decoder | None) -> None:
+        self.pipeline = copy(self.pipeline)  # another recogniser may have the same
         self.pipeline.decoder = decoder
 
     def load(self, source: Any) -> np.ndarray:

@@ -120,16 +120,13 @@ class Engine:
                             job.answer.set_exception(error)
 
     def _answer(self, batch: list[_Job], hot_words: tuple[str, ...]) -> None:
+        recognizer, usual = self.recognizer, self.recognizer.decoder
+        if hot_words and isinstance(usual, BeamSearchDecoder):
+            recognizer = recognizer.with_decoder(usual.with_hot_words(hot_words))
         waveforms = [job.waveform for job in batch]
-        usual = self.recognizer.decoder
-        try:
-            if hot_words and isinstance(usual, BeamSearchDecoder):
-                self.recognizer.decoder = usual.with_hot_words(hot_words)
-            results = self.recognizer.stream(waveforms, return_timestamps="char", **self._limits)
-            for job, result in zip(batch, results, strict=True):
-                job.answer.set_result(result)
-        finally:
-            self.recognizer.decoder = usual
+        results = recognizer.stream(waveforms, return_timestamps="char", **self._limits)
+        for job, result in zip(batch, results, strict=True):
+            job.answer.set_result(result)
 
 
 class Shared:
