@@ -15,7 +15,7 @@ let heard; // samples of what is recognised
 class Refused extends Error {}
 
 function say(status) {
-  $("status").textContent = status;
+  if ($("status").textContent !== status) $("status").textContent = status; // each change is read aloud
 }
 
 function show(error) {
@@ -77,6 +77,7 @@ $("record").onclick = async () => {
 async function record() {
   // Browsers have this only where a page comes by HTTPS or from the machine itself.
   if (!navigator.mediaDevices) throw new Error("it needs https:// or localhost");
+  $("record").disabled = $("file").disabled = true;
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
   const blocks = [];
   recorder = new MediaRecorder(stream, { audioBitsPerSecond: 128_000 });
@@ -91,15 +92,15 @@ async function record() {
     transcribe(new Blob(blocks, { type: mimeType }));
   };
   recorder.start();
-  $("file").disabled = true;
+  $("record").disabled = false;
   $("error").hidden = $("result").hidden = true;
   label("Stop", "停止", true);
   say("Recording … · 正在录音……");
 }
 
-function label(english, chinese, pressed) {
+function label(english, chinese, recording) {
   $("record").replaceChildren(`${english} · `, element("span", { lang: "zh" }, chinese));
-  $("record").setAttribute("aria-pressed", pressed);
+  $("record").classList.toggle("recording", recording);
 }
 
 async function transcribe(blob) {
