@@ -18,7 +18,7 @@ def build(folder: Path) -> None:
     Raises:
         FileExistsError: if it is there.
     """
-    ignored = shutil.ignore_patterns("__pycache__", "build.py")
+    ignored = shutil.ignore_patterns("__pycache__", "build.py", "browser")
     shutil.copytree(ROOT / "space", folder, ignore=ignored)
     shutil.copytree(ROOT / "src" / "citrinet", folder / "citrinet", ignore=ignored)
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=ignored)

@@ -95,7 +95,12 @@ def test_a_trained_model_comes_back(tmp_path, kind):
     assert len({tokenizer.init_kwargs["leading_boundaries"] for tokenizer in tokenizers}) == 1
     if kind == "default":
         clip = str(EXAMPLES / "bus.flac")
-        results = [pipeline("automatic-speech-recognition", str(place))(clip) for place in (folder, tmp_path / "back")]
+        # NeMo's file has no place for the language model, and none for the temperature of confidence.
+        pipes = [
+            pipeline("automatic-speech-recognition", str(place), decoder=None) for place in (folder, tmp_path / "back")
+        ]
+        pipes[0].model.config.confidence_temperature = 1.0
+        results = [pipe(clip) for pipe in pipes]
         assert results[0] == results[1] and results[0]["tags"]
 
 

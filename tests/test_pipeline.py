@@ -143,7 +143,7 @@ def test_nothing_is_said(scripted):
 @pytest.mark.slow
 def test_without_tag_heads(base_small_dir):
     result = pipeline(TASK, model=str(base_small_dir), device="cpu")(synthetic_speech(2.0))
-    assert set(result) == {"text", "transcript", "entities", "tags"}
+    assert set(result) == {"text", "transcript", "confidence", "entities", "tags", "segments"}
     assert all(tag["source"] == "text" for tag in result["tags"].values())
 
 
@@ -375,7 +375,7 @@ def test_windows_join_without_a_seam(local, chunk, stride):
     windows = local(audio, chunk_length_s=chunk, stride_length_s=stride, return_timestamps="char", batch_size=3)
     assert len(whole["text"]) > 30
     assert windows["text"] == whole["text"]
-    assert windows["chunks"] == whole["chunks"]
+    assert windows["chunks"] == forgive_scores(whole["chunks"], 1e-3)
     for category, tag in whole["tags"].items():
         assert windows["tags"][category]["label"] == tag["label"]
         assert windows["tags"][category]["score"] == pytest.approx(tag["score"], abs=1e-3)
@@ -424,7 +424,8 @@ def test_the_older_front_end_in_windows(local):
     try:
         audio = synthetic_speech(20.0)
         whole = local(audio, chunk_length_s=0, return_timestamps="char")
-        assert local(audio, chunk_length_s=8, stride_length_s=3, return_timestamps="char") == whole
+        windows = local(audio, chunk_length_s=8, stride_length_s=3, return_timestamps="char")
+        assert windows == forgive_scores(whole, 1e-3)
     finally:
         local.feature_extractor.frontend = "nemo-2.5"
 

@@ -401,7 +401,7 @@ def ask(address, name, *data):
 @pytest.mark.slow
 def test_a_files_name_is_no_html(server):
     sent = {"path": upload(server[0], "a&b<img src=x onerror=alert(1)>.wav"), "meta": {"_type": "gradio.FileData"}}
-    message = ask(server[0], "transcribe", sent, CHOICE)["error"]
+    message = ask(server[0], "transcribe", sent, CHOICE, "", True)["error"]
     assert "cannot be read as audio" in message and "a&amp;b" in message and "<img" not in message
     table = ask(server[0], "transcribe_files", [sent], CHOICE, "SRT")[0]["data"]
     assert "cannot be read as audio" in table[0][2] and "a&b" in table[0][0]
@@ -416,11 +416,11 @@ def test_examples_stay_when_uploads_are_deleted(short_lived, expected):
             break
         time.sleep(0.2)
     assert not list(uploads.rglob("*.wav"))
-    assert "was deleted" in ask(address, "transcribe", sent, CHOICE)["error"]
+    assert "was deleted" in ask(address, "transcribe", sent, CHOICE, "", True)["error"]
     for index, path in enumerate(CLIPS):
         clip = ask(address, "load_example", index)[0]["value"]
         assert httpx.get(clip["url"]).content == path.read_bytes()
-    assert json.loads(ask(address, "transcribe", clip, CHOICE)[1])["transcript"] == expected[path]
+    assert json.loads(ask(address, "transcribe", clip, CHOICE, "", True)[1])["transcript"] == expected[path]
     assert httpx.get(f"{address}/gradio_api/file={ROOT / 'examples' / 'clips.jsonl'}").status_code == 403
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..audio_citrinet import check_samples, load_audio
 from ..batching_citrinet import batches, limits
 from ..decoding_citrinet import DECODER_TOKENS, Decoder, Emissions, PieceJoiner, punctuation_marks
+from ..language_model import DecodingOptions
 from ..result_citrinet import Heard, RecognitionResult, ResultBuilder
 from ..transcript_citrinet import entity_types
 from ..windows_citrinet import cut_at_pauses, cut_windows
@@ -54,7 +55,8 @@ class CitrinetOnnx(Recognizer):
 
     Args:
         folder: the exported model.
-        decoder: what finds the tokens in the outputs; greedy decoding if not given.
+        decoder: what finds the tokens in the outputs, none for greedy decoding; if not given, a beam search with the
+            language model that is in the folder, if there is one.
         threads: threads of onnxruntime; its own choice if not given.
         providers: where onnxruntime computes.
 
@@ -69,10 +71,9 @@ class CitrinetOnnx(Recognizer):
         folder: str | Path,
         threads: int | None = None,
         providers: Iterable[str] = ("CPUExecutionProvider",),
-        decoder: Decoder | None = None,
+        decoder: Decoder | str | None = "own",
     ):
         self.model = str(folder)
-        self.decoder = decoder
         self._facts = facts = read_description(Path(folder))
         self.pieces = pieces = facts.pieces
         joiner = PieceJoiner(
@@ -81,6 +82,7 @@ class CitrinetOnnx(Recognizer):
             facts.leading_boundaries,
             punctuation_marks(pieces),
         )
+        self.decoder = DecodingOptions().decoder(self.model, pieces) if isinstance(decoder, str) else decoder
         self.sampling_rate = facts.sampling_rate
         self.tag_labels = facts.tag_labels
         self._feature_s = facts.hop_length / facts.sampling_rate

@@ -56,7 +56,7 @@ def load_recognizer(
     config = _check(model, precision, device, citrinet_only)
     recognizer: Recognizer
     if config is None:
-        recognizer = CitrinetOnnx(model)
+        recognizer = CitrinetOnnx(model, decoder=None)  # it is set below
     else:
         recognizer = _with_transformers(model, config, precision, device, optimized)
     _set_decoder(recognizer, decoder or DecodingOptions())
