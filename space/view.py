@@ -30,7 +30,7 @@ def page(recognition: Recognition) -> str:
     speed = recognition.seconds / recognition.duration
     facts = (
         f"{recognition.duration:.1f} s · {recognition.seconds * 1000:.0f} ms · "
-        f"real-time factor 实时率 {speed:.3f} ({1 / speed:.0f}×)"
+        f"real-time factor 实时率 {speed:.3f} ({1 / speed:.0f}×) · confidence 置信度 {result['confidence']:.0%}"
     )
     return (
         f'<div class="ct"><div class="ct-said">{said}</div>{labels}{picture(recognition.samples, chunks)}'
