@@ -32,6 +32,7 @@ CHOICE = "citrinet · float32"
 CHUNKS = [{"text": c, "timestamp": (i / 2, i / 2 + 0.3)} for i, c in enumerate("来首歌")]
 CHUNKS += [{"text": "<吻", "timestamp": (3.0, 3.2)}]
 RESULT = {
+    "confidence": 0.9,
     "text": "来首歌 ENTITY_SONG_NAME <吻 END",
     "transcript": "来首歌<吻",
     "entities": [{"type": "SONG_NAME", "text": "<吻", "start": 3, "end": 5, "timestamp": (3.0, 3.2)}],
@@ -61,7 +62,7 @@ def test_page_marks_entities_and_escapes():
     samples = np.random.default_rng(0).standard_normal(64000).astype(np.float32)
     page = view.page(recognition.Recognition(RESULT, samples, 0.1, is_speech=True))
     assert 'data-type="SONG_NAME">&lt;吻<small>' in page and "<吻" not in page
-    assert "75%" in page and "&lt;14" in page and view.DOUBTFUL not in page
+    assert "75%" in page and "90%" in page and "&lt;14" in page and view.DOUBTFUL not in page
     starts = [float(start) for start in re.findall(r'data-start="([\d.]+)"', page)]
     assert starts == [0.0, 0.5, 1.0, 3.0]
 
