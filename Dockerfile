@@ -8,7 +8,7 @@ WORKDIR /package
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY convert convert
-# A CPU's PyTorch and the torchaudio of the same index, which are a fifth of the size of those for GPUs.
+# A CPU's PyTorch, without CUDA's libraries, and the torchaudio of the same index.
 RUN pip install --no-cache-dir torch torchaudio --index-url https://download.pytorch.org/whl/cpu \
     && pip install --no-cache-dir ".[serve]"
 

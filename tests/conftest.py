@@ -4,7 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 # Both before PyTorch is imported. Each worker has a core of its own.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -21,7 +23,7 @@ if not torch.cuda.is_available():
     # Triton's kernels run in its interpreter, which it asks for when it is imported: after PyTorch, and not by it.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor
+from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, load_audio
 from citrinet.convert import convert_nemo
 from tiny_models import TWO_BLOCKS, tiny_config, tiny_tokenizer
 
@@ -77,3 +79,21 @@ def _converted(nemo_file: Path, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("converted") / nemo_file.stem
     convert_nemo(nemo_file, output)
     return output
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, into the microphone of which somebody speaks: the clip of the bus, over and over."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    spoken = tmp_path_factory.mktemp("microphone") / "bus.wav"
+    samples = load_audio(Path(__file__).parents[1] / "examples" / "bus.flac")
+    soundfile.write(spoken, np.pad(samples, (0, 16000)), 16000)
+    flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    flags += [f"--use-file-for-fake-audio-capture={spoken}"]
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=chromium, args=flags)
+        yield running
+        running.close()

@@ -184,24 +184,6 @@ def recognizer(site):
     return citrinet.load_recognizer(site)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Chromium, into the microphone of which somebody speaks: the clip of the bus, over and over."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    spoken = tmp_path_factory.mktemp("microphone") / "bus.wav"
-    samples = citrinet.load_audio(ROOT / "examples" / "bus.flac")
-    soundfile.write(spoken, np.pad(samples, (0, 16000)), 16000)
-    flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    flags += [f"--use-file-for-fake-audio-capture={spoken}"]
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=chromium, args=flags)
-        yield running
-        running.close()
-
-
 @pytest.fixture
 def open_page(browser):
     """Opens a page in a window of its own and waits for its model; what goes wrong on it fails the test."""
