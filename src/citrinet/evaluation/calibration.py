@@ -29,7 +29,7 @@ class Calibration:
 
     Args:
         count: characters that the model wrote.
-        error: expected calibration error, the mean over the characters of |confidence - right| of their bin.
+        error: expected calibration error, the mean over the characters of `|confidence - right|` of their bin.
         temperature: by which the log-odds of the confidence are best divided: 1 if nothing is to be gained.
         error_at_temperature: `error` after that.
         bins: those that hold characters.
