@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,37 @@ import citrinet
 
 TESTS = Path(__file__).resolve().parent
 PACKAGE_ROOT = Path(citrinet.__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    A code block of a page.
+
+    Args:
+        language: what stands behind the fence; nothing in outputs.
+        content: its lines.
+        line: where it begins, counted from 1.
+        output: the content of the block without a language that follows at once, if there is one.
+    """
+
+    language: str
+    content: str
+    line: int
+    output: str | None = None
+
+
+def code_blocks(page: Path) -> list[Block]:
+    """The code blocks of a page in Markdown that name a language."""
+    text = page.read_text(encoding="utf-8")
+    fences = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    blocks = []
+    for fence, after in zip(fences, [*fences[1:], None], strict=True):
+        follows = after is not None and not after[1] and not text[fence.end() : after.start()].strip()
+        output = after[2] if after is not None and follows else None
+        if fence[1]:
+            blocks.append(Block(fence[1], fence[2], text.count("\n", 0, fence.start()) + 1, output))
+    return blocks
 
 
 def synthetic_speech(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:

@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 import citrinet
 import citrinet.ray as cluster_module
 from citrinet.cli import main
+from helpers import code_blocks
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,6 +98,16 @@ def test_a_cluster_that_is_too_small_is_refused(two_nodes):
         cluster_module.transcribe(rows, "model", gpus=1)
     with pytest.raises(ValueError, match="workers"):
         cluster_module.transcribe(rows, "model", workers=0)
+
+
+def test_the_guide(two_nodes, expected, monkeypatch, capsys):
+    root = CLIPS[0].parents[1]
+    monkeypatch.chdir(root)
+    code = next(
+        block.content for block in code_blocks(root / "docs/guides/cluster.md") if "import ray" in block.content
+    )
+    exec(code, {})
+    assert capsys.readouterr().out.strip() in {result["transcript"] for result in expected.values()}
 
 
 def test_the_command_goes_on_with_what_is_missing(folder, tmp_path, capsys):
