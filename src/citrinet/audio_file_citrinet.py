@@ -147,7 +147,7 @@ def count_channels(path: Path) -> int:
 
 
 def _read_with_soundfile(path: Path, new_waveform: NewWaveform, can_seek: bool = True) -> Waveform | None:
-    """Read with soundfile; None if it cannot open the file."""
+    """Read with soundfile; `None` if it cannot open the file."""
     try:
         with _repaired(path) as (file, length):
             waveform = new_waveform(file.samplerate, file.channels)
@@ -281,7 +281,7 @@ def _find_mp3_frame(mp3: Path) -> tuple[int, bytes, bool] | None:
     if xing is None:
         return start, frame[0], b"VBRI" in content[frame.start() :]
     flags, frames, size = xing[1][0], *(int.from_bytes(field) for field in xing.groups()[1:])
-    is_longer = flags & 2 and mp3.stat().st_size - start > 1.1 * size + 2**12  # two files in one, for instance
+    is_longer = flags & 2 and mp3.stat().st_size - start > 1.1 * size + 2**12  # for example two concatenated files
     return start, frame[0], bool(flags & 1 and frames and not is_longer)
 
 
@@ -332,15 +332,15 @@ def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_waveform: NewWavefo
 
 
 def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_waveform: NewWaveform) -> Waveform | None:
-    """Decode with ffmpeg; None if it cannot open the file."""
-    # It jumps to a second before the segment and decodes from there: decoders lose some milliseconds at a jump.
+    """Decode with ffmpeg; `None` if it cannot open the file."""
+    # Seek to one second before the segment and decode from there: decoders lose some milliseconds after a seek.
     lead = min(segment.offset, 1.0)
     jump = ["-ss", f"{segment.offset - lead:.6f}"] if segment.offset > lead else []
     part = ["-ss", f"{lead:.6f}"] if lead else []
     part += ["-t", f"{segment.duration:.6f}"] if segment.duration else []
     command = [ffmpeg, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
     command += ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, *jump, "-i", f"file:{path}", *part]
-    # AU is the simplest of the containers that say rate and channels and can be written to a pipe.
+    # AU is the simplest container that stores rate and channels and can be written to a pipe.
     command += ["-vn", "-sn", "-dn", "-c:a", "pcm_f32be", "-f", "au", "-"]
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:

@@ -71,7 +71,7 @@ class AudioSegment:
             raise ValueError(f"{self.name}: the channel must be 0, 1, ... or None for all, got {self.channel!r}.")
 
     def frames(self, rate: int) -> tuple[int, int | None]:
-        """Return the number of frames before the segment and in it, the second `None` for all that follow."""
+        """Return the number of frames before the segment, and the number in it (`None` for all that follow)."""
         return round(self.offset * rate), None if self.duration is None else round(self.duration * rate)
 
     def check_channel(self, channels: int) -> None:

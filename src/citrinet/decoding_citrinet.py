@@ -56,9 +56,9 @@ class Decoded:
 
     Args:
         tokens: the tokens in order.
-        probabilities: (tokens,) highest probability of each token in its frames; with several readings, the geometric
-            mean of that and of the probability of the readings that contain the token.
-        alternatives: the best readings, the first one with these tokens, if the decoder has `alternatives` above one.
+        probabilities: (tokens,) highest probability of each token in its frames; with several hypotheses, the geometric
+            mean of that and of the probability of the hypotheses that contain the token.
+        alternatives: the best hypotheses, the first one with these tokens, if the decoder has `alternatives` above one.
     """
 
     tokens: list[CTCToken]
@@ -102,7 +102,7 @@ class Emissions:
 
         Args:
             decoder: decoder; `None` is greedy decoding. If it has a method `n_best(log_probs, beam_size)`, that returns
-                several readings, objects with `tokens` and `score`, best first. The first `decoder.alternatives` of
+                several hypotheses, objects with `tokens` and `score`, best first. The first `decoder.alternatives` of
                 them are kept if that is more than one.
             blank: id of the blank.
             size: number of tokens, including the blank.
@@ -118,7 +118,7 @@ class Emissions:
         found: Any = decoder
         readings = [Reading(reading.tokens, reading.score) for reading in found.n_best(dense, found.beam_size)]
         tokens = readings[0].tokens
-        # The network alone is underconfident where the language model chose, the readings alone are overconfident.
+        # The network alone is underconfident where the language model chose, the hypotheses alone are overconfident.
         probabilities = np.sqrt(self._probabilities(tokens) * _posteriors(readings))
         return Decoded(tokens, probabilities, readings[: found.alternatives] if found.alternatives > 1 else ())
 
@@ -132,7 +132,7 @@ class Emissions:
 
 
 def _posteriors(readings: Sequence[Reading]) -> np.ndarray:
-    """For each token of the first reading, the probability of the readings that have it at about the same time."""
+    """For each token of the first reading, the probability of all readings that have it at about the same time."""
     weights = np.exp(np.array([reading.score for reading in readings]) - readings[0].score)
     weights /= weights.sum()
     places: list[dict[int, list[CTCToken]]] = [{} for _ in readings]

@@ -198,7 +198,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             `torch.Tensor`: (feature_size, T), computed block by block, so that long audio needs little extra memory.
 
         Raises:
-            ValueError: as [`extract`].
+            ValueError: as in [`extract`].
         """
         samples = torch.from_numpy(self.check(waveform))
         frames = self.count_frames(samples)

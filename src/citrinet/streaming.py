@@ -51,8 +51,8 @@ class CitrinetStream:
         recognizer: a recogniser from [`load_recognizer`].
         step_s: seconds of audio between provisional texts; longer if `max_load` requires it.
         max_load: seconds of audio that may be recognised for provisional texts per second of input.
-        max_segment_s: length of the longest segment in seconds; longer speech is cut at its longest pause or, without
-            one, where speech is least likely.
+        max_segment_s: length of the longest segment in seconds; longer speech is cut at a short pause or, without one,
+            where speech is least likely.
         pause_s: seconds without speech that end a segment.
         return_timestamps: `"char"` or `"word"` for `chunks` in the results.
 

@@ -84,7 +84,8 @@ class Segmenter:
     Cuts speech at its pauses, for a recording in pieces.
 
     A segment ends when nobody speaks for `pause_s`. A segment that would become longer than `max_segment_s` is cut in
-    the middle of its longest pause, however short, or, without a pause, where speech is least likely.
+    the middle of the longest pause, however short, in its second half, or else in its second quarter; without a pause,
+    where speech is least likely in its second half.
 
     Args:
         sampling_rate: sampling rate of the samples in Hz.

@@ -136,7 +136,7 @@ class Format:
     Args:
         suffix: suffix of its files.
         write: function that makes the text of a file.
-        library: library that it needs.
+        library: library that it needs, if any.
         has_times: whether it needs `chunks`.
         joins: whether the concatenated files of several recordings are a valid file.
     """

@@ -191,7 +191,7 @@ class Recognizer(Protocol):
             [`RecognitionResult`], or a list of them.
 
         Raises:
-            OSError, ValueError: as [`load`] does.
+            OSError, ValueError: as in [`load`].
         """
         alone = not isinstance(audio, list)
         waveforms = map(self.load, [audio] if alone else audio)  # read lazily: long audio is large
