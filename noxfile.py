@@ -22,7 +22,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", f"tests-{PYTHONS[-1]}"]
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=PYTHONS, venv_params=["--seed"])  # with pip, which fetches the tests of Transformers
 @nox.parametrize("resolution", [nox.param("lowest-direct", id="lowest"), nox.param("highest", id="highest")])
 def tests(session: nox.Session, resolution: str) -> None:
     """Quick tests with the lowest and the newest versions of what pyproject.toml names."""
