@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)  # of the classifiers
 QUICK = ("-m", "not slow")
-# Versions of which there is no wheel for a Python are passed over; these two packages have none at all.
-WHEELS = ("--only-binary", ":all:", "--no-binary", "jieba", "--no-binary", "srt")
+# Versions of which there is no wheel for a Python are passed over; these packages have none at all.
+WHEELS = ("--only-binary", ":all:", *(word for name in ("citrinet", "jieba", "srt") for word in ("--no-binary", name)))
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
