@@ -3,6 +3,8 @@ Time and memory of converting a `.nemo` file and of exporting it again, beside N
 
     python benchmarks/conversion.py FILE.nemo [--nemo-python PATH]
 
+In place of a file the name of a size of `citrinet bench` serves, such as stt_meta_zh_150m, with random weights.
+
 NeMo usually lives in an environment of its own, whose interpreter `--nemo-python` names. Every run is a fresh process,
 they take turns, imports are not counted, and the medians are printed.
 """
@@ -16,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 from citrinet import bench
-from citrinet.convert import convert_nemo
+from citrinet.bench import SIZES, model_folder
+from citrinet.convert import convert_nemo, export_nemo
 
 MEASURE = """
 import json, sys, tempfile, time
@@ -59,13 +62,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        converted = str(convert_nemo(options.nemo_file, f"{folder}/model").output)
+        nemo_file = options.nemo_file
+        if nemo_file in SIZES:
+            with model_folder(nemo_file) as model:
+                nemo_file = str(export_nemo(model, f"{folder}/model.nemo", tag_heads=False).output)
+        converted = str(convert_nemo(nemo_file, f"{folder}/model").output)
         contenders = {
-            "citrinet convert": (sys.executable, OURS, options.nemo_file),
+            "citrinet convert": (sys.executable, OURS, nemo_file),
             "citrinet export nemo": (sys.executable, EXPORT, converted),
         }
         if options.nemo_python:
-            contenders["NeMo restore_from"] = (options.nemo_python, NEMO, options.nemo_file)
+            contenders["NeMo restore_from"] = (options.nemo_python, NEMO, nemo_file)
         figures: dict[str, list[list[float]]] = {name: [] for name in contenders}
         for _ in range(options.rounds):
             for name, contender in contenders.items():

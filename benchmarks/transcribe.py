@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from citrinet.bench import model_folder
 from citrinet.optimized import PRECISIONS
 
 START = """
@@ -74,20 +75,26 @@ print(json.dumps({"code": code, "elapsed": time.perf_counter() - start, "peak": 
 
 
 def main() -> None:
-    """Measure, print."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, help="or a size of `citrinet bench`")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--long", nargs="*", default=[], metavar="FILE")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", action="append", help="may be repeated (default: all that a CPU has)")
     parser.add_argument("--batch-seconds", default="0", metavar="S", help="of the folder (default: 8 files at a time)")
     options = parser.parse_args()
+    with model_folder(options.model) as model:
+        measure(model, options)
+
+
+def measure(model: str, options: argparse.Namespace) -> None:
+    """Print what each precision takes."""
     clips = sorted(str(path) for path in options.folder.iterdir())
     for precision in options.precision or PRECISIONS:
-        start = run(START, options.model, precision, options.device, clips[0])
+        start = run(START, model, precision, options.device, clips[0])
         print(precision, "start:", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in start.items()), flush=True)
-        folder = run(FOLDER, options.model, precision, options.device, options.batch_seconds, *clips)
+        folder = run(FOLDER, model, precision, options.device, options.batch_seconds, *clips)
         kept = folder["alone"] / folder["whole"]
         speed = folder["seconds"] / folder["whole"]
         print(
@@ -96,7 +103,7 @@ def main() -> None:
             flush=True,
         )
         for file in options.long:
-            long = run(LONG, options.model, precision, options.device, file)
+            long = run(LONG, model, precision, options.device, file)
             print(
                 f"{precision} {Path(file).name}: {long['elapsed']:.1f} s, peak {long['peak'] or float('nan'):.2f} GB",
                 flush=True,

@@ -9,5 +9,16 @@ a time.
 
 from .measure import bench
 from .report import CASES, CASES_ON_DEVICES, Benchmark, Figures, plot
+from .sizes import SIZES, model_folder, size_config
 
-__all__ = ["CASES", "CASES_ON_DEVICES", "Benchmark", "Figures", "bench", "plot"]
+__all__ = [
+    "CASES",
+    "CASES_ON_DEVICES",
+    "SIZES",
+    "Benchmark",
+    "Figures",
+    "bench",
+    "model_folder",
+    "plot",
+    "size_config",
+]

@@ -20,6 +20,7 @@ from ..modeling_citrinet import CitrinetForCTC
 from ..optimized import PRECISIONS, linear_for
 from ..recognition import is_onnx_folder
 from .report import CASES, CASES_ON_DEVICES, Benchmark, Figures
+from .sizes import model_folder
 from .worker import ANSWER
 
 RATE = 16_000
@@ -46,7 +47,8 @@ def bench(
     A contestant that does not start or stops is left out from there on, and the report says why.
 
     Args:
-        model: a folder or Hub repository, or a folder of ONNX graphs, which have a precision of their own.
+        model: a folder or Hub repository, a folder of ONNX graphs, which have a precision of their own, or one of
+            `SIZES`, with random weights.
         against: what else to measure: `nemo` (an export of the model, on the same device), `onnxruntime` (another, on
             the CPU), `compiled` (the ordinary network by `torch.compile`; its start may take minutes).
         rounds: how often each is asked; it answers twice, and the second time counts.
@@ -58,13 +60,14 @@ def bench(
         OSError: if the model cannot be found or fetched.
         ValueError: for another opponent, or if no contestant is left; the message has the last words of one.
     """
-    model = str(model)
-    graphs = is_onnx_folder(model)
-    flops = 0.0 if graphs else _flops(load_citrinet_config(model))
+    name = str(model)
     with ExitStack() as stack:
+        model = stack.enter_context(model_folder(name))
+        graphs = is_onnx_folder(model)
+        flops = 0.0 if graphs else _flops(load_citrinet_config(model))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         contestants = _contestants(model, against or [], folder, nemo_python, device)
-        benchmark = Benchmark(model, torch.get_num_threads(), {name: {} for name in contestants}, {}, {})
+        benchmark = Benchmark(name, torch.get_num_threads(), {name: {} for name in contestants}, {}, {})
         benchmark.memory.update(dict.fromkeys(contestants))
         if not graphs:
             benchmark.ceiling.update(dict.fromkeys(PRECISIONS if device == "cpu" else DEVICE_PRECISIONS, 0.0))

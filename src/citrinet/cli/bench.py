@@ -19,7 +19,11 @@ def add_parser(commands: Any) -> None:
         "matrix products. Contestants are processes of their own and take turns; medians, least and most are printed. "
         "One that stops is left out, and the report says why.",
     )
-    add_model(parser)
+    add_model(
+        parser,
+        "; or a published size with random weights: citrinet_256, _384, _512 or _1024, each with or "
+        "without _gamma_0_25, or stt_meta_zh_150m",
+    )
     parser.add_argument(
         "--against", action="append", default=[], choices=["compiled", "eager", "nemo", "onnxruntime"],
         help="measure others too; may be repeated; `eager`, the model as it is, is always there; `nemo` is on the same "

@@ -14,14 +14,14 @@ from ..recognition.recognizer import PRECISIONS
 from .console import fail
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """`--model`, one model, the package's own if not given."""
+def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """`--model`, one model, the package's own if not given; `others` says what else it may be."""
     parser.add_argument(
         "--model",
         type=model_name,
         default=default_model(),
         metavar="DIR|REPO",
-        help="a folder or a Hub repository (default: a small Mandarin one)",
+        help=f"a folder or a Hub repository{others} (default: a small Mandarin one)",
     )
 
 

@@ -122,7 +122,7 @@ def plot_reliability(report: Report, names: Sequence[str]) -> Figure:
     """The part of the characters that is right over their confidence, and below it how many there are."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    upper.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="as often right as sure")
+    upper.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="perfect calibration")
     for index, (model, name) in enumerate(zip(report.models, names, strict=True)):
         if model.calibration is None:
             continue
@@ -132,7 +132,7 @@ def plot_reliability(report: Report, names: Sequence[str]) -> Figure:
         upper.plot(places, [own.right for own in bins], marker="o", color=_colour(index), label=label)
         shares = [own.count / model.calibration.count for own in bins]
         lower.plot(places, shares, drawstyle="steps-mid", color=_colour(index))
-    upper.set(ylabel="part that is right", xlim=(0, 1), ylim=(0, 1))
+    upper.set(ylabel="share of correct characters", xlim=(0, 1), ylim=(0, 1))
     lower.set(xlabel="confidence of a character", ylabel="share")
     lower.set_ylim(bottom=0)
     upper.legend(frameon=False, loc="upper left")
@@ -157,7 +157,7 @@ def plot_tags(report: Report, names: Sequence[str]) -> Figure:
             _whiskers(axis, rates, places, horizontal=False)
             for place, rate in zip(places, rates, strict=True):
                 if rate is None:
-                    axis.text(place, 2, "says nothing", rotation=90, ha="center", va="bottom", color="#777777", size=8)
+                    axis.text(place, 2, "no tags", rotation=90, ha="center", va="bottom", color="#777777", size=8)
         axis.axhline(100 * score.majority_accuracy, color="#444444", linestyle="--", label="majority class")
         axis.set(title=f"{category} ({score.count})", ylim=(0, 105), xticks=range(len(SOURCES)), xticklabels=SOURCES)
     for axis in axes[len(categories) :]:
@@ -178,10 +178,10 @@ def plot_confusions(model: ModelResult) -> Figure:
         for row, source in enumerate(sources):
             if source in score.confusion:
                 _draw_confusion(axes[row, column], score.confusion[source], score.labels, category)
-                axes[row, column].set(title=f"{category}, {source}", xlabel="said", ylabel="true")
+                axes[row, column].set(title=f"{category}, {source}", xlabel="predicted", ylabel="true")
             else:
                 axes[row, column].set_axis_off()
-                axes[row, column].text(0.5, 0.5, f"{category}, {source}: nothing said", ha="center")
+                axes[row, column].text(0.5, 0.5, f"{category}, {source}: no tags", ha="center")
     return figure
 
 

@@ -18,21 +18,21 @@ SOURCES = ("head", "text", "merged")
 CONVENTIONS = {
     "normalisation": "NFKC, lower case, letters, combining marks and digits only: no punctuation, symbols or spaces. "
     "The same for both sides. Numbers are not spelled out.",
-    "cer": "Edits for each character of the reference, both without markers; summed over the recordings.",
-    "wer": "Edits for each word of the reference. A Chinese or Japanese character is a word of its own (mixed error "
-    "rate), elsewhere a word stands between spaces. Markers are left out.",
-    "wer_tagged": "The same with every marker a word of its own: entity markers if the manifest writes some in its "
-    "texts, tags if it writes some there.",
-    "tags": "Share of right labels among the recordings whose label the manifest knows. Merged is the head's label "
-    "unless that says NONE, else the one written in the text; saying nothing counts as NONE. A source that never says "
-    "anything has no accuracy. Majority is always answering the manifest's most frequent label.",
-    "entities": "An entity is right if a reference entity of the same recording has its type and its normalised text; "
+    "cer": "Edits divided by characters of the reference, markers left out, both summed over the recordings.",
+    "wer": "Edits divided by words of the reference. Each Chinese or Japanese character is a word (mixed error rate); "
+    "elsewhere words are separated by spaces. Markers are left out.",
+    "wer_tagged": "The same, with each marker counted as a word: entity markers if the manifest's texts contain any, "
+    "and tags if they contain any.",
+    "tags": "Share of correct labels among the recordings that have a label in the manifest. Merged is the head's "
+    "label, or the one in the text if the head's is NONE; no label counts as NONE. A source that never gives a label "
+    "has no accuracy. The majority class is the manifest's most frequent label, given to every recording.",
+    "entities": "An entity is correct if a reference entity of the same recording has its type and normalised text; "
     "each counts once.",
     "calibration": "Expected calibration error of the characters that a model wrote: the mean difference between "
-    "confidence and the part that is right, over 15 bins of equal width.",
+    "confidence and the share of correct characters, over 15 bins of equal width.",
     "intervals": "95 % percentile intervals of a bootstrap over recordings, with the same resamples for every model.",
-    "real_time_factor": "Seconds of work for each second of audio, reading and resampling of the files included, "
-    "loading of the model not.",
+    "real_time_factor": "Seconds of computing for each second of audio, including reading and resampling the files, "
+    "not including loading the model.",
 }
 
 
