@@ -280,7 +280,7 @@ def _find_mp3_frame(mp3: Path) -> tuple[int, bytes, bool] | None:
     xing = re.compile(rb"(?:Xing|Info)\0\0\0(.)(.{4})(.{4})", re.DOTALL).search(content, frame.start())
     if xing is None:
         return start, frame[0], b"VBRI" in content[frame.start() :]
-    flags, frames, size = xing[1][0], *(int.from_bytes(field) for field in xing.groups()[1:])
+    flags, frames, size = xing[1][0], *(int.from_bytes(field, "big") for field in xing.groups()[1:])
     is_longer = flags & 2 and mp3.stat().st_size - start > 1.1 * size + 2**12  # for example two concatenated files
     return start, frame[0], bool(flags & 1 and frames and not is_longer)
 

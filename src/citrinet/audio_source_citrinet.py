@@ -86,8 +86,10 @@ def download(url: str, file: IO[bytes]) -> None:
 
 
 def _write(url: str, file: IO[bytes], given_up: threading.Event) -> None:
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
-
+    try:
+        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise ImportError("audio at an address needs huggingface_hub: pip install huggingface_hub") from error
     session: Any = get_session()
     with session.stream("GET", url, follow_redirects=True, timeout=STALLED_S) as response:
         if response.status_code != 200:

@@ -84,6 +84,8 @@ def _run(options: argparse.Namespace) -> int:
         return _PIPE_CLOSED
     except Exception as error:
         line = console.one_line(error)
+        if isinstance(error, ModuleNotFoundError):  # where only what ONNX folders need is installed
+            line = f"{line}: it comes with the ordinary installation, without --no-deps"
         expected = isinstance(error, (OSError, ValueError, ImportError, MemoryError)) or console.is_disk_full(error)
         if not expected:  # a mistake of ours
             line = f"unexpected {type(error).__name__}: {line} (run with --traceback for details)"

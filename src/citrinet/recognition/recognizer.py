@@ -108,9 +108,14 @@ def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "Pre
         if (precision, device) != ("float32", "cpu"):
             raise ValueError(f"{model} holds graphs for a CPU: their precision is that of `export onnx --dtype`.")
         return None
-    from ..checkpoint import check_weights, load_config, recognizes_speech
-    from ..configuration_citrinet import CitrinetConfig
-
+    try:
+        from ..checkpoint import check_weights, load_config, recognizes_speech
+        from ..configuration_citrinet import CitrinetConfig
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{model} is no ONNX folder, and other models need the ordinary installation, without --no-deps: "
+            f"{error.name} is missing."
+        ) from error
     _check_device(device, precision)
     config = load_config(model)
     if not isinstance(config, CitrinetConfig):
