@@ -16,8 +16,8 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="measure the speed of a model on this machine",
         description="Measure the speed of a model in each precision, from waveform to text, and the peak speed of "
-        "matrix products on this machine. Each candidate runs in its own process, in turn; median, minimum and maximum "
-        "are printed. A candidate that fails is left out, and the report says why.",
+        "matrix products on this machine. Each contestant runs in its own process, in turn; median, minimum and "
+        "maximum are printed. A contestant that fails is left out, and the report says why.",
     )
     add_model(
         parser,

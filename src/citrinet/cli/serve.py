@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--port", type=int, default=8000, metavar="P", help="port to listen on (default 8000)")
     parser.add_argument("--name", metavar="N", help="model name in the API (default: the name of --model)")
-    parser.add_argument("--language", default="", metavar="CODE", help="language that responses report, such as zh")
+    parser.add_argument("--language", default="", metavar="CODE", help="language to report when a request names none")
     parser.add_argument(
         "--max-mb", type=positive, default=100, metavar="MB", help="maximum size of an upload in MiB (default 100)"
     )
