@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: this machine's)"
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="P", help="(default 8000)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="P", help="(default 8000)")
     parser.add_argument("--name", metavar="N", help="of the model, as clients ask for it (default: that of --model)")
     parser.add_argument("--language", default="", metavar="CODE", help="what clients are told, such as zh")
     parser.add_argument("--max-mb", type=positive, default=100, metavar="MB", help="of an upload (default 100)")
@@ -68,3 +68,10 @@ def run(options: argparse.Namespace) -> int:
     )
     uvicorn.run(create_app(recognizer, settings), host=options.host, port=options.port, timeout_graceful_shutdown=60)
     return 0
+
+
+def _port(text: str) -> int:
+    """A port to listen on; 0 is any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, a number of 0 to 65535")
+    return int(text)
