@@ -77,7 +77,7 @@ def download(url: str, file: IO[bytes]) -> None:
     try:
         error = outcome.get(timeout=MAX_DOWNLOAD_S)
     except queue.Empty:
-        raise OSError(f"{url}: the download takes more than {MAX_DOWNLOAD_S:g} s.") from None
+        raise OSError(f"{url}: the download takes more than {MAX_DOWNLOAD_S:g} s: download it first.") from None
     finally:
         given_up.set()
     if error is not None:
@@ -95,7 +95,7 @@ def _write(url: str, file: IO[bytes], given_up: threading.Event) -> None:
         if response.status_code != 200:
             raise OSError(f"{url}: the server answered {response.status_code}.")
         if response.headers.get("content-type", "").split(";")[0].strip().lower() in PAGES:
-            raise OSError(f"{url}: the server answered with a web page, not with audio.")
+            raise OSError(f"{url}: the server answered with a web page, not with audio: give the address of the file.")
         total = 0
         for block in response.iter_bytes():
             if given_up.is_set():

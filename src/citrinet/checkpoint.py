@@ -33,12 +33,13 @@ from .modeling_citrinet import CitrinetForCTC
 from .processing_citrinet import CitrinetProcessor
 from .tokenization_citrinet import CitrinetTokenizer
 
+TOKENIZER = "tokenizer.json"
 JSON_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
 )
 # In the order in which Transformers looks for them.
@@ -96,13 +97,15 @@ def load_processor(model: str) -> CitrinetProcessor:
         OSError, ValueError: as in [`load_citrinet_config`], and ValueError if the tokenizer does not match the network.
     """
     config = load_citrinet_config(model)
+    if Path(model).is_dir() and not Path(model, TOKENIZER).is_file():  # of which Transformers asks for other packages
+        raise OSError(f"{model} holds no {TOKENIZER}: copy or download the whole model.")
     with _one_line(model):
         processor = CitrinetProcessor.from_pretrained(model)
     tokens, blank = len(processor.tokenizer), processor.tokenizer.pad_token_id
     if (tokens, blank) != (config.vocab_size, config.pad_token_id):
         raise ValueError(
-            f"{model}: the tokenizer is not that of the network, or its files are incomplete (tokens and blank "
-            f"{tokens} and {blank} instead of {config.vocab_size} and {config.pad_token_id})."
+            f"{model}: the tokenizer is not that of the network (tokens and blank {tokens} and {blank} instead of "
+            f"{config.vocab_size} and {config.pad_token_id}): copy or download the whole model."
         )
     return processor
 
@@ -174,7 +177,7 @@ def refuse_other_places(model: str) -> None:
             if nemo := next(iter(sorted(place.glob("*.nemo"))), None):
                 hint = f"`citrinet convert {nemo} my-model`"
                 raise ValueError(f"{model} holds a NeMo checkpoint: convert it first, {hint}.")
-            raise OSError(f"{model} has no config.json: it is not a converted model.")
+            raise OSError(f"{model} has no config.json: give the folder of a converted model.")
         return
     try:
         validate_repo_id(model)
