@@ -29,7 +29,7 @@ class Calibration:
 
     Args:
         count: number of characters that the model wrote.
-        error: expected calibration error, the mean over the characters of |confidence - right| of their bin.
+        error: expected calibration error, the mean over the characters of `|confidence - right|` of their bin.
         temperature: best temperature to divide the log-odds of the confidence by.
         error_at_temperature: `error` with that temperature.
         bins: the bins that have characters.
