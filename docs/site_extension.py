@@ -1,8 +1,8 @@
 """
 What the site needs beside Sphinx and MyST.
 
-Pages read well on GitHub as they are, so links to files outside `docs/` are mended here. Docstrings are Markdown, as in
-Transformers, and autodoc wants reStructuredText. Sphinx's search takes a run of Chinese for one word.
+Docstrings are Markdown, as in Transformers, and autodoc wants reStructuredText. The command line is described by its
+parsers. Sphinx's search takes a run of Chinese for one word.
 """
 
 import argparse
@@ -10,54 +10,16 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.search.en import SearchEnglish
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
-
-ROOT = Path(__file__).resolve().parents[1]
 # [`Name`], `code`, or what is reStructuredText already: napoleon writes some.
 _CODE = re.compile(r"\[`(?P<name>[^`]+)`\]|:[\w:]+:`[^`]+`|``[^`]+``|`(?P<code>[^`]+)`")
 _CHINESE = r"\u3400-\u9fff"
-
-
-class OutsideLinks(SphinxPostTransform):
-    """Links to files of the repository that are no pages go to the repository's address."""
-
-    default_priority = 8  # before MyST looks for pages
-
-    def run(self, **kwargs: Any) -> None:
-        """Exchange them."""
-        urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
-        for node in list(self.document.findall(pending_xref)):
-            path = self._outside(node)
-            if path is None:
-                continue
-            if "Repository" in urls:
-                address = f"{urls['Repository']}/blob/main/{path}"
-                node.replace_self(nodes.reference("", "", *node.children, refuri=address))
-            else:
-                node.replace_self(node.children)
-
-    def _outside(self, node: pending_xref) -> str | None:
-        """The path in the repository of what a link names; none for pages, and for what is not there."""
-        if node["reftype"] != "myst" or node.get("refdomain") == "doc":
-            return None
-        for folder in (Path(node.source or "").parent, Path(self.env.doc2path(self.env.docname)).parent):
-            path = (folder / node["reftarget"]).resolve()
-            if path.exists() and ROOT in path.parents:
-                return path.relative_to(ROOT).as_posix()
-        return None
 
 
 class Reference(SphinxDirective):
@@ -185,7 +147,6 @@ def _with_code(text: str | None) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx."""
     app.add_directive("reference", Reference)
-    app.add_post_transform(OutsideLinks)
     app.add_search_language(SearchByCharacter)
     app.connect("autodoc-process-docstring", _process_docstring, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", _process_signature)
