@@ -22,6 +22,8 @@ html_title = f"citrinet {version}"
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 
 highlight_language = "none"  # of blocks that name none
 smartquotes_action = "D"  # dashes; quotes stay as they are written

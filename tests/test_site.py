@@ -1,12 +1,17 @@
 """The documentation site; `.ci/run` builds it with warnings as errors."""
 
 import importlib
+import importlib.util
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from transformers import AutoModelForCTC, AutoProcessor
+
+import citrinet
 
 DOCS = Path(__file__).parents[1] / "docs"
 PARTS = (
@@ -85,3 +90,35 @@ def test_commands_are_those_of_the_parsers(extension):
 
 def test_chinese_is_searched_by_character(extension):
     assert extension.SearchByCharacter({}).split("去北山 by bus_2") == ["去", "北", "山", "by", "bus_2"]
+
+
+def test_pictures_are_as_the_script_draws_them(tmp_path):
+    spec = importlib.util.spec_from_file_location("draw", DOCS / "images/draw.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in (DOCS / "images").glob("*.svg")}
+    for path in tmp_path.iterdir():
+        assert path.read_text(encoding="utf-8") == (DOCS / "images" / path.name).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_shapes_in_the_picture_are_those_of_the_clip():
+    picture = (DOCS / "images/way.svg").read_text(encoding="utf-8")
+    model = AutoModelForCTC.from_pretrained(citrinet.default_model()).eval()
+    processor = AutoProcessor.from_pretrained(citrinet.default_model())
+    samples = citrinet.load_audio(DOCS.parent / "examples/bus.flac")
+    inputs = processor(samples, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        output = model(**inputs)
+    arrays = (samples, inputs["input_features"][0], output.last_hidden_state[0], output.logits[0])
+    tokens = processor.tokenizer.ctc_tokens(output.logits[0].argmax(-1))
+    heads = " + ".join(str(logits.shape[-1]) for logits in output.tag_logits.values())
+    padding = int((inputs["attention_mask"] == 0).sum())
+    facts = [
+        *(str(tuple(array.shape)) for array in arrays),
+        f"{len(tokens)} tokens",
+        f"{heads} logits",
+        f"{padding} of padding",
+    ]
+    assert not [fact for fact in facts if fact not in picture]
