@@ -9,9 +9,11 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import ExitStack, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from citrinet.cli import main
 from helpers import Block, code_blocks
@@ -35,7 +37,21 @@ ELSEWHERE = {
     r"pytest": "runs this",
 }
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+FROM_HUB = "citrinet convert WhissleAI/STT-meta-ZH-150m my-model"
 SERVER_WAIT_S = 300
+
+
+@pytest.fixture(scope="module")
+def from_hub(nemo_dir, tmp_path_factory):
+    """What `FROM_HUB` makes, of a small checkpoint on a Hub that is a stand-in."""
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "repository").mkdir()
+    shutil.copyfile(nemo_dir / "zh_small.nemo", folder / "repository/model.nemo")
+    with Hub({"WhissleAI/STT-meta-ZH-150m": folder / "repository"}) as hub:
+        settings = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder)}
+        words = [sys.executable, "-m", "citrinet.cli", *FROM_HUB.split()[1:]]
+        subprocess.run(words, cwd=folder, env=os.environ | settings, check=True)
+    return folder / "my-model"
 
 
 @pytest.fixture
@@ -58,16 +74,16 @@ def checkout(request, tmp_path, monkeypatch, zh_small_dir, tiny_dir):
 
 
 @pytest.fixture
-def reader(checkout, nemo_dir):
+def reader(checkout, from_hub):
     with ExitStack() as stack:
-        yield Reader(checkout, nemo_dir, stack)
+        yield Reader(from_hub, stack)
 
 
 class Reader:
-    """Somebody who types what a page says."""
+    """Somebody who types what a page says; without a GPU on the CPU, and without the patience to train to the end."""
 
-    def __init__(self, folder: Path, nemo_dir: Path, stack: ExitStack):
-        self.folder, self.nemo_dir, self.stack = folder, nemo_dir, stack
+    def __init__(self, from_hub: Path, stack: ExitStack):
+        self.from_hub, self.stack = from_hub, stack
         self.names: dict[str, object] = {}  # of the page's Python
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -75,6 +91,8 @@ class Reader:
 
     def type(self, block: Block) -> None:
         content = block.content.replace("--port 8000", f"--port {self.port}").replace(":8000/", f":{self.port}/")
+        if not torch.cuda.is_available():
+            content = content.replace("cuda", "cpu")
         if block.language == "python":
             exec(compile(content, f"line {block.line}", "exec"), self.names)
             return
@@ -84,27 +102,20 @@ class Reader:
 
     def _run(self, line: str) -> None:
         words = shlex.split(line, comments=True)
-        if words[:2] == ["pip", "install"]:
+        if words[0] == "pip":
             check_install(words)
         elif words[:2] == ["citrinet", "serve"]:
             self._serve(words[1:])
-        elif "WhissleAI" in line:
-            self._with_hub(words[1:])
+        elif line == FROM_HUB:
+            shutil.rmtree("my-model")
+            shutil.copytree(self.from_hub, "my-model")
+        elif words[:2] == ["citrinet", "train"]:
+            assert main([*words[1:], "training.max_steps=3"]) == 0, line
         elif words[0] == "citrinet" and not re.search(r"[|>]", line):
             assert main(words[1:]) == 0, line  # in this process, which saves the time to import
         else:
             assert words[0] in ("citrinet", "curl", "echo", "ffmpeg", "printf"), f"nobody knows how to test: {line}"
             subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True)
-
-    def _with_hub(self, words: list[str]) -> None:
-        """The Hub is a stand-in, which gives a small checkpoint."""
-        repository = self.folder / "repository"
-        repository.mkdir(exist_ok=True)
-        shutil.copyfile(self.nemo_dir / "zh_small.nemo", repository / "model.nemo")
-        shutil.rmtree("my-model")
-        with Hub({"WhissleAI/STT-meta-ZH-150m": repository}) as hub:
-            settings = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": "hub"}
-            subprocess.run(["citrinet", *words], env=os.environ | settings, check=True)
 
     def _serve(self, words: list[str]) -> None:
         server = subprocess.Popen([sys.executable, "-m", "citrinet.cli", *words])
@@ -131,7 +142,8 @@ def is_run(block: Block) -> bool:
 
 
 def check_install(words: list[str]) -> None:
-    """Nothing is installed: the extras must be there."""
+    """Nothing is installed: the extras and lists of requirements must be there."""
+    assert all((ROOT / name).is_file() for option, name in pairwise(words) if option == "-r"), words
     for extras in re.findall(r"(?:\.|citrinet)\[([\w,]+)\]", " ".join(words)):
         assert set(extras.split(",")) <= EXTRAS.keys(), words
 
