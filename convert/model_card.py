@@ -1,5 +1,6 @@
 """The model card (`README.md`) of a converted repository."""
 
+import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from .source import NemoSource
 
 ORIGIN = "converted from NeMo's"  # marks a converted repository
 _USAGE = """```python
-import citrinet  # pip install citrinet; or leave this out and pass trust_remote_code=True
+import citrinet  # {install}or leave this out and pass trust_remote_code=True
 from transformers import pipeline
 
 recognizer = pipeline("automatic-speech-recognition", "{repository}")
@@ -31,11 +32,15 @@ def write_model_card(folder: Path, report: ConversionReport, source: NemoSource,
     """
     config = report.config
     title = _plain(repository.rsplit("/", 1)[-1])
+    address = _address()
+    package = f"[citrinet]({address})" if address else "citrinet"
+    install = f"pip install git+{address}; " if address else ""
     sections = [
         _front_matter(report, source),
         f"# {title}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with "
-        f"a CTC head, {ORIGIN} `{_plain(source.name)}`{_origin(source)} with [citrinet](https://pypi.org/project/citrinet/).",
-        "## Usage\n\n" + _USAGE.format(repository=repository if "/" in repository else f"path/to/{repository}"),
+        f"a CTC head, {ORIGIN} `{_plain(source.name)}`{_origin(source)} with {package}.",
+        "## Usage\n\n"
+        + _USAGE.format(install=install, repository=repository if "/" in repository else f"path/to/{repository}"),
         "The result holds `text` (what the CTC head wrote), `transcript` (without tags), `entities`, `tags`, and "
         '`chunks` with `return_timestamps="char"` or `"word"`. Audio of any sampling rate is resampled to '
         f"{report.sampling_rate / 1000:g} kHz mono.",
@@ -49,6 +54,15 @@ def write_model_card(folder: Path, report: ConversionReport, source: NemoSource,
         sections.append("## Labels\n\n" + _table(["category", "labels"], rows))
     sections.append("## Licence\n\n" + _licence(source))
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _address() -> str | None:
+    """Of the package's repository, if the package was installed and not only put on the path."""
+    try:
+        urls = importlib.metadata.metadata("citrinet").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((url.removeprefix("Repository, ") for url in urls if url.startswith("Repository, ")), None)
 
 
 def _origin(source: NemoSource) -> str:

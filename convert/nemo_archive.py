@@ -205,7 +205,9 @@ class NemoArchive:
         # tarfile takes a damaged header for the end: the members after it would be missed silently.
         self._file.seek(end)
         if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise ConversionError(f"{self.path}: the archive is truncated or damaged after {len(members)} members.")
+            raise ConversionError(
+                f"{self.path}: the archive is truncated or damaged after {len(members)} members: fetch the file again."
+            )
         for required in (CONFIG, WEIGHTS):
             if required not in members:
                 raise ConversionError(f"{self.path}: the archive has no {required}; is it a .nemo file?")

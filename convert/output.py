@@ -105,7 +105,7 @@ class Output:
         self._needed = size
         disk = shutil.disk_usage(self._place)
         if disk.total and disk.free < size:
-            raise OSError(self._full())
+            raise self._full()
 
     @contextmanager
     def complete(self) -> Iterator[Path]:
@@ -130,7 +130,7 @@ class Output:
             complete.replace(self.path)
         except Exception as error:
             if _says_full(error):
-                raise OSError(self._full()) from error
+                raise self._full() from error
             raise
         finally:
             if replaced.exists() and not self.path.exists():
@@ -162,9 +162,9 @@ class Output:
             return "is the home folder, or holds it"
         return "is a mount point, not a folder in one" if os.path.ismount(self.path) else None
 
-    def _full(self) -> str:
+    def _full(self) -> OSError:
         needs = f": {self.path.name} needs about {max(self._needed / 1e6, 1):.0f} MB" if self._needed else ""
-        return f"no space left on the disk of {self._place}{needs}."
+        return OSError(f"no space left on the disk of {self._place}{needs}.")
 
 
 def _holds(folder: Path, place: Path) -> bool:

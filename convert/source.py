@@ -98,7 +98,7 @@ def _from_hub(repository: str, revision: str | None, token: str | None, file: st
     except GatedRepoError as error:
         raise OSError(f"{repository}: its owner gives access on its page; then log in, `hf auth login`.") from error
     except RevisionNotFoundError as error:
-        raise ConversionError(f"{repository} has no revision {revision!r}.") from error
+        raise ConversionError(f"{repository} has no revision {revision!r}: give a branch, tag or commit.") from error
     except RepositoryNotFoundError as error:
         raise OSError(
             f"{repository}: there is no such file, and no such repository on the Hub (a private one: `hf auth login`)."

@@ -41,13 +41,13 @@ FORMATS = {
     "CTM": "ctm",
     "TSV": "tsv",
 }
-EXAMPLES_LABEL = "Examples, synthetic speech · 合成语音示例"
+EXAMPLES_LABEL = "Examples (synthetic speech) · 合成语音示例"
 HEADING = f"""# Citrinet 语音识别
-Mandarin speech to text with entities and the speaker's tags, on a plain CPU<br>
+Mandarin speech recognition with entities and speaker tags, on a CPU<br>
 普通话识别，标出实体，判断说话人属性
 
-Up to {MAX_SECONDS / 60:g} min and {MAX_MB:g} MB a file. Audio is deleted after {KEEP_S // 60} minutes and only timing
-is logged<br>
+Files of up to {MAX_SECONDS / 60:g} min and {MAX_MB:g} MB. Audio is deleted after {KEEP_S // 60} minutes; only timings
+are logged<br>
 单个文件最长 {MAX_SECONDS / 60:g} 分钟、{MAX_MB:g} MB；音频在 {KEEP_S // 60} 分钟后删除，日志只记录耗时
 """
 
@@ -247,7 +247,7 @@ def hear(samples: list[float] | None, sampling_rate: float, choice: str, listene
         try:
             piece, rate = np.array(samples, np.float32), int(sampling_rate)
         except (TypeError, ValueError) as error:
-            raise Refused("Samples are a list of numbers from -1 to 1, and their rate is a number.") from error
+            raise Refused("Samples must be a list of numbers from -1 to 1, and the sampling rate a number.") from error
         listener = listener or Listener(*chosen(choice))
         return listener, listener.hear(piece, rate) if len(piece) else listener.end()
 
@@ -301,7 +301,7 @@ def build() -> gr.Blocks:
             with gr.Row():
                 start_live = gr.Button("Listen · 开始", variant="primary")
                 stop_live = gr.Button("Stop · 停止")
-            text = gr.Textbox(label="Heard so far · 已识别", lines=4, buttons=["copy"])
+            text = gr.Textbox(label="Text so far · 已识别", lines=4, buttons=["copy"])
             listener, timer = gr.State(time_to_live=KEEP_S), gr.Timer(0.5, active=False)
             heard = [gr.Textbox(visible=False), gr.Number(visible=False), listener]
             private = {"concurrency_limit": 8, "concurrency_id": "live", "api_visibility": "private"}
@@ -343,7 +343,10 @@ def build() -> gr.Blocks:
                 start_files = gr.Button("Transcribe · 识别", variant="primary")
                 stop_files = gr.Button("Stop · 停止")
             table = gr.Dataframe(
-                headers=["file", "s", "transcript"], column_widths=["20%", "10%", "70%"], interactive=False, wrap=True
+                headers=["file", "seconds", "transcript"],
+                column_widths=["20%", "10%", "70%"],
+                interactive=False,
+                wrap=True,
             )
             download = gr.File(label="Download · 下载")
             event = start_files.click(
@@ -358,11 +361,11 @@ def build() -> gr.Blocks:
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     spoken = sound()
-                    known_text = gr.Textbox("", label="What is said · 文本", lines=3)
+                    known_text = gr.Textbox("", label="Text of the recording · 文本", lines=3)
                     align_choice = choice_of()
                     start_align = gr.Button("Align · 对齐", variant="primary")
                 with gr.Column(scale=3, min_width=300):
-                    aligned = gr.HTML(view.note("Click a character to hear it. · 点击文字可以听。"))
+                    aligned = gr.HTML(view.note("Click a character to hear it. · 点击文字即可播放。"))
                     aligned_json = gr.Code(language="json", label="JSON", max_lines=16, elem_classes="ct-json")
             start_align.click(
                 align_text,
@@ -374,7 +377,7 @@ def build() -> gr.Blocks:
         with gr.Tab("Compare · 对比"):
             clip = sound()
             with gr.Row():
-                first, second = choice_of(0, "First · 一"), choice_of(-1, "Second · 二")
+                first, second = choice_of(0, "First model · 模型一"), choice_of(-1, "Second model · 模型二")
             both = gr.Button("Compare · 对比", variant="primary")
             with gr.Row():
                 left, right = gr.HTML(), gr.HTML()

@@ -125,7 +125,7 @@ def recognizer(model: str, precision: str) -> Recognizer:
                 )
             except (ImportError, OSError, ValueError) as error:
                 print(f"{model} in {precision} cannot be loaded: {error}", flush=True)
-                raise Refused(f"The model {model} cannot be loaded now. · 模型暂时无法加载。") from error
+                raise Refused(f"The model {model} cannot be loaded at the moment. · 模型暂时无法加载。") from error
         found = _loaded[key]
         while len(_loaded) > KEPT_MODELS:
             del _loaded[next(iter(_loaded))]
@@ -168,7 +168,7 @@ def decode_piece(samples: str) -> np.ndarray:
     try:
         return np.frombuffer(base64.b64decode(samples, validate=True), "<i2")
     except (TypeError, ValueError) as error:
-        raise Refused("This is no sound. · 这不是音频。") from error
+        raise Refused("This is not audio. · 这不是音频。") from error
 
 
 def is_silent(samples: np.ndarray) -> bool:
@@ -207,7 +207,7 @@ def recognise(
         for step in ready.follow(waveform, return_timestamps="char"):
             yield step.done
     except ValueError as error:
-        raise Refused(f"This cannot be transcribed. · 无法识别。 ({error})") from error
+        raise Refused(f"The recording cannot be transcribed. · 无法识别。 ({error})") from error
     seconds = time.perf_counter() - start
     print(f"{len(samples) / RATE:.1f} s of audio in {seconds:.2f} s", flush=True)
     assert step.result is not None
@@ -224,13 +224,13 @@ def align(samples: np.ndarray, text: str, model: str, precision: str) -> Recogni
         Refused: if there is no text, or it does not fit the audio.
     """
     if not text.strip():
-        raise Refused("Write what is said first. · 请先输入文本。")
+        raise Refused("Enter the text first. · 请先输入文本。")
     ready = recognizer(model, precision)
     start = time.perf_counter()
     try:
         result = citrinet.align(ready, {"array": samples, "sampling_rate": RATE}, text)
     except ValueError as error:
-        raise Refused(f"This cannot be aligned. · 无法对齐。 ({error})") from error
+        raise Refused(f"The text cannot be aligned. · 无法对齐。 ({error})") from error
     return Recognition(dict(result), samples, time.perf_counter() - start, is_speech=True)
 
 
@@ -302,13 +302,13 @@ class Listener:
             Refused: if the piece is too long or not audio.
         """
         if not RATES[0] <= rate <= RATES[1]:
-            raise Refused(f"A sampling rate of {rate} Hz cannot be used. · 不支持该采样率。")
+            raise Refused(f"A sampling rate of {rate} Hz is not supported. · 不支持该采样率。")
         if len(piece) > MAX_PIECE_S * rate:
-            raise Refused(f"A piece of a stream has {MAX_PIECE_S:g} s at most. · 每段音频不能超过 {MAX_PIECE_S:g} 秒。")
+            raise Refused(f"A piece of a stream is at most {MAX_PIECE_S:g} s. · 每段音频不能超过 {MAX_PIECE_S:g} 秒。")
         try:
             self._stream.feed(piece, rate)
         except ValueError as error:
-            raise Refused(f"This is no sound. · 这不是音频。 ({error})") from error
+            raise Refused(f"This is not audio. · 这不是音频。 ({error})") from error
         return self.text
 
     def end(self) -> str:

@@ -17,7 +17,7 @@ from recognition import RATE, Recognition
 PICTURE_S = 60  # maximum seconds in the picture
 PIXELS_A_SECOND = 96
 LETTER_S = 0.4
-DOUBTFUL = "not to be trusted 不可信"
+DOUBTFUL = "not reliable 不可靠"
 NO_SPEECH = "No speech was recognised: too much noise, or another language? · 没有识别到语音。"
 
 

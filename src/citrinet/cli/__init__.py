@@ -84,7 +84,10 @@ def _run(options: argparse.Namespace) -> int:
         return _PIPE_CLOSED
     except Exception as error:
         line = console.one_line(error)
-        expected = isinstance(error, (OSError, ValueError, ImportError, MemoryError)) or console.is_disk_full(error)
+        if isinstance(error, ModuleNotFoundError):  # where only what ONNX folders need is installed
+            line = f"{line}: it comes with the ordinary installation, without --no-deps"
+        expected = isinstance(error, (OSError, ValueError, ImportError))
+        expected = expected or console.is_out_of_memory(error) or console.is_disk_full(error)
         if not expected:  # a bug in this package
             line = f"unexpected {type(error).__name__}: {line} (run with --traceback for details)"
         return console.fail(line, error if options.traceback else None)

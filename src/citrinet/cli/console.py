@@ -65,9 +65,15 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out; PyTorch raises its own errors on CPUs and GPUs."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
 def one_line(error: BaseException) -> str:
     """Format an error in one line."""
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "out of memory: a smaller --batch-size, --batch-seconds or --chunk-length needs less."
     if isinstance(error, OSError) and error.strerror:
         reason = "the disk is full" if is_disk_full(error) else error.strerror

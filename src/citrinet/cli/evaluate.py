@@ -79,7 +79,7 @@ def _calibrate(result: "ModelResult", model: str) -> None:
 
     found = result.calibration
     if found is None:
-        raise ValueError(f"{model} wrote no character, so there is nothing to calibrate.")
+        raise ValueError(f"{model} wrote no character to calibrate with: are the recordings in its language?")
     temperature = write_temperature(model, found.temperature)
     print(
         f"calibration error {100 * found.error:.1f} %, and {100 * found.error_at_temperature:.1f} % with "

@@ -95,7 +95,7 @@ def decoding_options(options: argparse.Namespace, alternatives: int = 1) -> Deco
         OSError, ValueError: if the language model or the hot words cannot be read.
     """
     if options.lm not in (OWN, NONE) and not Path(options.lm).is_file():
-        raise FileNotFoundError(f"there is no language model {options.lm}.")
+        raise FileNotFoundError(f"there is no language model {options.lm}: give a file, or none to decode without.")
     return DecodingOptions(
         language_model=options.lm,
         weight=options.lm_weight,

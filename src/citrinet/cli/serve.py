@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1, this machine only)"
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="P", help="port to listen on (default 8000)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="P", help="port to listen on (default 8000)")
     parser.add_argument("--name", metavar="N", help="model name in the API (default: the name of --model)")
     parser.add_argument("--language", default="", metavar="CODE", help="language to report when a request names none")
     parser.add_argument(
@@ -82,3 +82,10 @@ def run(options: argparse.Namespace) -> int:
     )
     uvicorn.run(create_app(recognizer, settings), host=options.host, port=options.port, timeout_graceful_shutdown=60)
     return 0
+
+
+def _port(text: str) -> int:
+    """A port to listen on; 0 is any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, a number of 0 to 65535")
+    return int(text)
