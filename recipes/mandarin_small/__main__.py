@@ -77,7 +77,7 @@ def _time_options(parser: argparse.ArgumentParser) -> None:
 
 def _speech_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kokoro", type=Path, metavar="FOLDER", help="folder of Kokoro-82M (default: downloaded)")
-    parser.add_argument("--limit", type=int, help="utterances of each file to speak (default: all)")
+    parser.add_argument("--limit", type=int, help="maximum utterances each for training and held-out (default: all)")
 
 
 def _training_options(parser: argparse.ArgumentParser) -> None:
