@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Check and measure all that needs a GPU, the most important first, and write as it goes.
+# Run all checks and measurements that need a GPU, the most important first, and write results as they come.
 #
 #     benchmarks/gpu.sh OUT_DIR [NEMO_PYTHON]
 #
-# OUT_DIR gets machine.txt, tests.txt, bench.json (written anew after every round), bench.txt and transcribe.txt. The
-# time limits of all steps make three minutes; what a step has when its time is up is there. NEMO_PYTHON is the
-# interpreter of an environment with NeMo. Variables: DEVICE (cuda), MODEL (a full-size one with random weights, made
-# in OUT_DIR), PYTHON (python). Relative paths start at the root of the repository, that of OUT_DIR at the current folder.
+# OUT_DIR gets machine.txt, tests.txt, bench.json (updated after every round), bench.txt and transcribe.txt. The time
+# limits of all steps add up to three minutes; a step that exceeds its limit keeps its output so far. NEMO_PYTHON is the
+# interpreter of an environment with NeMo. Variables: DEVICE (cuda), MODEL (stt_meta_zh_150m, that size with random
+# weights), PYTHON (python). Paths are relative to the root of the repository, OUT_DIR to the current folder.
 set -uo pipefail
 output=$(mkdir -p "$1" && cd "$1" && pwd) || exit 2
 nemo_python=${2:-}
@@ -15,7 +15,7 @@ device=${DEVICE:-cuda}
 python=${PYTHON:-python}
 failed=0
 
-step() { # seconds, file, command: what it prints goes to the file line by line
+step() { # seconds, file, command: writes the output of the command to the file
     local limit=$1 file=$output/$2 start=$SECONDS
     shift 2
     timeout --kill-after=5 "$limit" "$@" >"$file" 2>&1
@@ -35,15 +35,13 @@ for name in feature_extraction pipeline optimized_gpu optimized_gpu_graphs train
 done
 step 40 tests.txt "$python" -m pytest -q -rs "${tests[@]}" -k "gpu or cuda or depthwise"
 
-model=${MODEL:-$output/full}
-[[ -e $model/config.json ]] || step 30 model.txt "$python" benchmarks/full_size.py "$model"
-
+model=${MODEL:-stt_meta_zh_150m}
 against=()
 [[ -n $nemo_python ]] && against=(--against nemo --nemo-python "$nemo_python")
-step 65 bench.txt "$python" -m citrinet.cli bench --model "$model" --device "$device" --output "$output/bench.json" \
+step 80 bench.txt "$python" -m citrinet.cli bench --model "$model" --device "$device" --output "$output/bench.json" \
     "${against[@]}"
 
-# Many short files: the examples, again and again.
+# Many short files: copies of the examples.
 clips=$output/clips
 mkdir -p "$clips"
 for file in examples/*.flac; do
@@ -51,6 +49,6 @@ for file in examples/*.flac; do
         ln -sf "$PWD/$file" "$clips/$copy-$(basename "$file")"
     done
 done
-step 35 transcribe.txt "$python" benchmarks/transcribe.py --model "$model" --folder "$clips" --device "$device" \
+step 50 transcribe.txt "$python" benchmarks/transcribe.py --model "$model" --folder "$clips" --device "$device" \
     --precision bfloat16 --batch-seconds 640
 exit "$failed"

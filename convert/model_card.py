@@ -1,5 +1,6 @@
-"""The README of a converted repository."""
+"""The model card (`README.md`) of a converted repository."""
 
+import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ import yaml
 from .report import ConversionReport
 from .source import NemoSource
 
-ORIGIN = "converted from NeMo's"  # by which a converted repository is known
+ORIGIN = "converted from NeMo's"  # marks a converted repository
 _USAGE = """```python
-import citrinet  # pip install citrinet; or leave this out and pass trust_remote_code=True
+import citrinet  # {install}or leave this out and pass trust_remote_code=True
 from transformers import pipeline
 
 recognizer = pipeline("automatic-speech-recognition", "{repository}")
@@ -21,21 +22,25 @@ print(recognizer("speech.wav"))
 
 def write_model_card(folder: Path, report: ConversionReport, source: NemoSource, repository: str) -> None:
     """
-    Write `README.md`; language and licence are stated only where they are known.
+    Write `README.md`; language and licence are stated only if known.
 
     Args:
-        folder: the repository as it is being written.
-        report: what the conversion found.
-        source: where the `.nemo` file is from.
-        repository: name of the repository, `owner/name` if it goes to the Hub.
+        folder: folder of the repository.
+        report: report of the conversion.
+        source: source of the `.nemo` file.
+        repository: name of the repository, `owner/name` if it will be uploaded to the Hub.
     """
     config = report.config
     title = _plain(repository.rsplit("/", 1)[-1])
+    address = _address()
+    package = f"[citrinet]({address})" if address else "citrinet"
+    install = f"pip install git+{address}; " if address else ""
     sections = [
         _front_matter(report, source),
         f"# {title}\n\nA {config.num_hidden_layers}-block Citrinet speech recogniser with "
-        f"a CTC head, {ORIGIN} `{_plain(source.name)}`{_origin(source)} with [citrinet](https://pypi.org/project/citrinet/).",
-        "## Usage\n\n" + _USAGE.format(repository=repository if "/" in repository else f"path/to/{repository}"),
+        f"a CTC head, {ORIGIN} `{_plain(source.name)}`{_origin(source)} with {package}.",
+        "## Usage\n\n"
+        + _USAGE.format(install=install, repository=repository if "/" in repository else f"path/to/{repository}"),
         "The result holds `text` (what the CTC head wrote), `transcript` (without tags), `entities`, `tags`, and "
         '`chunks` with `return_timestamps="char"` or `"word"`. Audio of any sampling rate is resampled to '
         f"{report.sampling_rate / 1000:g} kHz mono.",
@@ -49,6 +54,15 @@ def write_model_card(folder: Path, report: ConversionReport, source: NemoSource,
         sections.append("## Labels\n\n" + _table(["category", "labels"], rows))
     sections.append("## Licence\n\n" + _licence(source))
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _address() -> str | None:
+    """Of the package's repository, if the package was installed and not only put on the path."""
+    try:
+        urls = importlib.metadata.metadata("citrinet").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((url.removeprefix("Repository, ") for url in urls if url.startswith("Repository, ")), None)
 
 
 def _origin(source: NemoSource) -> str:
@@ -96,12 +110,12 @@ def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name from the file as text that cannot end a table's cell or a quotation."""
+    """Escape a name from the file, so that it cannot end a table cell or a code span."""
     return " ".join(name.split()).replace("`", "'").replace("|", "\\|")
 
 
 def _runs(values: list[Any]) -> str:
-    """`5 3 3 3` as `5, 3 x 3`."""
+    """Abbreviate runs of equal values: `5 3 3 3` as `5, 3 x 3`."""
     runs: list[list[Any]] = []
     for value in values:
         if runs and runs[-1][0] == value:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,6 +62,43 @@ def test_a_contestant_that_does_not_start_says_why(tmp_path):
 def test_unknown_opponent():
     with pytest.raises(ValueError, match="compiled, eager, nemo, onnxruntime"):
         bench.bench(citrinet.default_model(), ["whisper"])
+
+
+# Millions of parameters as NVIDIA publishes them: Riva's list of models, and the card of the Mandarin one.
+@pytest.mark.parametrize(
+    "name, published, head",
+    [
+        ("citrinet_256", 9.8, 641 * 257),
+        ("citrinet_1024", 142, 1025 * 1025),
+        ("citrinet_1024_gamma_0_25", 140, 0),
+    ],
+)
+def test_published_sizes(name, published, head):
+    config = bench.size_config(name)
+    with torch.device("meta"):
+        network = citrinet.CitrinetForCTC(config)
+    encoder = sum(weights.numel() for weights in network.model.parameters())
+    assert (encoder + head) / 1e6 == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_size_is_measured_by_its_name(short_case, in_this_process, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "_measure_ceiling", lambda *_: None)
+    found = bench.bench("citrinet_256", rounds=1)
+    assert str(found).startswith("citrinet_256, ")
+    folders = {options["model"] for options in in_this_process.started}
+    assert len(folders) == 1 and not Path(*folders).exists()  # it was there for the run
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="use citrinet_256, citrinet_384, "):
+        bench.size_config("citrinet_300")
+
+
+def test_a_folder_of_the_same_name_comes_first(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("citrinet_256").mkdir()
+    with bench.model_folder("citrinet_256") as folder:
+        assert folder == "citrinet_256"
 
 
 @pytest.mark.slow

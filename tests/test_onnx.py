@@ -1,5 +1,6 @@
 """Exported graphs: PyTorch's numbers, the files that others read, and those others themselves."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -15,6 +16,8 @@ import sentencepiece
 import soundfile
 import soxr
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from transformers import AutoModelForCTC, AutoProcessor, pipeline
 
 import citrinet
@@ -330,6 +333,68 @@ sys.exit(main(sys.argv[1:]) or main(["info", sys.argv[4]]))"""
     result, *description = run.stdout.splitlines()
     assert json.loads(result)["text"] == CitrinetOnnx(exported / "float32")(str(CLIPS[0]))["text"]
     assert description[0].startswith("Citrinet in ONNX")
+
+
+def listed_requirements() -> list[str]:
+    lines = (ROOT / "requirements" / "onnx.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def test_small_installation_has_the_bounds_of_the_ordinary_one():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert set(listed_requirements()) <= {*project["dependencies"], *extras["onnx"], *extras["formats"]}
+    silero = next(line for line in project["dependencies"] if line.startswith("silero-vad"))
+    assert silero in (ROOT / "requirements" / "onnx.txt").read_text(encoding="utf-8")
+
+
+def test_small_installation_needs_no_other_package(exported):
+    """What it does, where every package is refused that requirements/onnx.txt and what it brings do not hold."""
+    wanted, todo = {"citrinet", "silero-vad"}, [Requirement(line) for line in listed_requirements()]
+    while todo:
+        name = canonicalize_name(todo.pop().name)
+        if name not in wanted:
+            wanted.add(name)
+            needed = map(Requirement, importlib.metadata.requires(name) or [])
+            todo += [item for item in needed if item.marker is None or item.marker.evaluate({"extra": ""})]
+    refused = {
+        module
+        for module, owners in importlib.metadata.packages_distributions().items()
+        if not wanted & set(map(canonicalize_name, owners))
+    }
+    assert {"torch", "transformers", "huggingface_hub"} <= refused
+    script = f"""
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {refused!r}:
+            raise ModuleNotFoundError(f"{{name}} is refused", name=name)
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")"""
+    words = [sys.executable, "-c", script, str(ROOT / "tests" / "small_install.py"), str(exported / "float32")]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and run.stdout.endswith("all of it works\n"), run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["convert", "x.nemo", "out"], ".*torch.*ordinary installation, without --no-deps"),
+        (["transcribe", "--model", "owner/name", str(CLIPS[0])], "owner/name is no ONNX folder.*ordinary installation"),
+    ],
+)
+def test_what_needs_pytorch_says_so_where_it_is_missing(tmp_path, words, said):
+    script = f"""
+import sys
+{WITHOUT_PYTORCH["absent"]}
+from citrinet.cli import main
+sys.exit(main(sys.argv[1:]))"""
+    run = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert run.returncode == 1 and re.fullmatch(f"citrinet: {said}.*\n", run.stderr), run.stderr
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def test_a_decoder_sees_the_log_probabilities(recognizers, sources):
         finally:
             recognizer.decoder = None
         assert plain["text"].endswith(decoded["text"]) and len(decoded["text"]) < len(plain["text"])
-        assert forgive_scores(decoded["chunks"]) == plain["chunks"][-len(decoded["chunks"]) :]
+        # Characters share the time of their token, and a word boundary at the start of the text, which is dropped, too.
+        same = len(decoded["chunks"]) - max(map(len, recognizer.pieces))
+        assert same > 0 and forgive_scores(decoded["chunks"][-same:]) == plain["chunks"][-same:]
         log_probs, kept = recognizer.log_probs(recognizer.load(sources[0])), np.isfinite(seen[-1])
         assert log_probs.shape == seen[-1].shape == (len(log_probs), len(recognizer.pieces) + 1)
         assert kept.sum(axis=-1).min() >= min(DECODER_TOKENS, log_probs.shape[-1])

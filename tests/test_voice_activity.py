@@ -43,6 +43,8 @@ def silero_graph():
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     path = Path(importlib.util.find_spec("silero_vad").origin).parent / "data" / "silero_vad_16k_sequence.onnx"
+    if not path.is_file():
+        pytest.skip("silero-vad has this graph since 6.2.2")
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     weights = {"stft_conv.weight": arrays["stft.forward_basis_buffer"]}
     for kind in ("weight", "bias"):

@@ -20,7 +20,7 @@ function say(status) {
 
 function show(error) {
   const known = error instanceof Refused;
-  $("error").textContent = known ? error.message : `This did not work. · 出错了。 (${error.message})`;
+  $("error").textContent = known ? error.message : `Something went wrong. · 出错了。 (${error.message})`;
   $("error").hidden = false;
   ready();
 }
