@@ -3,16 +3,13 @@
 import argparse
 import atexit
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NoReturn
 
 from . import align, bench, console, convert, evaluate, export, info, listen, lm, serve, tokenizer, train, transcribe
+from .termination import unwinding_when_terminated
 
 _DESCRIPTION = """\
 NVIDIA Citrinet speech recognisers in Transformers.
@@ -33,7 +30,7 @@ NVIDIA Citrinet speech recognisers in Transformers.
 """
 _COMMANDS = (convert, transcribe, listen, align, serve, info, tokenizer, lm, train, evaluate, bench, export)
 # The exit statuses that a shell reports for a program ended by SIGINT, SIGPIPE or SIGTERM.
-_INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 130, 141, 143
+_INTERRUPTED, _PIPE_CLOSED = 130, 141
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.use_utf8()
     try:
         options = _parser().parse_args(arguments)
-        with warnings.catch_warnings(), _unwinding_when_terminated():
+        with warnings.catch_warnings(), unwinding_when_terminated():
             if not options.traceback:
                 console.show_warnings_in_one_line()
             return _run(options)
@@ -91,19 +88,6 @@ def _run(options: argparse.Namespace) -> int:
         if not expected:  # a bug in this package
             line = f"unexpected {type(error).__name__}: {line} (run with --traceback for details)"
         return console.fail(line, error if options.traceback else None)
-
-
-@contextmanager
-def _unwinding_when_terminated() -> Iterator[None]:
-    """Unwind a terminated command like an interrupted one, so that unfinished output is cleaned up."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Parser(argparse.ArgumentParser):
