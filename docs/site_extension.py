@@ -1,8 +1,8 @@
 """
 What the site needs beside Sphinx and MyST.
 
-Docstrings are Markdown, as in Transformers, and autodoc wants reStructuredText. The command line is described by its
-parsers. Sphinx's search takes a run of Chinese for one word.
+Pages link to others outside `docs/`. Docstrings are Markdown, as in Transformers, and autodoc wants reStructuredText.
+The command line is described by its parsers. Sphinx's search takes a run of Chinese for one word.
 """
 
 import argparse
@@ -10,16 +10,46 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.search.en import SearchEnglish
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
 # [`Name`], `code`, or what is reStructuredText already: napoleon writes some.
 _CODE = re.compile(r"\[`(?P<name>[^`]+)`\]|:[\w:]+:`[^`]+`|``[^`]+``|`(?P<code>[^`]+)`")
 _CHINESE = r"\u3400-\u9fff"
+
+
+class OutsidePages(SphinxPostTransform):
+    """Links to pages outside `docs/`, such as model cards, go to the repository's address."""
+
+    default_priority = 8  # before MyST looks for pages
+
+    def run(self, **kwargs: Any) -> None:
+        """Exchange them."""
+        for node in list(self.document.findall(pending_xref)):
+            if node.get("refdomain") != "doc" or node["reftarget"] in self.env.all_docs:
+                continue
+            page = Path(self.env.srcdir, f"{node['reftarget']}.md").resolve()
+            if page.is_file() and ROOT in page.parents:
+                address = f"{_repository()}/blob/main/{page.relative_to(ROOT).as_posix()}"
+                node.replace_self(nodes.reference("", "", *node.children, refuri=address))
+
+
+def _repository() -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["urls"]["Repository"])
 
 
 class Reference(SphinxDirective):
@@ -147,6 +177,7 @@ def _with_code(text: str | None) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx."""
     app.add_directive("reference", Reference)
+    app.add_post_transform(OutsidePages)
     app.add_search_language(SearchByCharacter)
     app.connect("autodoc-process-docstring", _process_docstring, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", _process_signature)

@@ -81,7 +81,9 @@ def test_the_page_has_every_message_and_no_other():
         "not on the page": said - set(listed) - INSIDE.keys(),
         "no message of the package": {*listed, *INSIDE} - said,
     }
-    assert not any(differences.values()), "\n".join(f"{why}: {line}" for why in differences for line in differences[why])
+    assert not any(differences.values()), "\n".join(
+        f"{why}: {line}" for why in differences for line in differences[why]
+    )
     assert len(listed) == len(set(listed)), "twice on the page"
 
 
