@@ -41,6 +41,32 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in build/docs."""
+    session.install("-e", ".[dev]")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "build/docs")
+
+
+@nox.session
+def without_torch(session: nox.Session) -> None:
+    """What ONNX folders need and no more: requirements/onnx.txt in an environment of its own."""
+    session.install(".[onnx]")
+    folder = Path(session.create_tmp())
+    session.run(
+        "citrinet", "export", "onnx", str(ROOT / "src/citrinet/mandarin_small"), str(folder / "onnx"), "--force"
+    )
+    session.run("uv", "venv", "--clear", "--python", session.python or "python3", str(folder / "small"), external=True)
+    small = folder / "small" / Path(session.bin).name / "python"
+    install = ("uv", "pip", "install", "--python", str(small))
+    session.run(*install, "--no-deps", ".", "silero-vad>=6.2.1,<7", external=True)
+    session.run(*install, "--requirement", "requirements/onnx.txt", external=True)
+    session.run(str(small), "tests/small_install.py", str(folder / "onnx"), external=True)
+    for name, place in (("with PyTorch", Path(session.virtualenv.location)), ("without", folder / "small")):
+        size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
+        session.log(f"{name}: {size / 1e6:.0f} MB")
+
+
+@nox.session
 def nemo(session: nox.Session) -> None:
     """Tests that run NeMo, whose interpreter the variable NEMO_PYTHON names."""
     if "NEMO_PYTHON" not in os.environ:
