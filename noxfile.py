@@ -51,19 +51,24 @@ def docs(session: nox.Session) -> None:
 def without_torch(session: nox.Session) -> None:
     """What ONNX folders need and no more: requirements/onnx.txt in an environment of its own."""
     session.install(".[onnx]")
+    session.log(f"with PyTorch: {_megabytes(Path(session.virtualenv.location))} MB")
     folder = Path(session.create_tmp())
-    session.run(
-        "citrinet", "export", "onnx", str(ROOT / "src/citrinet/mandarin_small"), str(folder / "onnx"), "--force"
-    )
-    session.run("uv", "venv", "--clear", "--python", session.python or "python3", str(folder / "small"), external=True)
+    session.run("citrinet", "export", "onnx", "src/citrinet/mandarin_small", str(folder / "onnx"), "--force")
+
+    python = Path(session.bin) / "python"
+    session.run("uv", "venv", "--clear", "--python", str(python), str(folder / "small"), external=True)
     small = folder / "small" / Path(session.bin).name / "python"
     install = ("uv", "pip", "install", "--python", str(small))
-    session.run(*install, "--no-deps", ".", "silero-vad>=6.2.1,<7", external=True)
+    silero = next(line for line in PROJECT["project"]["dependencies"] if line.startswith("silero-vad"))
+    session.run(*install, "--no-deps", ".", silero, external=True)
     session.run(*install, "--requirement", "requirements/onnx.txt", external=True)
     session.run(str(small), "tests/small_install.py", str(folder / "onnx"), external=True)
-    for name, place in (("with PyTorch", Path(session.virtualenv.location)), ("without", folder / "small")):
-        size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
-        session.log(f"{name}: {size / 1e6:.0f} MB")
+    session.log(f"without: {_megabytes(folder / 'small')} MB")
+
+
+def _megabytes(folder: Path) -> int:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return round(sum(path.stat().st_size for path in files) / 1e6)
 
 
 @nox.session
