@@ -1,14 +1,16 @@
 """
-How exactly texts are aligned, and how well words that were not said are found.
+Measure how exactly texts are aligned, and how well words that were not said are found.
 
     PYTHONPATH=recipes python benchmarks/alignment.py --kokoro FOLDER --texts TEXTS.jsonl --speech MANIFEST.jsonl
 
-Times: Kokoro speaks texts of the first manifest, and says how long each phoneme takes (`--kokoro` is the folder that
-`python -m mandarin_small.speech.fetch` fills). The error is that of the starts and ends of characters. Words: of each
-recording of the second manifest, what was said is aligned, and the same with a word replaced by another text's, or one
-put in; a word is found not to be said if its confidence is below a threshold. With `--minutes` its recordings are
-joined, with pauses of 0.4 s, to one that long; time and memory of aligning it are printed, and how many characters are
-put outside their recording.
+Times: Kokoro speaks texts of the first manifest, and reports how long each phoneme takes (`--kokoro` is the folder that
+`python -m mandarin_small.speech.fetch` fills). Printed are the errors of the starts and ends of characters.
+
+Words: each recording of the second manifest is aligned with its text, with a word replaced by one from another text,
+and with a word inserted; a word counts as not said if its confidence is below a threshold.
+
+With `--minutes`, the recordings of the second manifest are joined, with pauses of 0.4 s, to one of that length. Printed
+are time and memory of aligning it, and how many characters are placed outside their recording.
 """
 
 import argparse
@@ -38,10 +40,10 @@ from mandarin_small.utterance import Utterance
 
 VOICES = ("zf_xiaoxiao", "zm_yunxi", "zf_xiaoni", "zm_yunjian")
 SPEEDS = (0.85, 1.0, 1.15)
-PAUSE = 6400  # samples between recordings that are joined
-QUIET_DB, BLOCK = -42, 80  # below the loudest of blocks of 5 ms: the last phoneme's duration goes on in silence
+PAUSE = 6400  # samples between joined recordings
+QUIET_DB, BLOCK = -42, 80  # level relative to the loudest block of 5 ms; the last phoneme's duration includes silence
 Times = list[tuple[str, float, float]]  # character, start and end in seconds
-Spoken = tuple[str, np.ndarray, Times]  # a text, its samples at 16 kHz, and when its characters are said
+Spoken = tuple[str, np.ndarray, Times]  # a text, its samples at 16 kHz, and the times of its characters
 
 
 def main() -> None:
@@ -51,8 +53,8 @@ def main() -> None:
     parser.add_argument("--kokoro", type=Path)
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--speech", type=Path)
-    parser.add_argument("--count", type=int, default=60, help="of texts that are spoken")
-    parser.add_argument("--minutes", type=float, help="of the speech, joined, with its whole text")
+    parser.add_argument("--count", type=int, default=60, help="number of texts to speak (default 60)")
+    parser.add_argument("--minutes", type=float, help="join the speech to this length, and align it as a whole")
     options = parser.parse_args()
     recognizer = citrinet.load_recognizer(options.model)
     if options.kokoro:
@@ -93,7 +95,7 @@ def speak(folder: Path, texts: list[str]) -> Iterator[Spoken]:
 
 
 def character_times(words: list, symbols: str, ends: np.ndarray) -> Times:
-    """When characters are said, of the ends of tokens: the boundary mark, a token for each symbol, another mark."""
+    """Times of characters, from the ends of tokens: a boundary mark, a token for each symbol, another mark."""
     times, position = [], 0
     for word in words:
         for character, syllable in word:
@@ -107,14 +109,14 @@ def character_times(words: list, symbols: str, ends: np.ndarray) -> Times:
 
 
 def audible_until(samples: np.ndarray) -> float:
-    """Seconds until which something is heard."""
+    """Seconds until the last block that is not silent."""
     blocks = samples[: len(samples) // BLOCK * BLOCK].reshape(-1, BLOCK)
     loudness = np.sqrt((blocks**2).mean(axis=1))
     return (np.flatnonzero(loudness > loudness.max() * 10 ** (QUIET_DB / 20))[-1] + 1) * BLOCK / 16_000
 
 
 def print_times(recognizer: Any, spoken: list[Spoken]) -> None:
-    """Errors of starts and ends."""
+    """Print the errors of starts and ends."""
     errors: dict[str, list[float]] = {"start": [], "end": []}
     seconds = 0.0
     for text, samples, times in spoken:
@@ -132,7 +134,7 @@ def print_times(recognizer: Any, spoken: list[Spoken]) -> None:
 
 
 def print_gaps(recognizer: Any, spoken: list[Spoken]) -> None:
-    """How many characters are misplaced where the text lacks some of five sentences, with the limit and without."""
+    """Print how many characters are misplaced if the text lacks some of five sentences, with and without the limit."""
     print("\n| sentences that the text lacks | misplaced by 0.3 s | without a limit |\n|---|---|---|")
     limit = aligner._PASSED_OVER
     for lacking in ((), (2,), (1, 3), (0, 4)):
@@ -154,7 +156,7 @@ def print_gaps(recognizer: Any, spoken: list[Spoken]) -> None:
 
 
 def print_words(recognizer: Any, path: Path) -> None:
-    """Precision and recall of what was not said."""
+    """Print precision and recall of words that were not said."""
     entries = read_manifest(path)
     texts = [jieba.lcut(citrinet.parse_transcript(entry.text or "").transcript) for entry in entries]
     rng = random.Random(0)
@@ -164,7 +166,7 @@ def print_words(recognizer: Any, path: Path) -> None:
         for changed, marks in variants(rng, words, texts):
             try:
                 chunks = align_waveform(recognizer, waveform, "".join(changed))["chunks"]
-            except ValueError:  # a word more than there is time for
+            except ValueError:  # too short for the inserted word
                 continue
             for word, is_said in zip(changed, marks, strict=True):
                 own = [chunks.pop(0)["confidence"] for _ in word]
@@ -204,7 +206,7 @@ def print_long(recognizer: Any, path: Path, minutes: float) -> None:
 
 
 def variants(rng: random.Random, words: list[str], texts: list[list[str]]) -> Iterator[tuple[list[str], list[bool]]]:
-    """The words of a text as they are, with one replaced, and with one put in; and which of them were said."""
+    """Yield the words of a text unchanged, with one replaced and with one inserted; and whether each was said."""
     others = sorted({word for text in texts for word in text if len(word) > 1 and not set(word) & set("".join(words))})
     yield words, [True] * len(words)
     places = [index for index, word in enumerate(words) if any(len(other) == len(word) for other in others)]

@@ -1,12 +1,12 @@
 """
-Other ways to run the network on a CPU, beside those that `CitrinetInferenceConfig` takes.
+Measure other ways to run the network on a CPU than those of `CitrinetInferenceConfig`.
 
     python benchmarks/backends.py MODEL [--without compiled]
 
-The network alone, on noise, in turn and round by round: as it is; compiled by `torch.compile` with frozen weights, in
-float32 and bfloat16 (needs a C++ compiler); torch's dynamic quantization of linear layers; torchao's (needs torchao),
-as it is and compiled; and the three precisions of this package. Medians, and seconds to the first output, which are
-many minutes for a compiled network of full size.
+Only the network is measured, on noise; backends take turns, round by round: the network as it is; compiled by
+`torch.compile` with frozen weights, in float32 and bfloat16 (needs a C++ compiler); torch's dynamic quantization of
+linear layers; torchao's (needs torchao), as it is and compiled; and the three precisions of this package. Printed are
+medians, and seconds to the first output, which are many minutes for a compiled network of full size.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch._inductor.config
 from torch import nn
 from transformers import AutoModelForCTC
 
-import citrinet  # noqa: F401  # which tells Transformers what a Citrinet is
+import citrinet  # noqa: F401  # registers Citrinet with Transformers
 from citrinet.optimized import PRECISIONS, optimize_for_inference
 
 CASES = {"1 x 10 s": (1, 1008), "8 x 10 s": (8, 1008)}
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--without", metavar="TEXT", help="leave out backends whose name holds it")
+    parser.add_argument("--without", metavar="TEXT", help="leave out backends with TEXT in their name")
     options = parser.parse_args()
     torch._inductor.config.freezing = True
     torch._inductor.config.cpp.weight_prepack = False  # with it, inductor mistakes the layout of a convolution
@@ -48,7 +48,7 @@ def main() -> None:
                     start = time.perf_counter()
                     try:
                         network(features)
-                    except Exception as error:  # a backend that cannot do it leaves
+                    except Exception as error:  # a backend that fails is left out
                         print(f"{name}: {' '.join(str(error).split())[:300]}", flush=True)
                         del networks[name]
                         continue
@@ -88,7 +88,7 @@ def backends(name: str) -> dict[str, Network]:
 
 
 def load(name: str) -> nn.Module:
-    """The model, for inference."""
+    """Load the model for inference."""
     return AutoModelForCTC.from_pretrained(name, dtype=torch.float32).eval()
 
 

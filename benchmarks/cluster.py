@@ -1,9 +1,9 @@
 """
-What Ray costs: seconds of speech that workers of one core read in a second, beside one thread without Ray.
+Measure the cost of Ray: the speed of workers with one core each, compared with one thread without Ray.
 
     python benchmarks/cluster.py MANIFEST.jsonl [--workers 1 2]
 
-The time to start is not counted: from the first result on, without the batch that it came with.
+Start-up is not counted: time runs from the first result on, without the batch that it came with.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def rate(files: list[str], seconds: float, workers: int) -> float:
-    """Seconds of speech a second, with workers of one core each."""
+    """Seconds of speech per second, with workers of one core each."""
     ray.init(num_cpus=workers + 1, log_to_driver=False)
     try:
         rows = ray.data.from_items([{"audio": file} for file in files])

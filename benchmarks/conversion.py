@@ -1,12 +1,12 @@
 """
-Time and memory of converting a `.nemo` file and of exporting it again, beside NeMo's `restore_from` of it.
+Measure time and memory of converting a `.nemo` file, of exporting it again, and of NeMo's `restore_from`.
 
     python benchmarks/conversion.py FILE.nemo [--nemo-python PATH]
 
-In place of a file the name of a size of `citrinet bench` serves, such as stt_meta_zh_150m, with random weights.
+Instead of a file, give a size of `citrinet bench`, such as stt_meta_zh_150m, for random weights.
 
-NeMo usually lives in an environment of its own, whose interpreter `--nemo-python` names. Every run is a fresh process,
-they take turns, imports are not counted, and the medians are printed.
+NeMo usually has its own environment, whose interpreter `--nemo-python` names. Each run is a new process; they take
+turns, imports are not counted, and medians are printed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ start = time.perf_counter()
 {work}
 print(json.dumps([time.perf_counter() - start, peak_memory() or float('nan')]))
 """
-WORKERS = str(Path(bench.__file__).parent)  # NeMo's interpreter has the standard library and NumPy, not this package
+WORKERS = str(Path(bench.__file__).parent)  # NeMo's interpreter has NumPy, but not this package
 OURS = MEASURE.format(
     workers=WORKERS,
     imports="from citrinet.convert import convert_nemo",
@@ -49,16 +49,16 @@ NEMO = MEASURE.format(
 
 
 def run(python: str, code: str, model: str) -> list[float]:
-    """Seconds and gigabytes of one fresh process."""
+    """Seconds and gigabytes of one new process."""
     done = subprocess.run([python, "-c", code, model], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Run them in turns and print medians."""
+    """Run the contenders in turn, and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nemo_file")
-    parser.add_argument("--nemo-python", help="interpreter of an environment with NeMo")
+    parser.add_argument("--nemo-python", help="Python interpreter of an environment with NeMo")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
 """
-Every exported form of a model on the recordings of a manifest: size, speed, and how much differs from PyTorch.
+Compare every exported form of a model on the recordings of a manifest: size, speed, and differences from PyTorch.
 
     python benchmarks/deploy.py MODEL MANIFEST.jsonl
 
-Recordings are read one by one, from waveform to text, by all forms in turn, round by round. Agreement is the share of
-frames whose most probable token is PyTorch's, on PyTorch's features; changed characters are edits of PyTorch's text for
-each character of it, markers aside; the error rate is that of the manifest's texts. onnx-asr and sherpa-onnx read the
+Recordings are transcribed one by one, from waveform to text, by all forms in turn, round by round. Agreement is the
+share of frames with PyTorch's most probable token, on PyTorch's features; changed characters are edits per character of
+PyTorch's text, without markers; the error rate is against the manifest's texts. onnx-asr and sherpa-onnx read the
 float32 folder with their own front ends.
 """
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def exported(model: str, folder: Path) -> tuple[dict[str, Recognizer], dict[str, float]]:
-    """What turns samples (n,) into text, and sizes of files in MB, by name of the form."""
+    """Functions from samples (n,) to text, and sizes of files in MB, by name of the form."""
     recognizer = load_recognizer(model, optimized=False)
     forms: dict[str, Recognizer] = {"PyTorch": lambda samples: recognizer(samples)["text"]}
     sizes = {"nemo": megabytes([export_nemo(model, folder / "model.nemo", tag_heads=False).output])}
@@ -123,12 +123,12 @@ def frame_agreement(model: str, folder: Path, audio: list[np.ndarray]) -> dict[s
 
 
 def megabytes(files: Iterable[Path]) -> float:
-    """Size of files."""
+    """Total size of files in MB."""
     return sum(path.stat().st_size for path in files) / 1e6
 
 
 def plain(text: str) -> str:
-    """A text as error rates see it: no markers, punctuation or spaces."""
+    """Normalise a text for error rates: no markers, punctuation or spaces."""
     return normalize(parse_transcript(text).transcript)
 
 

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Check and measure everything that needs a GPU, most important first, with output written as it goes.
+# Run all checks and measurements that need a GPU, the most important first, and write results as they come.
 #
 #     benchmarks/gpu.sh OUT_DIR [NEMO_PYTHON]
 #
-# Writes machine.txt, tests.txt, bench.json (replaced after every round), bench.txt and transcribe.txt to OUT_DIR. The
-# time limits of all steps add up to three minutes; a step that reaches its limit keeps the output it has written.
-# NEMO_PYTHON is the interpreter of an environment with NeMo. Variables and defaults: DEVICE (cuda), MODEL
-# (stt_meta_zh_150m, that size with random weights), PYTHON (python). Paths are relative to the root of the repository,
-# OUT_DIR to the current folder.
+# OUT_DIR gets machine.txt, tests.txt, bench.json (updated after every round), bench.txt and transcribe.txt. The time
+# limits of all steps add up to three minutes; a step that exceeds its limit keeps its output so far. NEMO_PYTHON is the
+# interpreter of an environment with NeMo. Variables: DEVICE (cuda), MODEL (stt_meta_zh_150m, that size with random
+# weights), PYTHON (python). Paths are relative to the root of the repository, OUT_DIR to the current folder.
 set -uo pipefail
 output=$(mkdir -p "$1" && cd "$1" && pwd) || exit 2
 nemo_python=${2:-}
@@ -16,7 +15,7 @@ device=${DEVICE:-cuda}
 python=${PYTHON:-python}
 failed=0
 
-step() { # seconds, file, command; the command's output goes to the file line by line
+step() { # seconds, file, command: writes the output of the command to the file
     local limit=$1 file=$output/$2 start=$SECONDS
     shift 2
     timeout --kill-after=5 "$limit" "$@" >"$file" 2>&1
@@ -42,7 +41,7 @@ against=()
 step 80 bench.txt "$python" -m citrinet.cli bench --model "$model" --device "$device" --output "$output/bench.json" \
     "${against[@]}"
 
-# Many short files: 150 links to each of the examples.
+# Many short files: copies of the examples.
 clips=$output/clips
 mkdir -p "$clips"
 for file in examples/*.flac; do

@@ -1,14 +1,13 @@
 """
-How live speech is read: whether the text is the offline one, what it costs, and how long it takes.
+Measure live transcription: whether its text equals the offline text, its cost and its delay.
 
     python benchmarks/live.py --model DIR MANIFEST.jsonl
 
-Each recording of the manifest, with a second of silence behind it, goes through a `CitrinetStream` of its own in pieces
-of 0.1 s. The text is compared with that of the same segments read offline, and with that of the recording read whole.
-Delays are medians over all characters, of the sound between the end of a character and the piece with which the text is
-long enough to hold it (seen), with which the text up to it is for good what it is in the end (right), and with which
-that is stable. The time to compute comes on top. `load` is how many seconds of audio the network got for a second of
-sound, `cost` how long one CPU computed for it.
+Each recording of the manifest, followed by a second of silence, is fed to its own `CitrinetStream` in pieces of 0.1 s.
+The text is compared with that of the same segments offline, and with that of the whole recording. Delays are medians
+over all characters, in seconds of audio from the end of a character to the piece after which the text is long enough to
+contain it (seen), the text up to it no longer changes (right), and that text is stable (stable). Computing time is not
+included. `load` is the seconds of audio that the network processes per second of audio, `cost` the CPU seconds.
 """
 
 import argparse
@@ -68,19 +67,19 @@ def main() -> None:
 
 
 class Counted:
-    """A recogniser that counts the samples that it is given."""
+    """Recogniser that counts its input samples."""
 
     def __init__(self, recognizer: Recognizer):
         self.recognizer, self.sampling_rate, self.samples = recognizer, recognizer.sampling_rate, 0
 
     def stream(self, waveforms: list[np.ndarray], **options: Any) -> Any:
-        """Recognise waveforms."""
+        """Transcribe waveforms."""
         self.samples += sum(map(len, waveforms))
         return self.recognizer.stream(iter(waveforms), **options)
 
 
 def since(ends: list[float], text: str, shown: list[str]) -> list[float]:
-    """Seconds of sound from the end of each character of a text to the piece since which all up to it is shown."""
+    """Seconds of audio from the end of each character to the piece from which on the text up to it is shown."""
     last_wrong = np.full(len(text), -1)
     for piece, sight in enumerate(shown):
         agreed = next((i for i, (a, b) in enumerate(zip(sight, text, strict=False)) if a != b), len(sight))

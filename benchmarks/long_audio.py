@@ -1,12 +1,12 @@
 """
-How well long audio is read: cut at pauses, in windows, in one pass, and its sentences alone.
+Measure the accuracy on long audio: split at pauses, in windows, in one pass, and each sentence separately.
 
     python benchmarks/long_audio.py --model DIR MANIFEST.jsonl [--hour]
 
-The recordings of the manifest, in an order of chance, are joined in several ways: as they are; without the silence at
-their ends and with pauses of some length between them; with noise over all, 20 dB below the speech; with no pause at
-all. Figures are character error rates in percent as `citrinet evaluate` counts them. With `--hour`, the memory that
-reading a tenth of an hour and a whole one takes, instead.
+The recordings of the manifest, in random order, are joined in several ways: as they are; with the silence at their ends
+replaced by pauses of some length; with added noise, 20 dB below the speech; without any pause. Figures are character
+error rates in percent, as in `citrinet evaluate`. With `--hour`, the memory for a tenth of an hour and for an hour is
+measured instead.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from citrinet.error_rates import Edits, character_edits
 from citrinet.manifest import read_manifest
 
 RATE = 16_000
-JOINS = {  # seconds of pauses (none: as recorded), noise in dB below the speech
+JOINS = {  # seconds of pauses (`None`: as recorded), noise in dB below the speech
     "as they are": (None, None),
     "pauses of 0.2 to 0.5 s": ((0.2, 0.5), None),
     "pauses of 0.5 to 1.5 s": ((0.5, 1.5), None),
@@ -64,7 +64,7 @@ def main() -> None:
 def joined(
     clips: list[np.ndarray], pauses: tuple[float, float] | None, noise: float | None, rng: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give each sentence and the pause after it."""
+    """Yield each sentence and the pause after it."""
     loudness = np.median([np.sqrt(np.mean(clip**2)) for clip in clips])
     level = 0.0 if noise is None else loudness * 10 ** (-noise / 20)
     for clip in clips:
@@ -74,7 +74,7 @@ def joined(
 
 
 def trimmed(clip: np.ndarray) -> np.ndarray:
-    """A recording without the ends that are 35 dB below its loudest 10 ms, but for 50 ms."""
+    """Trim the ends that are 35 dB below the loudest 10 ms of a recording, except for 50 ms."""
     hop = RATE // 100
     frames = clip[: len(clip) // hop * hop].reshape(-1, hop)
     loud = np.flatnonzero((frames**2).mean(axis=1) > (frames**2).mean(axis=1).max() * 10**-3.5) * hop
@@ -82,12 +82,12 @@ def trimmed(clip: np.ndarray) -> np.ndarray:
 
 
 def rate(edits: list[Edits]) -> str:
-    """The error rate of all texts."""
+    """Format the error rate of all texts in percent."""
     return f"{100 * sum(edit.errors for edit in edits) / sum(edit.length for edit in edits):.2f}"
 
 
 def memory(recognizer: Recognizer, audio: np.ndarray) -> None:
-    """Print the peak of memory, which never falls, before and after recordings of two lengths."""
+    """Print the peak memory of the process before and after recordings of two lengths."""
     print("| s | samples, MB | peak before, MB | peak after, MB |\n|---|---|---|---|")
     for seconds in (360, 3600):
         recording = np.resize(audio, seconds * RATE)
@@ -97,7 +97,7 @@ def memory(recognizer: Recognizer, audio: np.ndarray) -> None:
 
 
 def peak() -> float:
-    """Most memory that this process held, in MB (Linux counts in kB)."""
+    """Peak memory of this process in MB (Linux counts in kB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 

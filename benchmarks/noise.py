@@ -1,9 +1,9 @@
 """
-How sure a model is of noise and music, beside speech: what `citrinet.is_speech` rests on.
+Compare a model's confidence on noise and music with that on speech, the basis of `citrinet.is_speech`.
 
     python benchmarks/noise.py MANIFEST.jsonl [--model DIR]
 
-prints for each kind of sound how many recordings `is_speech` takes for speech, and their confidences.
+Printed are, for each kind of sound, the number of recordings that `is_speech` accepts, and their confidences.
 """
 
 import argparse
@@ -20,7 +20,7 @@ COUNT = 24  # recordings of each kind
 
 
 def coloured(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray:
-    """Noise whose power falls by the frequency to the power of `slope`: 0 is white, 1 pink, 2 brown."""
+    """Noise whose power falls as frequency to the power of `slope`: 0 is white, 1 pink, 2 brown."""
     frequencies = np.fft.rfftfreq(samples)
     frequencies[0] = frequencies[1]
     spectrum = np.fft.rfft(rng.standard_normal(samples)) * frequencies ** (-slope / 2)
@@ -28,12 +28,12 @@ def coloured(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray
 
 
 def swelling(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Pink noise as loud and faint by turns as syllables are."""
+    """Pink noise whose loudness varies at the rate of syllables."""
     return coloured(rng, samples, 1) * np.abs(np.sin(np.pi * np.arange(samples) / RATE * rng.uniform(2, 6)))
 
 
 def clicks(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Thirty knocks."""
+    """Thirty clicks at random times."""
     sound = np.zeros(samples)
     sound[rng.integers(0, samples, 30)] = 1
     return np.convolve(sound, rng.standard_normal(200) * np.exp(-np.arange(200) / 40), "same")
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def report(kind: str, recognizer: citrinet.Recognizer, waveforms: list[np.ndarray]) -> None:
-    """Print what was said of one kind of sound."""
+    """Print the results for one kind of sound."""
     results = recognizer(waveforms)
     low, middle, high = np.percentile([result["confidence"] for result in results], [0, 50, 100])
     sure = sum(map(citrinet.is_speech, results))

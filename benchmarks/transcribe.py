@@ -1,12 +1,12 @@
 """
-What `citrinet transcribe` takes besides the network: starting, reading many files, and long ones.
+Measure the cost of `citrinet transcribe` in addition to the network: start-up, many files, and long files.
 
     python benchmarks/transcribe.py --model MODEL --folder CLIPS --long HOUR.flac HALF_AN_HOUR.flac
     python benchmarks/transcribe.py --model MODEL --folder CLIPS --device cuda --precision bfloat16 --batch-seconds 640
 
-For each precision, in processes of their own: seconds to import the package once PyTorch is there, to load the model
-(the second time, when the file is in memory) and to the first transcript of the first clip; how much of the speed of
-the network alone, on the same batches, the whole command keeps on a folder; seconds and peak memory of long recordings.
+Measured for each precision, in separate processes: seconds to import the package after PyTorch, to load the model (the
+second time, with the file cached) and to transcribe the first clip for the first time; on a folder, the speed of the
+whole command relative to that of the network alone on the same batches; seconds and peak memory of long recordings.
 """
 
 import argparse
@@ -75,21 +75,21 @@ print(json.dumps({"code": code, "elapsed": time.perf_counter() - start, "peak": 
 
 
 def main() -> None:
-    """Read the command line."""
+    """Read the command line, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="or a size of `citrinet bench`")
+    parser.add_argument("--model", required=True, help="model, or a size of `citrinet bench`")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--long", nargs="*", default=[], metavar="FILE")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", action="append", help="may be repeated (default: all that a CPU has)")
-    parser.add_argument("--batch-seconds", default="0", metavar="S", help="of the folder (default: 8 files at a time)")
+    parser.add_argument("--precision", action="append", help="precision, may be repeated (default: all of a CPU)")
+    parser.add_argument("--batch-seconds", default="0", metavar="S", help="batches of the folder (default: of 8 files)")
     options = parser.parse_args()
     with model_folder(options.model) as model:
         measure(model, options)
 
 
 def measure(model: str, options: argparse.Namespace) -> None:
-    """Print what each precision takes."""
+    """Print the measurements of each precision."""
     clips = sorted(str(path) for path in options.folder.iterdir())
     for precision in options.precision or PRECISIONS:
         start = run(START, model, precision, options.device, clips[0])
@@ -111,7 +111,7 @@ def measure(model: str, options: argparse.Namespace) -> None:
 
 
 def run(script: str, *arguments: str) -> dict:
-    """What a script says in its last line."""
+    """Run a script, and return the JSON of its last line."""
     process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     return json.loads(process.stdout.splitlines()[-1])
 

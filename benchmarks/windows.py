@@ -1,11 +1,11 @@
 """
-How much the text of long audio changes when it is read in windows rather than in one pass.
+Measure how much the text of long audio changes when it is transcribed in windows instead of in one pass.
 
     python benchmarks/windows.py --model DIR MANIFEST.jsonl
 
-The recordings of the manifest are joined to one, which is read in one pass and in windows of several lengths: once as
-`chunk_length_s` does it, with features of the whole recording, and once as the stock pipeline does, with features of
-each window. The figure is the edit distance of the text to that of one pass, for each character of it.
+The recordings of the manifest are joined, and transcribed in one pass and in windows of several lengths: with features
+of the whole recording, as with `chunk_length_s`, and with features of each window, as in Transformers' own pipeline.
+The figure is the edit distance to the text of one pass, per character of it.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A Transformers repository, read whole for the exporters."""
+"""Read a Transformers repository for the exporters."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,13 @@ from .nemo_archive import ConversionError
 @dataclass
 class Repository:
     """
-    A model as an exporter needs it.
+    The parts of a model that exporters need.
 
     Args:
         network: the network, in evaluation mode.
         features: its feature extractor.
         tokenizer: its tokenizer.
-        sentencepiece_model: the file that the tokenizer is made of; none for characters.
+        sentencepiece_model: content of the tokenizer's SentencePiece file; `None` for a tokenizer of characters.
     """
 
     network: CitrinetForCTC
@@ -31,20 +31,20 @@ class Repository:
 
     @property
     def size(self) -> int:
-        """Bytes of the weights."""
+        """Size of the weights in bytes."""
         return sum(tensor.nbytes for tensor in self.network.state_dict().values())
 
 
 def read_repository(model: str) -> Repository:
     """
-    Read a model, of which nothing is missing and nothing left over.
+    Read a model, and check that it is complete.
 
     Args:
         model: a folder or a Hub repository.
 
     Raises:
-        ConversionError: if it is no Citrinet, damaged or incomplete, or its tokenizer is not one of SentencePiece.
-        OSError: if it cannot be found or fetched.
+        ConversionError: if it is not a Citrinet, damaged or incomplete, or has a tokenizer of another kind.
+        OSError: if it cannot be found or downloaded.
     """
     try:
         network, processor = load_network(model), load_processor(model)
@@ -59,7 +59,7 @@ def read_repository(model: str) -> Repository:
 
 
 def _stored_sentencepiece_model(model: str) -> bytes | None:
-    """The `tokenizer.model` of a converted repository; a trained one has none."""
+    """The `tokenizer.model` of a converted repository; `None` for a trained one, which has no such file."""
     try:
         return Path(str(cached_file(model, "tokenizer.model"))).read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""A Transformers repository back to a NeMo checkpoint; what NeMo cannot express is refused."""
+"""Export a Transformers repository to a NeMo checkpoint; a model that NeMo cannot express is refused."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ from .output import Kind, Output
 from .report import ConversionReport, count_parameters
 from .weight_map import weight_map
 
-# What makes the network and its features. The rest of the two configurations matters to training alone, or to files.
+# Settings of the network and its features. The rest of the two configurations only matters for training or for files.
 _NETWORK = (
     *("vocab_size", "pad_token_id", "num_mel_bins", "hop_length", "hidden_sizes", "num_repeats", "kernel_sizes"),
     *("strides", "residuals", "dropouts", "hidden_act", "se_reduction_ratio", "se_context_size", "adapters"),
@@ -41,7 +41,7 @@ _FEATURES = (
     *("feature_size", "sampling_rate", "hop_length", "win_length", "n_fft", "preemphasis", "pad_to_multiple_of"),
     "frontend",
 )
-# NeMo's keys for the files of a tokenizer. It does not read the second, but does not start without it.
+# NeMo's keys for the files of a tokenizer. It does not read the second, but fails without it.
 _ARTIFACTS = {"model_path": "tokenizer.model", "vocab_path": "vocab.txt"}
 _TAGS_NOTE = "NeMo knows no tag heads: restore_from(..., strict=False) drops them, strict=True needs a file without"
 _FRONTEND_NOTE = "the model takes the features of NeMo 2.4 and earlier; NeMo 2.5 and later compute others"
@@ -53,23 +53,23 @@ def export_nemo(
     """
     Write a model as a `.nemo` file, which appears only when it is complete. The same model gives the same bytes.
 
-    Weights keep the type that they have in memory: that of the repository's configuration. NeMo restores a model with
-    a SentencePiece tokenizer as `EncDecCTCModelBPE` and one of characters as `EncDecCTCModel`, and computes in float32.
-    The front end, which NeMo's configuration has no word for, is written where `convert_nemo` finds it.
+    Weights keep the dtype of the repository's configuration. NeMo restores a model with a SentencePiece tokenizer as
+    `EncDecCTCModelBPE` and one with a tokenizer of characters as `EncDecCTCModel`, and computes in float32. The front
+    end version, for which NeMo's configuration has no key, is written where `convert_nemo` finds it.
 
     Args:
         model: a converted or trained folder, or a Hub repository.
         output: the file to write.
-        tag_heads: whether to write the tag heads. NeMo does not know them and restores a file with them only with
-            `strict=False`, without them; one without them also with `strict=True`.
-        force: whether to replace an earlier `.nemo` file; anything else is never replaced.
+        tag_heads: whether to write the tag heads. NeMo does not know them: it restores a file with tag heads only with
+            `strict=False`, and drops them; a file without them also restores with `strict=True`.
+        force: whether to replace an existing `.nemo` file; anything else is never replaced.
 
     Returns:
         [`ConversionReport`].
 
     Raises:
-        ConversionError: if it is no Citrinet, damaged or incomplete, or a network that NeMo's cannot be.
-        FileExistsError: if `output` exists and is no `.nemo` file, or `force` is not set.
+        ConversionError: if the model is not a Citrinet, damaged or incomplete, or cannot be expressed in NeMo.
+        FileExistsError: if `output` exists and is not a `.nemo` file, or `force` is not set.
         OSError: if the model cannot be found, `output` cannot be written, or the disk is full.
     """
     place = Output(output, _NemoFile(), force=force, inputs=[model])
@@ -94,7 +94,7 @@ def export_nemo(
 
 
 class _NemoFile(Kind):
-    """A `.nemo` file, whoever wrote it."""
+    """Any `.nemo` file, also one that this package did not write."""
 
     def difference(self, path: Path) -> str | None:
         if path.is_dir():
@@ -103,7 +103,7 @@ class _NemoFile(Kind):
 
 
 def _members(model: str, repository: Repository) -> dict[str, bytes]:
-    """All files of the archive but the weights, the configuration first."""
+    """All files of the archive except the weights, the configuration first."""
     config, features, tokenizer = repository.network.config, repository.features, repository.tokenizer
     vocabulary = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer) - 1))))
     sentencepiece = repository.sentencepiece_model
@@ -115,20 +115,20 @@ def _members(model: str, repository: Repository) -> dict[str, bytes]:
 
 
 def _vocab(vocabulary: list[str]) -> bytes:
-    """NeMo's `vocab.txt`."""
+    """Content of NeMo's `vocab.txt`."""
     words = (t.removeprefix(WORD_BOUNDARY) if t.startswith(WORD_BOUNDARY) else f"##{t}" for t in vocabulary)
     return "".join(f"{word}\n" for word in words).encode()
 
 
 def _unique_name(name: str, content: bytes) -> str:
-    """The name of an artifact as NeMo makes it, of 32 hexadecimal digits and its own; NeMo takes random ones."""
+    """Name of an artifact with a prefix of 32 hexadecimal digits: a hash of the content, where NeMo's are random."""
     return f"{hashlib.sha256(content).hexdigest()[:32]}_{name}"
 
 
 def _nemo_config(
     config: CitrinetConfig, features: CitrinetFeatureExtractor, vocabulary: list[str], artifacts: dict[str, str]
 ) -> dict[str, Any]:
-    """NeMo's `model_config.yaml`; `artifacts` are the names of the tokenizer's files, none for characters."""
+    """Content of NeMo's `model_config.yaml`; `artifacts` are the tokenizer's files, empty for characters."""
     nemo: dict[str, Any] = {
         "sample_rate": features.sampling_rate,
         "preprocessor": _preprocessor(features),
@@ -139,7 +139,7 @@ def _nemo_config(
             "num_classes": len(vocabulary),
             "vocabulary": vocabulary,
         },
-        "validation_ds": {"manifest_filepath": None, "use_start_end_token": False},  # `transcribe` asks for the second
+        "validation_ds": {"manifest_filepath": None, "use_start_end_token": False},  # `transcribe` reads the second
         OURS: {"frontend": features.frontend},
     }
     if artifacts:
@@ -202,12 +202,12 @@ def _adapter(adapter: dict[str, Any], channels: int) -> dict[str, Any]:
 
 
 def _activation(name: str) -> str:
-    """The name that comes back of an activation with two, `silu` for `swish`."""
+    """The name of an activation after a round trip through NeMo: `silu` for `swish`."""
     return ACTIVATIONS.get(name, name)
 
 
 def _check(model: str, content: str, config: CitrinetConfig, features: CitrinetFeatureExtractor) -> None:
-    """Read NeMo's configuration as the converter would: what does not come back the same, NeMo cannot hold."""
+    """Read NeMo's configuration as the converter would, and refuse a model that does not come back the same."""
     try:
         nemo = Section(yaml.safe_load(content))
         vocabulary = read_vocabulary(nemo)
@@ -229,7 +229,7 @@ def _check(model: str, content: str, config: CitrinetConfig, features: CitrinetF
 
 
 def _tensors(network: CitrinetForCTC, features: CitrinetFeatureExtractor) -> dict[str, torch.Tensor]:
-    """The weights by NeMo's names, with the buffers of NeMo's front end."""
+    """The weights under NeMo's names, with the buffers of NeMo's front end."""
     state, rows = network.state_dict(), weight_map(network.config)
     if strange := state.keys() ^ {row.ours for row in rows}:
         raise ConversionError(f"the network was changed, as PEFT does ({min(strange)}): merge and save it first.")
@@ -240,12 +240,12 @@ def _tensors(network: CitrinetForCTC, features: CitrinetFeatureExtractor) -> dic
 
 
 def _write(archive: Path, members: dict[str, bytes], tensors: dict[str, torch.Tensor]) -> None:
-    """Write the archive, without times and owners; the weights stand beside it for a while."""
+    """Write the archive, without times and owners; the weights are first written to a separate file."""
     weights = archive.parent / WEIGHTS
     size = sum(tensor.nbytes for tensor in tensors.values())
     bar: dict[str, Any] = {"desc": "weights", "disable": None, "leave": False}
     with weights.open("wb") as file, tqdm.wrapattr(file, "write", total=size, **bar) as counted:
-        torch.save(tensors, counted)  # type: ignore[arg-type]  # PyTorch only writes to it
+        torch.save(tensors, counted)  # type: ignore[arg-type]  # PyTorch only calls its `write`
     with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar, weights.open("rb") as saved:
         for name, content in members.items():
             _add(tar, name, io.BytesIO(content), len(content))
@@ -253,6 +253,6 @@ def _write(archive: Path, members: dict[str, bytes], tensors: dict[str, torch.Te
 
 
 def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
-    member = tarfile.TarInfo(f"./{name}")  # NeMo's way to write it
+    member = tarfile.TarInfo(f"./{name}")  # as NeMo writes names
     member.size = size
     tar.addfile(member, content)

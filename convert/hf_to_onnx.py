@@ -1,4 +1,4 @@
-"""A Transformers repository to ONNX graphs, and beside them the files by which other programs read them."""
+"""Export a Transformers repository to ONNX graphs, with the files that other programs need to run them."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ from .report import ConversionReport, count_parameters
 
 DTYPES = ("float32", "float16", "int8")
 MIN_OPSET = 18
-# The type by which onnx-asr knows networks with NeMo's inputs and outputs and a CTC head.
+# onnx-asr's model type for networks with NeMo's inputs and outputs and a CTC head.
 _READERS_TYPE = "nemo-conformer-ctc"
 _TOKENS = ("vocab.txt", "tokens.txt")  # onnx-asr's name for the list of tokens, and sherpa-onnx's
 _EXPORTED = FolderKind(
@@ -48,9 +48,9 @@ _EXPORTED = FolderKind(
     ),
     mark=(VOCABULARY, '"leading_boundaries"'),
 )
-# Bytes on the disk for each of the network's, what the quantizer leaves beside it for a while included.
+# Disk space relative to the size of the network, including the quantizer's temporary files.
 _ROOM = {"float32": 1.0, "float16": 0.5, "int8": 2.3}
-_OTHER_FILES = 10_000_000  # bytes at most of the other files
+_OTHER_FILES = 10_000_000  # maximum bytes of the other files
 
 
 def export_onnx(
@@ -59,28 +59,27 @@ def export_onnx(
     """
     Write a model as ONNX graphs into a folder, which appears only when it is complete.
 
-    `frontend.onnx` makes features of waveforms, `model.onnx` log-probabilities and encoder output of features,
-    `tag_classifier.onnx` the logits of the tag heads of the mean encoder output. Batch and time are free, and masks
-    are part of the graphs: an utterance comes out the same alone and in a padded batch. A language model that is with
-    the model comes along.
+    `frontend.onnx` computes features from waveforms, `model.onnx` log-probabilities and encoder output from features,
+    `tag_classifier.onnx` the logits of the tag heads from the mean encoder output. Batch size and length are dynamic,
+    and masks are part of the graphs: an utterance gives the same output alone and in a padded batch. The model's own
+    language model, if any, is copied.
 
     Args:
         model: a converted or trained folder, or a Hub repository.
         output: the folder to write.
         dtype: `"float32"`; `"float16"`, with inputs and outputs in float32; or `"int8"`, in which the weights of matrix
-            products are 8 bits for each output channel and their inputs are quantized as they come, over the whole
-            batch.
-        opset: version of ONNX's operators, at least 18.
+            products are quantized per output channel, and their inputs dynamically over the whole batch.
+        opset: ONNX opset, at least 18.
         force: whether to replace an earlier export in `output`; anything else there is never replaced.
 
     Returns:
         [`ConversionReport`].
 
     Raises:
-        ConversionError: if it is no Citrinet, damaged or incomplete, or gives numbers that `dtype` cannot hold.
-        FileExistsError: if `output` exists and is no earlier export, or `force` is not set.
+        ConversionError: if the model is not a Citrinet, damaged or incomplete, or its values overflow in `dtype`.
+        FileExistsError: if `output` exists and is not an earlier export, or `force` is not set.
         OSError: if the model cannot be found, `output` cannot be written, or the disk is full.
-        ValueError: for another `dtype` or `opset`.
+        ValueError: for an unsupported `dtype` or `opset`.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}.")
@@ -130,7 +129,7 @@ def _write_network(network: CitrinetForCTC, path: Path, dtype: str, opset: int) 
     whole, prepared = path.with_suffix(".whole"), path.with_suffix(".prepared")
     write_network(network, whole, opset)
     shape_inference.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
-    # Seven bits: without the newest instructions, sums of products of eight bits overflow.
+    # Seven bits (`reduce_range`): on CPUs without the newest instructions, sums of 8-bit products overflow.
     quantize_dynamic(
         prepared,
         path,
@@ -144,7 +143,7 @@ def _write_network(network: CitrinetForCTC, path: Path, dtype: str, opset: int) 
 
 
 def _write_descriptions(folder: Path, repository: Repository) -> None:
-    """Write what programs without PyTorch read beside the graphs."""
+    """Write the files that programs without PyTorch read in addition to the graphs."""
     config, tokenizer = repository.network.config, repository.tokenizer
     vocabulary = tokenizer.convert_ids_to_tokens(list(range(config.vocab_size - 1)))
     tokenizer_type = "char"
@@ -175,7 +174,7 @@ def _write_descriptions(folder: Path, repository: Repository) -> None:
 
 
 def _description(network: CitrinetForCTC, features: CitrinetFeatureExtractor) -> dict[str, Any]:
-    """What `config.json` says."""
+    """Content of `config.json`."""
     rate = features.sampling_rate
     return {
         "model_type": _READERS_TYPE,
@@ -205,7 +204,7 @@ def _description(network: CitrinetForCTC, features: CitrinetFeatureExtractor) ->
 
 
 def _metadata(network: CitrinetForCTC, dtype: str) -> dict[str, str]:
-    """Metadata of the graph: what sherpa-onnx reads in it, and the type of its weights."""
+    """Metadata of the graph: the keys that sherpa-onnx reads, and the dtype of the weights."""
     return {
         "model_type": "EncDecCTCModelBPE",
         "vocab_size": str(network.config.vocab_size - 1),
@@ -224,7 +223,7 @@ def _subsampling(network: CitrinetForCTC) -> int:
 
 
 def _one_word(token: str) -> str:
-    """A token for a file whose columns are set off by spaces."""
+    """A token without spaces, for a file with space-separated columns."""
     return "".join(WORD_BOUNDARY if char.isspace() else char for char in token)
 
 
@@ -233,7 +232,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _difference(path: Path, network: CitrinetForCTC) -> float:
-    """The largest difference of probabilities between the graph and PyTorch, on noise."""
+    """The largest difference in probabilities between the graph and PyTorch, on noise."""
     noise = np.random.default_rng(0).standard_normal((1, network.config.num_mel_bins, 96)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     logprobs = session.run(["logprobs"], {"audio_signal": noise, "length": np.array([96])})[0]
@@ -247,7 +246,7 @@ def _difference(path: Path, network: CitrinetForCTC) -> float:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's remarks on packages that are not there and names of axes that it makes."""
+    """Silence the exporter's warnings, about missing packages and generated axis names."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

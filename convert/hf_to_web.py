@@ -1,4 +1,4 @@
-"""A Transformers repository to a page that recognises speech in the browser, for any server of static files."""
+"""Export a Transformers repository to a web page that transcribes in the browser, for any static file server."""
 
 import base64
 import hashlib
@@ -21,12 +21,12 @@ from .source import download
 ONNXRUNTIME_WEB = "1.30.0"
 _INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 _REGISTRY = "https://registry.npmjs.org"
-# Members of the npm package -> their names beside the page. Not every server knows .mjs as JavaScript.
+# Members of the npm package -> their names next to the page. Not every server serves .mjs as JavaScript.
 _WASM = "ort-wasm-simd-threaded.wasm"
 _RUNTIME = {"dist/ort.wasm.bundle.min.mjs": "onnxruntime-web.js", f"dist/{_WASM}": _WASM}
 _PAGE = ("index.html", "page.css", "page.js", "worker.js", "result.js")
 _FETCHED = (CONFIG, VOCABULARY, TAG_LABELS, FRONT_END, NETWORK, TAG_HEADS, _WASM)
-_SIZES = "files.json"  # name -> bytes of what the page fetches, for its progress bar
+_SIZES = "files.json"  # name -> size of each file that the page downloads, for its progress bar
 _EXPORTED = FolderKind(
     "a page of `citrinet export web`",
     files=(*_PAGE, *_FETCHED, *_RUNTIME.values(), _SIZES),
@@ -39,26 +39,26 @@ def export_web(
     model: str | Path, output: str | Path, *, onnxruntime_web: str | Path | None = None, force: bool = False
 ) -> ConversionReport:
     """
-    Write a model and a page that recognises speech with it, all of it on the visitor's machine.
+    Write a model and a web page that runs it in the visitor's browser.
 
-    The folder, which appears only when it is complete, is the page, the int8 graphs of [`export_onnx`] and
+    The folder, which appears only when it is complete, has the page, the int8 graphs of [`export_onnx`] and
     onnxruntime-web. It is also a model for `citrinet transcribe`.
 
     Args:
         model: a converted or trained folder, or a Hub repository.
         output: the folder to write.
-        onnxruntime_web: the npm package of that name, unpacked or as `npm pack` writes it; if not given, the version
-            that this package knows is fetched from npm's registry and kept in the cache.
+        onnxruntime_web: the npm package of that name, unpacked or as `npm pack` writes it; by default a fixed version
+            is downloaded from npm's registry and cached.
         force: whether to replace an earlier page in `output`; anything else there is never replaced.
 
     Returns:
         [`ConversionReport`].
 
     Raises:
-        ConversionError: as [`export_onnx`] does.
-        FileExistsError: if `output` exists and is no such page, or `force` is not set.
-        OSError: if the model or onnxruntime-web cannot be had, or `output` not be written.
-        ValueError: if `onnxruntime_web` is something else.
+        ConversionError: as in [`export_onnx`].
+        FileExistsError: if `output` exists and is not such a page, or `force` is not set.
+        OSError: if the model or onnxruntime-web cannot be found or downloaded, or `output` cannot be written.
+        ValueError: if `onnxruntime_web` is not that package.
     """
     inputs = [model] if onnxruntime_web is None else [model, onnxruntime_web]
     place = Output(output, _EXPORTED, force=force, inputs=inputs)
@@ -82,12 +82,12 @@ def _write_graphs(model: str | Path, folder: Path) -> ConversionReport:
     for name in _FETCHED:
         if (graphs / name).exists():
             (graphs / name).rename(folder / name)
-    shutil.rmtree(graphs)  # what programs in other languages read beside them
+    shutil.rmtree(graphs)  # the remaining files, for programs in other languages
     return report
 
 
 def _write_runtime(package: Path, folder: Path) -> None:
-    """Copy what the page needs of onnxruntime-web."""
+    """Copy the files of onnxruntime-web that the page needs."""
     if not package.exists():
         raise FileNotFoundError(f"{package} does not exist: give the npm package onnxruntime-web, unpacked or packed.")
     try:
@@ -111,10 +111,10 @@ def _write_runtime(package: Path, folder: Path) -> None:
 
 def _from_registry() -> Path:
     """
-    The package as npm's registry has it, from the cache if it is there.
+    Download the package from npm's registry, unless it is in the cache.
 
     Raises:
-        OSError: if it cannot be fetched, or is not the one that was published.
+        OSError: if it cannot be downloaded, or its hash is not that of the published package.
     """
     name = f"onnxruntime-web-{ONNXRUNTIME_WEB}.tgz"
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "citrinet" / name
@@ -137,7 +137,7 @@ def _from_registry() -> Path:
 
 
 def _integrity(path: Path) -> str:
-    """A file's hash as npm writes it."""
+    """Hash of a file in npm's format."""
     return f"sha512-{base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()}"
 
 

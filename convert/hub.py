@@ -1,4 +1,4 @@
-"""Uploads to the Hub; what cannot end well is refused before the work begins."""
+"""Upload to the Hub; the repository is created first, so that most errors show before the work starts."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ _LOG_IN = "check the name, and log in with `hf auth login` and a token that may 
 
 def create_repository(name: str) -> str:
     """
-    Make a model's repository, unless it is there. Whether others' may be written to shows only when files arrive.
+    Create a model repository, unless it exists. Whether an existing one is writable shows only at the upload.
 
     Args:
-        name: `owner/name`, or `name` for one of the account that is logged in.
+        name: `owner/name`, or `name` for a repository of the logged-in account.
 
     Returns:
         `owner/name`.
 
     Raises:
-        ValueError: if there can be no repository of this name.
-        OSError: if the Hub cannot be asked, or refuses.
+        ValueError: if the name is not valid.
+        OSError: if the Hub cannot be reached, or refuses.
     """
     try:
         validate_repo_id(name)
@@ -42,11 +42,11 @@ def upload(folder: Path, repository: str) -> None:
     Upload a finished folder.
 
     Args:
-        folder: what to upload.
-        repository: what [`create_repository`] returned.
+        folder: folder to upload.
+        repository: result of [`create_repository`].
 
     Raises:
-        OSError: if it does not arrive; the folder stays, and the message says how to go on.
+        OSError: if the upload fails; the folder is kept, and the message says how to continue.
     """
     try:
         HfApi().upload_folder(repo_id=repository, folder_path=folder, commit_message="Convert from NeMo")

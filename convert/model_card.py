@@ -1,4 +1,4 @@
-"""The README of a converted repository."""
+"""The model card (`README.md`) of a converted repository."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ import yaml
 from .report import ConversionReport
 from .source import NemoSource
 
-ORIGIN = "converted from NeMo's"  # by which a converted repository is known
+ORIGIN = "converted from NeMo's"  # marks a converted repository
 _USAGE = """```python
 import citrinet  # {install}or leave this out and pass trust_remote_code=True
 from transformers import pipeline
@@ -22,13 +22,13 @@ print(recognizer("speech.wav"))
 
 def write_model_card(folder: Path, report: ConversionReport, source: NemoSource, repository: str) -> None:
     """
-    Write `README.md`; language and licence are stated only where they are known.
+    Write `README.md`; language and licence are stated only if known.
 
     Args:
-        folder: the repository as it is being written.
-        report: what the conversion found.
-        source: where the `.nemo` file is from.
-        repository: name of the repository, `owner/name` if it goes to the Hub.
+        folder: folder of the repository.
+        report: report of the conversion.
+        source: source of the `.nemo` file.
+        repository: name of the repository, `owner/name` if it will be uploaded to the Hub.
     """
     config = report.config
     title = _plain(repository.rsplit("/", 1)[-1])
@@ -110,12 +110,12 @@ def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name from the file as text that cannot end a table's cell or a quotation."""
+    """Escape a name from the file, so that it cannot end a table cell or a code span."""
     return " ".join(name.split()).replace("`", "'").replace("|", "\\|")
 
 
 def _runs(values: list[Any]) -> str:
-    """`5 3 3 3` as `5, 3 x 3`."""
+    """Abbreviate runs of equal values: `5 3 3 3` as `5, 3 x 3`."""
     runs: list[list[Any]] = []
     for value in values:
         if runs and runs[-1][0] == value:

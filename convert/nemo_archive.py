@@ -1,9 +1,10 @@
 """
-Read `.nemo` archives, which anybody may have made.
+Read `.nemo` archives, which are untrusted.
 
-Nothing in them is executed, nothing is written but one unnamed temporary file.
+Nothing in them is executed, and nothing is written except one unnamed temporary file.
 
-A `.nemo` is a tar, plain or gzip, of `model_config.yaml`, `model_weights.ckpt` and the tokenizer's files.
+A `.nemo` file is a tar archive, plain or gzipped, of `model_config.yaml`, `model_weights.ckpt` and the tokenizer's
+files.
 """
 
 import gzip
@@ -28,24 +29,24 @@ CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
 
 MAX_MEMBERS = 1000
-MAX_HEADER_BYTES = 4 << 20  # all that tarfile may read to find the members
+MAX_HEADER_BYTES = 4 << 20  # that tarfile may read to find the members
 MAX_CONFIG_BYTES = 4 << 20
-MAX_TEXT_BYTES = 64 << 20  # any other member that holds no weights
+MAX_TEXT_BYTES = 64 << 20  # of any other member without weights
 MAX_WEIGHT_BYTES = 16 << 30
-MAX_COMPRESSION = 200  # weights hardly shrink; a file that grows more than this when unpacked is an attack
+MAX_COMPRESSION = 200  # weights hardly compress; a file with a higher ratio is an attack
 MAX_MESSAGE = 400
 
-# Kept in checkpoints by training code; says nothing about the network.
+# Tensors that training code leaves in checkpoints, which are not part of the network.
 _JUNK = re.compile(r"_(val_)?tag_labels|(loss|_wer|wer|spec_augmentation)\..*")
 _WEIGHT_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 _YAML_DEPTH = 50
-_YAML_SCALAR = 100_000  # PyYAML needs time quadratic in the length of some numbers
+_YAML_SCALAR = 100_000  # PyYAML's time is quadratic in the length of some numbers
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class ConversionError(ValueError):
-    """A checkpoint that cannot be converted; the message is one line that says why."""
+    """A checkpoint cannot be converted; the message says why in one line."""
 
     def __init__(self, message: str):
         line = " ".join(str(message).split())
@@ -56,12 +57,12 @@ class ConversionError(ValueError):
 @contextmanager
 def parsing(what: str) -> Iterator[None]:
     """
-    Read untrusted bytes with another library's parser.
+    Turn any exception into a [`ConversionError`], for reading untrusted bytes with another library's parser.
 
-    On malformed input the parsers used here raise nearly every kind of exception, all of which mean the same.
+    On malformed input the parsers used here raise nearly every kind of exception, with the same meaning.
 
     Args:
-        what: begins the message of the [`ConversionError`] that any other exception becomes.
+        what: start of the error message.
     """
     try:
         yield
@@ -72,7 +73,7 @@ def parsing(what: str) -> Iterator[None]:
 
 
 def is_nemo(path: Path) -> bool:
-    """Whether this is a tar with NeMo's configuration in it, without a look at the rest."""
+    """Whether a file is a tar archive with NeMo's configuration; the rest is not checked."""
     try:
         with tarfile.open(path) as tar:
             return any(posixpath.normpath(member.name) == CONFIG for member in islice(tar, MAX_MEMBERS))
@@ -86,14 +87,14 @@ class NemoArchive:
 
     Args:
         path: the file.
-        scratch: the folder for an unnamed temporary file, to which a compressed archive is unpacked; the system's own
-            if not given.
+        scratch: folder for an unnamed temporary file, to which a compressed archive is unpacked; by default the
+            system's temporary folder.
 
     Attributes:
-        ignored: names of tensors that say nothing about the network, as far as [`weights`] has come across them.
+        ignored: names of tensors that [`weights`] found and that are not part of the network.
 
     Raises:
-        ConversionError: if it is no such archive, is cut off, or holds members that no honest archive has.
+        ConversionError: if it is not a `.nemo` archive, is truncated, or has members that no honest archive has.
     """
 
     def __init__(self, path: str | Path, scratch: str | Path | None = None):
@@ -120,12 +121,12 @@ class NemoArchive:
 
     @property
     def unread(self) -> list[str]:
-        """Names of the members that nobody has asked for, without a leading `./`."""
+        """Names of the members that were not read, without a leading `./`."""
         return [name for name in self._members if name not in self._opened]
 
     def read(self, name: str) -> bytes:
         """
-        One small member.
+        Read a small member.
 
         Raises:
             ConversionError: if there is no such member.
@@ -138,10 +139,10 @@ class NemoArchive:
 
     def config(self) -> dict[str, Any]:
         """
-        The model's configuration, read as plain data.
+        Read the model's configuration as plain data.
 
         Raises:
-            ConversionError: if it is not YAML, asks for Python objects, or is not a mapping.
+            ConversionError: if it is not YAML, contains Python objects, or is not a mapping.
         """
         text = self.read(CONFIG)
         if len(text) > MAX_CONFIG_BYTES:
@@ -155,12 +156,12 @@ class NemoArchive:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """
-        All tensors, by NeMo's names.
+        Read all tensors, by NeMo's names.
 
-        Weights in other members (`*.ckpt`, `*.pt`, `*.pth`, `*.bin`), where tag heads may lie, are added.
+        Other members with weights (`*.ckpt`, `*.pt`, `*.pth`, `*.bin`), which may have the tag heads, are included.
 
         Raises:
-            ConversionError: if a file of weights is not one of plain tensors, or two of them disagree.
+            ConversionError: if a member with weights has anything but plain tensors, or a tensor occurs twice.
         """
         weights = self._load_tensors(WEIGHTS)
         for name in self._members:
@@ -174,7 +175,7 @@ class NemoArchive:
         return weights
 
     def _unpacked(self, target: IO[bytes]) -> IO[bytes]:
-        """The archive without its compression: members can then be reached in any order, and their sizes trusted."""
+        """Decompress the archive, so that members can be read in any order and their sizes can be trusted."""
         limit = min(MAX_WEIGHT_BYTES, MAX_COMPRESSION * self.path.stat().st_size)
         with gzip.open(self.path) as compressed:
             while block := compressed.read(1 << 20):
@@ -186,7 +187,7 @@ class NemoArchive:
         return target
 
     def _index(self) -> dict[str, tarfile.TarInfo]:
-        """The plain files of the archive, every one of which is wholly there."""
+        """Index the files of the archive, and check that it is complete."""
         members: dict[str, tarfile.TarInfo] = {}
         end = 0
         self._file.seek(0)
@@ -201,10 +202,12 @@ class NemoArchive:
                 if name in members:
                     raise ConversionError(f"{self.path}: member {name!r} occurs twice.")
                 members[name] = member
-        # tarfile takes a damaged header for the end: members behind it would be missed without a word.
+        # tarfile takes a damaged header for the end: the members after it would be missed silently.
         self._file.seek(end)
         if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise ConversionError(f"{self.path}: the archive is truncated or damaged after {len(members)} members.")
+            raise ConversionError(
+                f"{self.path}: the archive is truncated or damaged after {len(members)} members: fetch the file again."
+            )
         for required in (CONFIG, WEIGHTS):
             if required not in members:
                 raise ConversionError(f"{self.path}: the archive has no {required}; is it a .nemo file?")
@@ -248,7 +251,7 @@ class NemoArchive:
         return {key: tensor.detach() for key, tensor in loaded.items()}
 
     def _check_zip(self, name: str, file: IO[bytes]) -> None:
-        """PyTorch's zip is not compressed: one that grows on loading is not PyTorch's. It ignores the checksums."""
+        """Check that the zip file would not grow on loading (PyTorch never compresses), and its checksums."""
         archive = zipfile.ZipFile(file)
         if sum(entry.file_size for entry in archive.infolist()) > self._members[name].size:
             raise ConversionError(f"{self.path}: {name!r} would grow on loading, which no PyTorch file does.")
@@ -259,7 +262,7 @@ class NemoArchive:
 
 
 class _Headers:
-    """What tarfile sees of a file while it looks for members: headers can claim to be as large as they like."""
+    """File that limits how much tarfile reads to find members, since headers can claim any size."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -274,7 +277,7 @@ class _Headers:
 
 
 class _Slice(io.RawIOBase):
-    """A member of the archive as a file of its own."""
+    """A member of the archive as a seekable file."""
 
     def __init__(self, file: IO[bytes], start: int, size: int):
         self._file, self._start, self._size, self._position = file, start, size, 0
@@ -302,7 +305,7 @@ class _Slice(io.RawIOBase):
 
 
 def _check_yaml(text: bytes) -> None:
-    """Refuse what makes a small file a large configuration, or a deep one: NeMo writes neither."""
+    """Refuse aliases of collections, deep nesting and long values, which NeMo never writes and an attack may use."""
     depth, scalars = 0, set()
     for event in yaml.parse(text, Loader=_YamlLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -319,7 +322,7 @@ def _check_yaml(text: bytes) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is a dense tensor of ordinary numbers, every one of which is stored."""
+    """Whether a value is a dense CPU tensor of a supported dtype, with storage for every element."""
     if not isinstance(value, torch.Tensor) or type(value) not in (torch.Tensor, torch.nn.Parameter):
         return False
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_neg():
@@ -328,5 +331,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def _tag_head_name(key: str) -> str:
-    """Name of a tag head's tensor that lies in a file of its own, where the prefix may be missing."""
+    """Name of a tag head's tensor from a separate file, where the prefix may be missing."""
     return key if key.startswith("tag_classifier.") else f"tag_classifier.{key}"

@@ -1,4 +1,4 @@
-"""What NeMo's `model_config.yaml` says, in our terms; it is not trusted: every value is checked before it is used."""
+"""Translate NeMo's `model_config.yaml`. It is not trusted: every value is checked before it is used."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from citrinet.transcript_citrinet import NONE
 from .nemo_archive import ConversionError
 
 TAG_HEADS = "tag_classifier.heads."
-OURS = "citrinet"  # the section for what NeMo has no word for
+OURS = "citrinet"  # the section for settings that NeMo does not have
 MAX_NUMBER = 1_000_000
 _MAX_FFT = 1 << 14
 _MAX_FEATURES = 1024
 _MAX_TOKEN = 200  # characters
 
 ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu"}
-# What Citrinet leaves at NeMo's default: anything else is another network, or other features.
+# Settings that Citrinet leaves at NeMo's default: with another value the network or its features would differ.
 _FIXED_IN_ENCODER = {"activation": "relu", "normalization_mode": "batch", "frame_splicing": 1, "quantize": False}
 _FIXED_IN_BLOCK = {"separable": True, "se": True, "groups": 1, "heads": -1, "residual_dense": False}
 _FIXED_IN_PREPROCESSOR = {
@@ -37,18 +37,18 @@ _FIXED_IN_PREPROCESSOR = {
     "stft_exact_pad": False,
     "use_torchaudio": False,
 }
-# Languages that aggregate tokenizers were seen to call by name rather than by code.
+# Languages that some aggregate tokenizers give by name instead of code.
 _LANGUAGES = {"mandarin": "zh", "chinese": "zh", "english": "en", "hindi": "hi"}
 _REQUIRED: Any = object()
 
 
 class Section:
     """
-    A mapping of the configuration. A value of another kind than asked for is refused by name; null counts as absent.
+    A mapping in the configuration. Values of the wrong kind raise a [`ConversionError`]; null counts as absent.
 
     Args:
         values: the mapping.
-        name: where it stands, `""` for the whole.
+        name: its path in the configuration, `""` for the whole.
     """
 
     def __init__(self, values: Any, name: str = ""):
@@ -58,39 +58,39 @@ class Section:
         self.name = name
 
     def section(self, name: str) -> "Section":
-        """A mapping in this one; an absent one is empty."""
+        """Get a section of this one; empty if absent."""
         return Section(self._get(name, {}), self._path(name))
 
     def items(self, name: str) -> list[Any]:
-        """A list, which may be absent."""
+        """Get a list; empty if absent."""
         value = self._get(name, [])
         return value if isinstance(value, list) else self._refuse(name, "a list")
 
     def text(self, name: str, default: str = "") -> str:
-        """A string."""
+        """Get a string."""
         value = self._get(name, default)
         return value if isinstance(value, str) else self._refuse(name, "a string")
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """True or false."""
+        """Get a boolean."""
         value = self._get(name, default)
         return value if isinstance(value, bool) else self._refuse(name, "true or false")
 
     def whole(self, name: str, default: int = _REQUIRED, low: int = 1, high: int = MAX_NUMBER) -> int:
-        """A whole number, or a list of one, as NeMo writes kernels and strides."""
+        """Get an integer, or the one element of a list, as NeMo writes kernels and strides."""
         value = self._get(name, default)
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
         return int(value) if fits else self._refuse(name, f"a whole number of {low} to {high}")
 
     def number(self, name: str, default: float, high: float) -> float:
-        """A number from 0 to `high`."""
+        """Get a number from 0 to `high`."""
         value = self._get(name, default)
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= high
         return float(value) if fits else self._refuse(name, f"a number of 0 to {high:g}")
 
     def require(self, name: str, value: Any, default: Any = None) -> None:
-        """Refuse any other value than this one, which is also the default unless another is given."""
+        """Refuse any other value than this one; `default` is NeMo's default, `None` if it is this value."""
         found = self.values.get(name, value if default is None else default)
         if found != value or isinstance(found, bool) != isinstance(value, bool):
             self._refuse(name, repr(value))
@@ -111,7 +111,7 @@ class Section:
 
 
 def refuse_other_models(nemo: Section) -> None:
-    """Refuse what is no Citrinet with a CTC head, by the classes that the configuration names."""
+    """Refuse models other than a Citrinet with a CTC head, by the classes that the configuration names."""
     for name in ("joint", "joint_net", "aux_ctc", "rnnt_decoder", "transf_decoder"):
         if nemo.values.get(name) is not None:
             raise ConversionError(f"the configuration has `{name}`: only CTC models can be converted, no transducers.")
@@ -124,7 +124,7 @@ def refuse_other_models(nemo: Section) -> None:
 
 
 def read_network(nemo: Section, vocabulary: list[str], tag_labels: dict[str, list[str]]) -> CitrinetConfig:
-    """The network that NeMo's configuration describes; what ours cannot be told is refused."""
+    """Read the configuration of the network; settings that [`CitrinetConfig`] cannot express are refused."""
     encoder = nemo.section("encoder")
     for name, value in _FIXED_IN_ENCODER.items():
         encoder.require(name, value)
@@ -136,7 +136,7 @@ def read_network(nemo: Section, vocabulary: list[str], tag_labels: dict[str, lis
     described: list[dict[str, Any]] = []
     residual_mode = encoder.text("residual_mode", "add")
     for block in blocks:
-        residual_mode = block.text("residual_mode", residual_mode)  # in NeMo it holds for the blocks that follow
+        residual_mode = block.text("residual_mode", residual_mode)  # in NeMo it also applies to the blocks that follow
         described.append(_block(block, residual_mode))
     contexts = {block.pop("se_context_size") for block in described}
     reductions = {block.pop("se_reduction_ratio") for block in described}
@@ -164,7 +164,7 @@ def read_network(nemo: Section, vocabulary: list[str], tag_labels: dict[str, lis
 
 
 def _block(block: Section, residual_mode: str) -> dict[str, Any]:
-    """One entry of NeMo's `jasper` list in our terms."""
+    """Translate an entry of NeMo's `jasper` list."""
     for name, value in _FIXED_IN_BLOCK.items():
         block.require(name, value, default=False if value is True else None)
     if block.whole("dilation", 1) != 1:
@@ -194,13 +194,13 @@ def _block(block: Section, residual_mode: str) -> dict[str, Any]:
 
 
 def _effective_kernel(kernel: int, factor: float) -> int:
-    """The kernel after the gamma factor, made odd, as NeMo rounds it."""
+    """The kernel size times the gamma factor, rounded to an odd number as in NeMo."""
     kernel = max(int(kernel * factor), 1)
     return kernel + 1 - kernel % 2
 
 
 def _adapters(nemo: Section) -> list[dict[str, Any]]:
-    """NeMo's `adapters`, in order; `global_cfg` is no adapter."""
+    """Translate NeMo's `adapters`, in order; `global_cfg` is not an adapter."""
     adapters = []
     for name in nemo.values:
         if name == "global_cfg":
@@ -232,7 +232,7 @@ def _adapters(nemo: Section) -> list[dict[str, Any]]:
 
 
 def read_vocabulary(nemo: Section) -> list[str]:
-    """Tokens in the order of the CTC head's outputs, without the blank."""
+    """Read the tokens in the order of the CTC head's outputs, without the blank."""
     vocabulary = nemo.section("decoder").items("vocabulary") or nemo.items("labels")
     if not vocabulary:
         raise ConversionError(
@@ -247,7 +247,7 @@ def read_vocabulary(nemo: Section) -> list[str]:
 
 
 def read_tokenizer(nemo: Section) -> tuple[str | None, str | None]:
-    """The member with the SentencePiece model, none for a model of characters, and the language if it is named."""
+    """Name of the member with the SentencePiece model, `None` for characters, and the language if given."""
     tokenizer, language = nemo.section("tokenizer"), None
     if not tokenizer.values:
         return None, None
@@ -271,13 +271,13 @@ def read_tag_labels(
     nemo: Section, heads: dict[str, int], vocabulary: list[str], label_map: str | Path | None
 ) -> dict[str, list[str]]:
     """
-    Labels of every tag head, in the order of its outputs.
+    Read the labels of every tag head, in the order of its outputs.
 
     Args:
         nemo: the configuration.
         heads: category -> number of outputs.
-        vocabulary: the tokens, from which training made the labels.
-        label_map: a file that says them, for checkpoints of which this is not true.
+        vocabulary: the tokens, from which training derived the labels.
+        label_map: a file with the labels, for checkpoints where that is not the case.
 
     Returns:
         category -> labels, sorted by category.
@@ -303,7 +303,7 @@ def read_tag_labels(
 
 
 def _labels_in(vocabulary: list[str], category: str) -> list[str]:
-    """NONE, then the category's labels in the vocabulary, sorted as strings: the order that training used."""
+    """NONE, then the category's labels in the vocabulary, sorted as strings, which is the order in training."""
     pieces = {token.lstrip("▁") for token in vocabulary}
     return [NONE, *sorted(piece for piece in pieces if piece.startswith(f"{category}_"))]
 
@@ -330,7 +330,7 @@ def _labels(content: Any, where: str) -> list[str]:
 
 
 def read_feature_extractor(nemo: Section, frontend: str | None) -> CitrinetFeatureExtractor:
-    """NeMo's `preprocessor`, where it asks for what Citrinet was trained with; see `convert_nemo` for `frontend`."""
+    """Make the feature extractor from NeMo's `preprocessor`; see `convert_nemo` for `frontend`."""
     settings = nemo.section("preprocessor")
     kind = settings.text("_target_")
     if not kind.endswith("AudioToMelSpectrogramPreprocessor"):
@@ -364,7 +364,7 @@ def read_feature_extractor(nemo: Section, frontend: str | None) -> CitrinetFeatu
 
 
 def _samples(preprocessor: Section, what: str, default: float) -> int:
-    """Size or stride of the window in samples, which NeMo gives in seconds or as it is."""
+    """Size or stride of the window in samples; NeMo gives it in seconds or in samples."""
     seconds = preprocessor.number(f"window_{what}", 0.0, high=1)
     if not seconds and preprocessor.values.get(f"n_window_{what}"):
         return preprocessor.whole(f"n_window_{what}", high=_MAX_FFT)

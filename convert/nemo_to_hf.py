@@ -1,4 +1,4 @@
-"""A NeMo Citrinet checkpoint to a complete Transformers repository."""
+"""Convert a NeMo Citrinet checkpoint to a complete Transformers repository."""
 
 import re
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from .weight_map import Weight, weight_map
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FEATURE_TOLERANCE = 1e-6
-_OTHER_FILES = 1_000_000  # bytes at most of a repository without its weights
+_OTHER_FILES = 1_000_000  # maximum bytes of a repository without its weights
 _CONVERTED = FolderKind(
     "a converted model",
     files=(
@@ -46,14 +46,14 @@ _CONVERTED = FolderKind(
 @dataclass
 class NemoModel:
     """
-    A `.nemo` file, read and checked.
+    The content of a `.nemo` file, checked.
 
     Args:
         model: the network in evaluation mode.
         tokenizer: its tokenizer.
         feature_extractor: its front end.
-        sentencepiece_model: the tokenizer's file, none for a model of characters.
-        report: what was found.
+        sentencepiece_model: content of the tokenizer's file; `None` for a tokenizer of characters.
+        report: report of the conversion.
     """
 
     model: CitrinetForCTC
@@ -81,7 +81,7 @@ def read_nemo(
         tag_labels: see [`convert_nemo`].
         dtype: see [`convert_nemo`].
         language: see [`convert_nemo`].
-        scratch: the folder for the unnamed temporary file that a compressed archive needs.
+        scratch: folder for the unnamed temporary file that a compressed archive needs.
 
     Returns:
         [`NemoModel`].
@@ -138,27 +138,28 @@ def convert_nemo(
     Convert a `.nemo` file; nothing in it is executed, and the output appears only when it is complete.
 
     Args:
-        model: a Citrinet CTC checkpoint: a `.nemo` file, a Hub repository or a folder that holds one, or its address.
+        model: a Citrinet CTC checkpoint: a `.nemo` file, its URL, or a Hub repository or folder with one.
         output: the folder to write.
-        revision, token, file: of a repository on the Hub, see [`open_source`].
-        frontend: `"nemo-2.5"`, or `"nemo-2.4"` for the older arithmetic of the features. NeMo's files do not say which,
-            those that [`export_nemo`] wrote do; if not given, what they say, else the newer.
+        revision, token, file: see [`open_source`].
+        frontend: NeMo version whose feature extraction the model was trained with: `"nemo-2.5"` (and later), or
+            `"nemo-2.4"` (and earlier). By default the version that the file records, as those of [`export_nemo`] do
+            but NeMo's do not, otherwise `"nemo-2.5"`.
         tag_labels: a JSON file `{"AGE": {"0": "NONE", "1": ...}}` (or lists) with the labels of the tag heads, for
-            checkpoints whose vocabulary does not hold them.
-        dtype: `"float32"`, `"float16"` or `"bfloat16"`, the type of the weights written.
-        language: ISO code for the model card; if not given, that of an aggregate tokenizer or of the source's card.
+            checkpoints whose vocabulary does not have them.
+        dtype: dtype of the written weights, `"float32"`, `"float16"` or `"bfloat16"`.
+        language: ISO code for the model card, by default that of an aggregate tokenizer or of the source's card.
         force: whether to replace an earlier conversion in `output`; anything else there is never replaced.
-        push_to_hub: a repository to upload the result to, `owner/name`.
+        push_to_hub: repository to upload the result to, `owner/name`.
 
     Returns:
         [`ConversionReport`].
 
     Raises:
         ConversionError: if the file is damaged, hostile, or not a model that can be represented exactly.
-        FileExistsError: if `output` exists and is no earlier conversion, or `force` is not set.
-        OSError: if the model cannot be fetched, `output` or the repository on the Hub cannot be written, or the disk is
-            full.
-        ValueError: if `push_to_hub` is no name of a repository.
+        FileExistsError: if `output` exists and is not an earlier conversion, or `force` is not set.
+        OSError: if the model cannot be downloaded, `output` or the repository on the Hub cannot be written, or the disk
+            is full.
+        ValueError: if `push_to_hub` is not a valid name of a repository.
     """
     inputs = [path for path in (model, tag_labels) if path is not None and Path(path).exists()]
     place = Output(output, _CONVERTED, force=force, inputs=inputs)
@@ -176,21 +177,21 @@ def convert_nemo(
 
 
 def _write(folder: Path, nemo: NemoModel, report: ConversionReport, source: NemoSource, name: str) -> None:
-    """The repository of a model that came from a source and is called `name`."""
+    """Write the repository of a model from a source, with the given name."""
     folder.mkdir()
-    # The processor writes the tokenizer and the feature extractor; this file alone says which front end it is.
+    # The processor also writes the feature extractor, but only this file records the front end version.
     nemo.feature_extractor.save_pretrained(folder)
     CitrinetProcessor(nemo.feature_extractor, nemo.tokenizer).save_pretrained(folder)
     if nemo.sentencepiece_model is not None:
         (folder / "tokenizer.model").write_bytes(nemo.sentencepiece_model)
     write_model_card(folder, report, source, name)
     nemo.model.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # made readable by their owner alone, unlike the other files
+    for weights in folder.glob("*.safetensors"):  # created readable only by their owner, unlike the other files
         weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def _tag_heads(weights: dict[str, torch.Tensor]) -> dict[str, int]:
-    """Category -> number of outputs of its head."""
+    """Find the tag heads: category -> number of outputs."""
     keys = [key for key in weights if key.startswith("tag_classifier.")]
     strange = [key for key in keys if not re.fullmatch(rf"{re.escape(TAG_HEADS)}[^.]+\.(weight|bias)", key)]
     if strange:
@@ -202,7 +203,7 @@ def _tag_heads(weights: dict[str, torch.Tensor]) -> dict[str, int]:
 
 
 def _check_features(weights: dict[str, torch.Tensor], feature_extractor: CitrinetFeatureExtractor) -> list[str]:
-    """Take out the filter bank and the window of the file's own front end, after comparing them with ours."""
+    """Compare the filter bank and the window in the file with ours, and remove them from the weights."""
     ours = {"fb": feature_extractor.mel_filters.T, "window": feature_extractor.window}
     checked = []
     for name, values in ours.items():
@@ -217,7 +218,7 @@ def _check_features(weights: dict[str, torch.Tensor], feature_extractor: Citrine
             )
         tolerance = max(_FEATURE_TOLERANCE, torch.finfo(theirs.dtype).eps * expected.abs().max().item())
         difference = (theirs.double() - expected.double()).abs().max().item()
-        if not difference <= tolerance:  # NaN is no equal either
+        if not difference <= tolerance:  # also refuses NaN
             raise ConversionError(
                 f"preprocessor.featurizer.{name} differs from ours: the model was trained on other features."
             )
@@ -226,9 +227,9 @@ def _check_features(weights: dict[str, torch.Tensor], feature_extractor: Citrine
 
 
 def _load(config: CitrinetConfig, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> CitrinetForCTC:
-    """A model with the checkpoint's tensors, every one of which must have its place and its shape."""
+    """Make a model with the checkpoint's tensors; each must have a place in the network and the right shape."""
     parts = sum(config.num_repeats) + config.num_hidden_layers * len(config.adapters)
-    if parts > len(weights):  # before lists as long as the file says are made
+    if parts > len(weights):  # before making lists of a length that the file claims
         raise ConversionError(f"the configuration has {parts} layers, the file only {len(weights)} weights.")
     rows = weight_map(config)
     missing = [row.nemo for row in rows if row.nemo not in weights]
@@ -239,7 +240,7 @@ def _load(config: CitrinetConfig, weights: dict[str, torch.Tensor], dtype: torch
         raise ConversionError(f"{len(unknown)} weights have no place in the network, the first is {unknown[0]!r}.")
     model = _empty_model(config)
     expected = model.state_dict()
-    # Popped one by one: a converted copy takes the place of its original rather than standing beside it.
+    # Popped one by one, so that each converted copy replaces its original in memory.
     progress = tqdm(rows, desc="weights", disable=None, leave=False)
     state = {row.ours: _converted(row, weights.pop(row.nemo), expected[row.ours], dtype) for row in progress}
     model.load_state_dict(state, assign=True)
@@ -248,16 +249,16 @@ def _load(config: CitrinetConfig, weights: dict[str, torch.Tensor], dtype: torch
 
 
 def _empty_model(config: CitrinetConfig) -> CitrinetForCTC:
-    """The network without memory for its weights."""
+    """Make the network on the meta device, without memory for its weights."""
     try:
         with torch.device("meta"):
             return CitrinetForCTC(config)
-    except KeyError as error:  # PyTorch's containers have attributes of their own, such as `type`
+    except KeyError as error:  # the name of an attribute of PyTorch's containers, such as `type`
         raise ConversionError(f"an adapter or tag category has a name that PyTorch does not allow: {error}") from error
 
 
 def _converted(row: Weight, tensor: torch.Tensor, target: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """One tensor as the model holds it."""
+    """Check a tensor, and convert it to the model's shape and dtype."""
     shape = row.to_nemo(target).shape
     if tensor.shape != shape:
         raise ConversionError(f"{row.nemo} has shape {tuple(tensor.shape)}, the configuration says {tuple(shape)}.")

@@ -16,10 +16,10 @@ from citrinet.optimized.folding import fold_batch_norm
 
 class FrontEnd(nn.Module):
     """
-    Waveforms to features, as [`CitrinetFeatureExtractor`] computes them for each utterance alone.
+    Front end: waveforms to features, equal to those of [`CitrinetFeatureExtractor`] for each utterance alone.
 
     Args:
-        features: the feature extractor whose settings it takes.
+        features: the feature extractor to reproduce.
     """
 
     window: torch.Tensor
@@ -41,7 +41,7 @@ class FrontEnd(nn.Module):
         emphasized = (waveform - self.preemphasis * before) * inside
         padded = self._reflected(emphasized, waveform_length) if self.reflects else self._zero_padded(emphasized)
         frames = padded.unfold(1, self.n_fft, self.hop) * self.window
-        # In double precision, which costs nothing here: runtimes round more than PyTorch, and the network sees it.
+        # In double precision, which costs nothing here: runtimes round more than PyTorch, which affects the outputs.
         spectrum = torch.view_as_real(torch.fft.rfft(frames.double()))
         magnitude = spectrum.square().sum(dim=-1).sqrt().float()
         log_mel = torch.log(magnitude.square() @ self.mel_filters + LOG_GUARD)
@@ -49,11 +49,11 @@ class FrontEnd(nn.Module):
         return _normalized(log_mel, length).transpose(1, 2), length
 
     def _zero_padded(self, samples: torch.Tensor) -> torch.Tensor:
-        """One hop less on the right than on the left: the last frame that counts starts there."""
+        """Pad with zeros, on the right by one hop less than on the left, since the last valid frame starts there."""
         return F.pad(samples, (self.n_fft // 2, self.n_fft // 2 - self.hop))
 
     def _reflected(self, samples: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        """Every utterance continued by its mirror image on both sides; zeros for those too short for it."""
+        """Pad each utterance by reflection on both sides, or with zeros if it is too short for that."""
         side = self.n_fft // 2
         place = torch.arange(samples.shape[1] + 2 * side)[None] - side
         last = length[:, None] - 1
@@ -65,10 +65,10 @@ class FrontEnd(nn.Module):
 
 def _normalized(log_mel: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
     """
-    (B, T, F), (B,) -> (B, T, F) of mean 0 and (unbiased) deviation 1 over the frames that count, the rest zero.
+    Normalise to mean 0 and (unbiased) deviation 1 over valid frames, others zero: (B, T, F), (B,) -> (B, T, F).
 
-    In double precision: where a band is empty, as above 4 kHz in a telephone call, its deviation is as small as the
-    error of a runtime that adds one number after another.
+    In double precision: if a band is empty, as above 4 kHz in a telephone call, its deviation is as small as the
+    rounding error of a runtime that sums sequentially.
     """
     log_mel = log_mel.double()
     inside = (torch.arange(log_mel.shape[1]) < length[:, None])[..., None]
@@ -80,11 +80,11 @@ def _normalized(log_mel: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
 
 class Network(nn.Module):
     """
-    Features to log-probabilities and encoder output, masks included.
+    Network: features to log-probabilities and encoder output, with masks.
 
     Args:
-        network: the model, which stays as it is: the graph gets a copy with batch normalisation in the products.
-        dtype: what to compute in; inputs and outputs are float32.
+        network: the model, which is not changed: the graph has a copy with folded batch normalisation.
+        dtype: dtype to compute in; inputs and outputs are float32.
     """
 
     def __init__(self, network: CitrinetForCTC, dtype: torch.dtype = torch.float32):
@@ -108,7 +108,7 @@ class Network(nn.Module):
 
 
 class TagHeads(nn.Module):
-    """Mean of the encoder output to the logits of every category, in the order of their names."""
+    """Tag heads: mean of the encoder output to the logits of every category, sorted by name."""
 
     def __init__(self, network: CitrinetForCTC):
         super().__init__()
@@ -121,7 +121,7 @@ class TagHeads(nn.Module):
 
 
 class _MatMul(nn.Module):
-    """A linear layer as the product that ONNX's quantizer looks for: its weight (C_in, C_out) is a constant."""
+    """Linear layer as a product with a constant weight (C_in, C_out), which ONNX's quantizer can quantize."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -183,7 +183,7 @@ def write_tag_heads(network: CitrinetForCTC, path: Path, opset: int) -> None:
 
 
 def add_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """Write facts into a graph, where programs that are given nothing else find them."""
+    """Add metadata to a graph, for programs that read only the graph."""
     graph = onnx.load(path)
     onnx.helper.set_model_props(graph, metadata)
     onnx.save(graph, path)

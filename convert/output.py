@@ -1,4 +1,4 @@
-"""What a command may replace on disk, and outputs that appear only when they are complete."""
+"""Outputs that appear only when they are complete, and checks of what a command may replace."""
 
 import errno
 import os
@@ -11,18 +11,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
-# What Git hosting and file managers leave in a folder: nobody's work.
+# Files that Git hosting and file managers leave in a folder.
 _HARMLESS = (".gitattributes", ".DS_Store")
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
-# The same in the words of libraries that pass no number on; those of Rust and of PyTorch's archives.
+# The same in the messages of libraries that do not set `errno`: Rust's, and PyTorch's archives.
 _FULL_WORDS = ("No space left on device", "os error 28", "os error 112", "Disk quota exceeded")
 
 
 class Kind(Protocol):
-    """What a command writes, by which it knows what an earlier run of it wrote."""
+    """Kind of output, which recognises the output of an earlier run."""
 
     def difference(self, path: Path) -> str | None:
-        """Say why what is at `path` was not written by this command (`"holds notes.txt"`); None if it was."""
+        """Say why `path` was not written by this command (`"holds notes.txt"`); `None` if it was."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class FolderKind(Kind):
     A folder of files with known names.
 
     Args:
-        name: what to call it in messages.
-        files: patterns of the names of its files; it has no folders in it.
-        mark: the name of one of them, and words in it that no other program's file holds.
+        name: name of the kind in messages.
+        files: patterns of the file names; there are no subfolders.
+        mark: name of one of the files, and words in it that files of other programs do not have.
     """
 
     name: str
@@ -41,7 +41,7 @@ class FolderKind(Kind):
     mark: tuple[str, str]
 
     def difference(self, path: Path) -> str | None:
-        """Say why a folder was not written by this command; an empty one might have been."""
+        """Say why a folder was not written by this command; `None` if it was, or is empty."""
         if not path.is_dir():
             return "is no folder"
         entries = sorted(path.iterdir())
@@ -57,23 +57,23 @@ class FolderKind(Kind):
 
 class Output:
     """
-    Where a command writes. What is there is checked when this is made, and again just before it is replaced.
+    Output of a command. An existing output is checked when the object is made, and again just before it is replaced.
 
     An empty folder may be used. Anything else is replaced only with `force`, and only if an earlier run wrote it: never
-    a link, a mount point, what holds one of the inputs, the current folder or the home folder, or other files.
+    other files, a link, a mount point, or a folder with an input, the current folder or the home folder in it.
 
     Args:
         path: the folder or file to write.
-        kind: what the command writes.
+        kind: kind of output.
         force: whether an earlier output of this kind may be replaced.
-        inputs: what the command reads; what does not exist is not on this disk.
+        inputs: paths that the command reads; those that do not exist are ignored.
 
     Attributes:
         path: `path` as an absolute path.
 
     Raises:
-        FileExistsError: if what is there may not be replaced.
-        OSError: if nothing can be written there.
+        FileExistsError: if `path` exists and may not be replaced.
+        OSError: if `path` cannot be written.
     """
 
     def __init__(self, path: str | Path, kind: Kind, *, force: bool, inputs: Iterable[str | Path] = ()):
@@ -83,7 +83,7 @@ class Output:
         self._inputs = [Path(place).resolve() for place in inputs if Path(place).exists()]
         self._needed = 0
         self._check()
-        # The nearest folder above that exists has the room for what is half done: a rename cannot leave its disk.
+        # Unfinished output goes into the nearest existing parent: a rename must stay on the same disk.
         self._place = next((parent for parent in self.path.parents if os.path.lexists(parent)), self.path)
         if not self._place.is_dir():
             raise NotADirectoryError(f"{self.path} cannot be written: {self._place} is no folder.")
@@ -94,28 +94,28 @@ class Output:
 
     def require(self, size: int) -> None:
         """
-        Refuse to begin what the disk has no room for.
+        Check for free disk space before writing.
 
         Args:
-            size: bytes that will be written, about.
+            size: approximate number of bytes that will be written.
 
         Raises:
-            OSError: if there is less room.
+            OSError: if there is less space.
         """
         self._needed = size
         disk = shutil.disk_usage(self._place)
         if disk.total and disk.free < size:
-            raise OSError(self._full())
+            raise self._full()
 
     @contextmanager
     def complete(self) -> Iterator[Path]:
         """
-        A path that becomes the output when the block ends well; when it does not, everything is as it was.
+        Yield a path that becomes the output if the block succeeds; if it fails, nothing changes.
 
-        The block makes the folder or the file. The folder that it is in is on the output's disk, and goes afterwards.
+        The block must create the folder or the file. Its parent is a temporary folder on the same disk as the output.
 
         Raises:
-            OSError: if the disk is full, whatever a library made of it.
+            OSError: if the disk is full, also if a library raised another error for it.
         """
         scratch = Path(tempfile.mkdtemp(prefix=f".{self.path.name[:40]}.", dir=self._place))
         complete, replaced = scratch / "complete", scratch / "replaced"
@@ -130,7 +130,7 @@ class Output:
             complete.replace(self.path)
         except Exception as error:
             if _says_full(error):
-                raise OSError(self._full()) from error
+                raise self._full() from error
             raise
         finally:
             if replaced.exists() and not self.path.exists():
@@ -150,7 +150,7 @@ class Output:
             )
 
     def _protection(self) -> str | None:
-        """Why this is not to be replaced, whatever it holds."""
+        """Why this path must not be replaced, regardless of its content; `None` if it may be."""
         if self.path.is_symlink():
             return f"is a link to {self.path.readlink()}"
         held = next((place for place in self._inputs if _holds(self.path, place)), None)
@@ -158,22 +158,22 @@ class Output:
             return "is the input" if held.samefile(self.path) else f"holds the input {held}"
         if _holds(self.path, Path.cwd()):
             return "is the current folder, or holds it"
-        if _holds(self.path, Path(os.path.expanduser("~")).resolve()):  # noqa: PTH111  # which never fails
+        if _holds(self.path, Path(os.path.expanduser("~")).resolve()):  # noqa: PTH111  # unlike Path.home, never fails
             return "is the home folder, or holds it"
         return "is a mount point, not a folder in one" if os.path.ismount(self.path) else None
 
-    def _full(self) -> str:
+    def _full(self) -> OSError:
         needs = f": {self.path.name} needs about {max(self._needed / 1e6, 1):.0f} MB" if self._needed else ""
-        return f"no space left on the disk of {self._place}{needs}."
+        return OSError(f"no space left on the disk of {self._place}{needs}.")
 
 
 def _holds(folder: Path, place: Path) -> bool:
-    """Whether `place` is `folder` or in it, by whatever names: links, mounts, letters of another case."""
+    """Whether `place` is `folder` or in it, also by other names: links, mounts, upper and lower case."""
     return any(above.exists() and above.samefile(folder) for above in (place, *place.parents))
 
 
 def _text(path: Path) -> str:
-    """A small file's text; none if it cannot be read."""
+    """Text of a small file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -181,7 +181,7 @@ def _text(path: Path) -> str:
 
 
 def _says_full(error: BaseException | None) -> bool:
-    """Whether an error, or what it came of, is that of a full disk."""
+    """Whether an error, or one of its causes, means a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_WORDS):
             return True

@@ -1,4 +1,4 @@
-"""What a conversion did, for the command line and the model card."""
+"""Report of a conversion, for the command line and the model card."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,19 +10,19 @@ from citrinet.information import describe_network
 @dataclass
 class ConversionReport:
     """
-    What a conversion did.
+    Report of a conversion or an export.
 
     Args:
-        config: the configuration of the model.
+        config: configuration of the model.
         parameters: part of the network -> number of parameters.
-        mapped: number of tensors taken over.
-        ignored: tensors and members of the file that say nothing about the network.
-        checked: what of the file was compared with this implementation, and how far off it was.
-        entities: the entity types in the vocabulary.
-        sampling_rate: Hz.
-        language: the language of the tokenizer, as an ISO code, where known.
-        output: what was written.
-        notes: what whoever uses the output should know.
+        mapped: number of converted tensors.
+        ignored: tensors and members of the file that are not part of the model.
+        checked: comparisons with this implementation or with PyTorch, and their differences.
+        entities: entity types in the vocabulary.
+        sampling_rate: sampling rate in Hz.
+        language: language as an ISO code, if known.
+        output: path of the output.
+        notes: notes for users of the output.
     """
 
     config: CitrinetConfig
@@ -52,7 +52,7 @@ class ConversionReport:
 
 
 def count_parameters(model: CitrinetForCTC) -> dict[str, int]:
-    """Part of the network -> number of its parameters; `total` is last."""
+    """Count parameters: part of the network -> number; `total` is last."""
     parts = {"encoder": 0, "adapters": 0, "CTC head": 0, "tag heads": 0}
     for name, parameter in model.named_parameters():
         top = name.split(".")[0]

@@ -1,4 +1,4 @@
-"""Where a `.nemo` file comes from: this disk, a Hub repository or an address; and what its page says of it."""
+"""Sources of `.nemo` files: this disk, Hub repositories and URLs; and the metadata of their model cards."""
 
 import re
 import tempfile
@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 from .nemo_archive import MAX_WEIGHT_BYTES, ConversionError
 
 SUFFIX = ".nemo"
-CARRIED = ("license", "license_name", "license_link", "language")  # from the source's card into ours
-STALLED_S = 60.0  # without a byte
+CARRIED = ("license", "license_name", "license_link", "language")  # copied from the source's card into ours
+STALLED_S = 60.0  # seconds without data after which a download fails
 _PAGE = re.compile(r"/([^/]+/[^/]+)/(?:blob|resolve)/([^/]+)/(.+)")
 
 
@@ -35,10 +35,10 @@ class NemoSource:
     A `.nemo` file on this disk.
 
     Args:
-        path: where it is.
-        name: of the file as its owner calls it.
-        repository: of the Hub that it is from, if it is.
-        card: what that says of licence and language, see `CARRIED`.
+        path: path of the file.
+        name: original name of the file.
+        repository: its Hub repository, if it has one.
+        card: licence and language from the repository's model card, see `CARRIED`.
     """
 
     path: Path
@@ -52,14 +52,14 @@ def open_source(
     model: str | Path, *, revision: str | None = None, token: str | None = None, file: str | None = None
 ) -> Iterator[NemoSource]:
     """
-    Find a `.nemo` file; for as long as the context lasts it is on this disk.
+    Find or download a `.nemo` file, which is on this disk within the context.
 
     Args:
-        model: a file, a folder or Hub repository that holds one, or an http(s) address of one. What is on the Hub is
-            kept in its cache, what is elsewhere goes with the context.
+        model: a file, a folder or Hub repository with one, or the URL of one. Files from the Hub stay in its cache,
+            files from other URLs are deleted after the context.
         revision: branch, tag or commit of a repository.
-        token: of the Hub; the one that is logged in if not given.
-        file: which of several files of a repository or a folder.
+        token: access token of the Hub, by default that of the logged-in account.
+        file: name of the file, if a repository or folder has several.
 
     Yields:
         [`NemoSource`].
@@ -98,7 +98,7 @@ def _from_hub(repository: str, revision: str | None, token: str | None, file: st
     except GatedRepoError as error:
         raise OSError(f"{repository}: its owner gives access on its page; then log in, `hf auth login`.") from error
     except RevisionNotFoundError as error:
-        raise ConversionError(f"{repository} has no revision {revision!r}.") from error
+        raise ConversionError(f"{repository} has no revision {revision!r}: give a branch, tag or commit.") from error
     except RepositoryNotFoundError as error:
         raise OSError(
             f"{repository}: there is no such file, and no such repository on the Hub (a private one: `hf auth login`)."
@@ -111,7 +111,7 @@ def _from_hub(repository: str, revision: str | None, token: str | None, file: st
 
 
 def _choose(place: str, files: list[str], wanted: str | None) -> str:
-    """The one file, or the one that is asked for."""
+    """Choose the only file, or the requested one."""
     if wanted is not None and wanted not in files:
         raise ConversionError(f"{place} has no file {wanted!r}; its {SUFFIX} files: {', '.join(files) or 'none'}.")
     if not files:
@@ -122,7 +122,7 @@ def _choose(place: str, files: list[str], wanted: str | None) -> str:
 
 
 def _of_hub(url: str) -> tuple[str | None, str | None, str | None]:
-    """Repository, revision and file that an address of the Hub stands for; none for an address elsewhere."""
+    """Repository, revision and file of a Hub URL; `None` for each if it is another URL."""
     parts = urlsplit(url)
     found = _PAGE.fullmatch(unquote(parts.path))
     if found is None or parts.netloc not in ("huggingface.co", urlsplit(constants.ENDPOINT).netloc):
@@ -141,10 +141,10 @@ def _is_repository(name: str) -> bool:
 
 def download(url: str, file: IO[bytes]) -> None:
     """
-    Write what an address answers to a file, with a progress bar.
+    Download a URL into a file, with a progress bar.
 
     Raises:
-        OSError: if it cannot be reached, does not answer with a file, or does not end.
+        OSError: if the server cannot be reached or does not return a file, or the download is too large.
     """
     session: Any = get_session()
     try:
@@ -158,6 +158,6 @@ def download(url: str, file: IO[bytes]) -> None:
                     if progress.n > MAX_WEIGHT_BYTES:
                         raise OSError(f"more than {MAX_WEIGHT_BYTES >> 30} GiB, it may have no end")
                     file.write(block)
-    except Exception as error:  # huggingface_hub decides which HTTP library it is that fails
+    except Exception as error:  # its type depends on huggingface_hub's HTTP library
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise OSError(f"{url}: {reason}.") from error

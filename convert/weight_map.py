@@ -1,4 +1,4 @@
-"""Names and shapes of Citrinet weights in NeMo and here: one table, to be read in both directions."""
+"""Table of the names and shapes of Citrinet weights in NeMo and here, for conversion in both directions."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,26 +11,26 @@ _BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tra
 
 
 class Weight(NamedTuple):
-    """One row: a tensor's name in NeMo and here, and whether NeMo holds the matrix as a convolution of width 1."""
+    """A tensor's name in NeMo and here, and whether NeMo stores the matrix as a convolution of width 1."""
 
     nemo: str
     ours: str
     pointwise: bool = False
 
     def to_ours(self, tensor: torch.Tensor) -> torch.Tensor:
-        """NeMo's tensor as ours: (out, in, 1) -> (out, in)."""
+        """Convert NeMo's tensor to ours: (out, in, 1) -> (out, in) if pointwise."""
         return tensor.squeeze(-1) if self.pointwise else tensor
 
     def to_nemo(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Our tensor as NeMo's: (out, in) -> (out, in, 1)."""
+        """Convert our tensor to NeMo's: (out, in) -> (out, in, 1) if pointwise."""
         return tensor.unsqueeze(-1) if self.pointwise else tensor
 
 
 def weight_map(config: CitrinetConfig) -> list[Weight]:
     """
-    Every weight of a [`CitrinetForCTC`] with this configuration, in NeMo's names and ours.
+    List every weight of a [`CitrinetForCTC`] with this configuration, with NeMo's name and ours.
 
-    Source: NeMo's `JasperBlock`, `LinearAdapter`, `ConvASRDecoder`; `tag_classifier.heads` as PromptingNemo has them.
+    Source: NeMo's `JasperBlock`, `LinearAdapter`, `ConvASRDecoder`; PromptingNemo's `tag_classifier.heads`.
     """
     rows: list[Weight] = []
     for block in range(config.num_hidden_layers):
@@ -47,7 +47,7 @@ def _block(config: CitrinetConfig, block: int) -> Iterator[Weight]:
     nemo, ours = f"encoder.encoder.{block}", f"model.blocks.{block}"
     repeats = config.num_repeats[block]
     for repeat in range(repeats):
-        # NeMo's list holds depthwise, pointwise, norm, activation and dropout; the last repeat lacks the last two.
+        # NeMo's list has depthwise, pointwise, norm, activation and dropout; the last repeat lacks the last two.
         first, conv = 5 * repeat, f"{ours}.convs.{repeat}"
         yield Weight(f"{nemo}.mconv.{first}.conv.weight", f"{conv}.depthwise.weight")
         yield Weight(f"{nemo}.mconv.{first + 1}.conv.weight", f"{conv}.pointwise.weight", pointwise=True)
@@ -71,7 +71,7 @@ def _batch_norm(nemo: str, ours: str) -> Iterator[Weight]:
 
 
 def _adapter(nemo: str, ours: str, norm_position: str) -> Iterator[Weight]:
-    """The activation takes one place in NeMo's list, the norm the first or the last."""
+    """Weights of an adapter; in NeMo's list the norm is first or last, and the activation has an index too."""
     norm, down, up = (0, 1, 3) if norm_position == "pre" else (3, 0, 2)
     yield Weight(f"{nemo}.{norm}.weight", f"{ours}.norm.weight")
     yield Weight(f"{nemo}.{norm}.bias", f"{ours}.norm.bias")

@@ -1,4 +1,4 @@
-"""The demo: Citrinet speech recognition in a browser. `python space/app.py`; settings are in README.md beside it."""
+"""Gradio demo of Citrinet speech recognition. Run `python space/app.py`; README.md in this folder has the settings."""
 
 import json
 import tempfile
@@ -53,13 +53,13 @@ are logged<br>
 
 
 def run(path: str | None, choice: str) -> Iterator[float | Recognition]:
-    """Read and recognise a file."""
+    """Read and transcribe a file."""
     return recognise(read(path), *chosen(choice))
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """One friendly message for whatever is wrong; the page takes it for HTML, and it may hold a file's name."""
+    """Show a refusal as a message on the page, escaped because the page reads it as HTML."""
     try:
         yield
     except Refused as error:
@@ -79,11 +79,11 @@ def transcribe(
     Args:
         path: the audio file.
         choice: model and precision.
-        hot_words: words to prefer, with spaces or commas between.
-        language_model: whether the model's own language model is used, if it has one.
+        hot_words: words to prefer, separated by spaces or commas.
+        language_model: whether to use the model's own language model, if it has one.
 
     Returns:
-        The page's HTML, and the pipeline's dictionary.
+        The result as HTML and as JSON.
     """
     with told():
         for step in recognise(read(path), *chosen(choice), hot_words or "", language_model):
@@ -96,15 +96,15 @@ def transcribe(
 
 def compare(path: str | None, first: str, second: str):
     """
-    Transcribe one recording twice.
+    Transcribe a recording with two models or precisions.
 
     Args:
         path: the audio file.
-        first: model and precision.
-        second: the others.
+        first: the first model and precision.
+        second: the second model and precision.
 
     Returns:
-        HTML of both.
+        Both results as HTML.
     """
     pages: list[str] = []
     with told():
@@ -121,11 +121,11 @@ def align_text(path: str | None, text: str, choice: str):
 
     Args:
         path: the audio file.
-        text: what is said in it.
+        text: its transcript.
         choice: model and precision.
 
     Returns:
-        The page's HTML, and the alignment as JSON.
+        The alignment as HTML and as JSON.
     """
     with told():
         found = align(read(path), text or "", *chosen(choice))
@@ -144,7 +144,7 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
         kind: one of `FORMATS`.
 
     Returns:
-        A table of file, seconds and transcript, and the files to download.
+        A table of file name, seconds and transcript, and the files to download.
     """
     if not paths:
         raise gr.Error("Choose files first. · 请先选择文件。", title="citrinet", print_exception=False)
@@ -161,34 +161,34 @@ def transcribe_files(paths: list[str] | None, choice: str, kind: str, progress=g
                 else:
                     progress((index + step) / len(paths), desc=name)
                     yield rows, None
-        except Refused as error:  # the others are done
+        except Refused as error:  # the other files are transcribed
             rows.append([name, None, f"⚠ {error}"])
-    with tempfile.TemporaryDirectory() as folder:  # Gradio takes copies before it asks for more
+    with tempfile.TemporaryDirectory() as folder:  # Gradio copies the files before it continues
         yield rows, write_files(done, FORMATS[kind], Path(folder)) or None
 
 
 def write_files(done: list[tuple[str, Recognition]], kind: str, folder: Path) -> list[str]:
-    """Write a file for each named recording, and give their paths."""
+    """Write a file for each named recording, and return their paths."""
     suffix = formats.FORMATS[kind].suffix
     try:
         return [
             str(formats.write(one.result, folder / f"{name}{suffix}", kind, duration=one.duration))
             for name, one in done
         ]
-    except ValueError as error:  # another library's model
+    except ValueError as error:  # a model of another library
         message = "This model gives no times: choose JSON or text. · 该模型不提供时间，请选择 JSON 或 text。"
         raise gr.Error(message, title="citrinet", print_exception=False) from error
 
 
 def start_listening(choice: str):
     """
-    Make ready to transcribe what the page's microphone hears.
+    Start transcribing the page's microphone.
 
     Args:
         choice: model and precision.
 
     Returns:
-        A listener, its text, and the timer that runs from now on.
+        A listener, its text, and the timer, started.
     """
     with told():
         return Listener(*chosen(choice)), "", gr.Timer(active=True)
@@ -196,12 +196,12 @@ def start_listening(choice: str):
 
 def listen(samples: str, sampling_rate: float, listener: Listener | None):
     """
-    Go on transcribing what the page's microphone hears.
+    Transcribe the next samples of the page's microphone.
 
     Args:
-        samples: what was heard since the last call, in base64.
-        sampling_rate: of the samples, in Hz.
-        listener: what was heard before.
+        samples: samples since the last call, in base64.
+        sampling_rate: sampling rate of the samples in Hz.
+        listener: the listener, with the text so far.
 
     Returns:
         The listener, and the text so far.
@@ -214,13 +214,13 @@ def listen(samples: str, sampling_rate: float, listener: Listener | None):
 
 def stop_listening(samples: str, sampling_rate: float, listener: Listener | None):
     """
-    Transcribe the last that the page's microphone heard.
+    Transcribe the last samples of the page's microphone, and stop.
 
     Args:
         samples, sampling_rate, listener: as in `listen`.
 
     Returns:
-        The text, and the timer that stops.
+        The text, and the timer, stopped.
     """
     if listener is None:
         return gr.skip(), gr.Timer(active=False)
@@ -231,12 +231,12 @@ def stop_listening(samples: str, sampling_rate: float, listener: Listener | None
 
 def hear(samples: list[float] | None, sampling_rate: float, choice: str, listener: Listener | None):
     """
-    Go on transcribing speech, piece by piece; each session of a client has a text of its own.
+    Transcribe a stream piece by piece; each client session has its own text.
 
     Args:
-        samples: the next samples of one channel, from -1 to 1; an empty list where the speech ends; none to begin anew.
-        sampling_rate: of the samples, in Hz.
-        choice: model and precision, of the first piece.
+        samples: the next samples of one channel, from -1 to 1; an empty list to end the speech; null to start again.
+        sampling_rate: sampling rate of the samples in Hz.
+        choice: model and precision, read with the first piece.
 
     Returns:
         The text so far.
@@ -253,19 +253,19 @@ def hear(samples: list[float] | None, sampling_rate: float, choice: str, listene
 
 
 def choice_of(index: int = 0, label: str = "Model · 模型") -> gr.Dropdown:
-    """The menu of models and precisions."""
+    """Make a menu of models and precisions."""
     return gr.Dropdown(LABELS, value=LABELS[index], label=label, interactive=True)
 
 
 def sound() -> gr.Audio:
-    """What takes a recording or a file."""
+    """Make the input for a recording or a file."""
     return gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording · 录音")
 
 
 def build() -> gr.Blocks:
-    """The page."""
+    """Make the page."""
     clips = sorted(EXAMPLES.glob("*.flac"))
-    gr.set_static_paths(clips)  # else they would be copied to the uploads, and deleted with them
+    gr.set_static_paths(clips)  # otherwise they are copied to the uploads, and deleted with them
     one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "network"}
     with gr.Blocks(title="Citrinet 语音识别", delete_cache=(min(60, KEEP_S), KEEP_S)) as demo:
         gr.Markdown(HEADING)
@@ -313,10 +313,10 @@ def build() -> gr.Blocks:
                 api_name="start_microphone",
                 **private,
             )
-            timer.tick(  # while one call waits for its answer, no other is made, and the microphone keeps what it hears
+            timer.tick(  # one call at a time: the microphone buffers its samples until the next
                 listen,
                 heard,
-                [listener, text],  # the state too, which would be forgotten after a while
+                [listener, text],  # the state too, which otherwise expires
                 js="() => [...citrinetMicrophone.take(), null]",
                 api_name="microphone",
                 show_progress="hidden",
@@ -387,7 +387,7 @@ def build() -> gr.Blocks:
 
 def main() -> None:
     """Serve the page."""
-    recognizer(*chosen(LABELS[0]))  # the first visitor does not wait for it
+    recognizer(*chosen(LABELS[0]))  # loaded before the first visitor comes
     look = {"css_paths": HERE / "page.css", "js": (HERE / "page.js").read_text(encoding="utf-8")}
     build().launch(**look, max_file_size=f"{MAX_MB:g}mb", theme=gr.themes.Soft())
 

@@ -1,5 +1,5 @@
 """
-Make the folder that a Hugging Face Space holds: this one, the package and the example clips.
+Make the folder of a Hugging Face Space: this folder, the package and the example clips.
 
     python space/build.py FOLDER
 """
@@ -16,7 +16,7 @@ def build(folder: Path) -> None:
     Write the folder.
 
     Raises:
-        FileExistsError: if it is there.
+        FileExistsError: if the folder exists.
     """
     ignored = shutil.ignore_patterns("__pycache__", "build.py", "browser")
     shutil.copytree(ROOT / "space", folder, ignore=ignored)

@@ -1,4 +1,4 @@
-"""Recognisers by model and precision, one recording through one of them, and speech that goes on."""
+"""Recognition for the demo: recognisers by model and precision, recordings, and live speech."""
 
 import base64
 import os
@@ -19,18 +19,19 @@ from citrinet.result_citrinet import is_speech
 from citrinet.transcript_citrinet import joint
 
 try:
-    import spaces  # ZeroGPU, where the machine has it
+    import spaces  # ZeroGPU, if the machine has it
 
     gpu = spaces.GPU
 except ImportError:
 
     def gpu(function):
-        """Where there is no ZeroGPU, nothing is asked of it."""
+        """Return the function unchanged, without ZeroGPU."""
         return function
 
 
 EMBEDDED = "citrinet"
-# Whose heads are wrong more often, on real speech of new speakers, than always the most frequent label: its card.
+# Tags that are wrong more often, on real speech of new speakers, than always guessing the most frequent label (see the
+# model card).
 DOUBTFUL_TAGS = {EMBEDDED: ("AGE", "DIALECT")}
 MODELS = [name.strip() for name in os.environ.get("MODEL_ID", EMBEDDED).split(",")]
 DEVICE = os.environ.get("DEVICE", "cpu")
@@ -38,14 +39,14 @@ PRECISIONS = ("float32", "bfloat16", "int8") if DEVICE == "cpu" else ("float32",
 MAX_SECONDS = float(os.environ.get("MAX_SECONDS", "600"))
 MAX_MB = float(os.environ.get("MAX_MB", "50"))
 RATE = 16_000
-RATES = (1_000, 384_000)  # of microphones
-MAX_PIECE_S = 60.0  # of a stream
-SILENCE = 1e-3  # of full scale
+RATES = (1_000, 384_000)  # lowest and highest sampling rate of microphones, in Hz
+MAX_PIECE_S = 60.0  # longest piece of a stream, in seconds
+SILENCE = 1e-3  # fraction of full scale
 KEPT_MODELS = 4
 
 
 def choices_of(models: list[str]) -> dict[str, tuple[str, str]]:
-    """What the menus offer -> model and precision. ONNX graphs have a precision of their own."""
+    """Menu entry -> model and precision. The precision of ONNX graphs is fixed."""
     choices = {}
     for model in models:
         if is_onnx_folder(model):
@@ -61,14 +62,14 @@ CHOICES = choices_of(MODELS)
 @dataclass
 class Recognition:
     """
-    What was heard.
+    A transcribed recording.
 
     Args:
-        result: the recogniser's, with characters in `chunks` if it is a Citrinet's.
+        result: result of the recogniser, with characters in `chunks` if the model is a Citrinet.
         samples: (n,) float32 at 16 kHz.
-        seconds: that the work took.
-        is_speech: whether something was recognised, and not in doubt.
-        doubtful_tags: categories in which the model is not to be trusted.
+        seconds: seconds of computation.
+        is_speech: whether speech was recognised with enough confidence.
+        doubtful_tags: tag categories in which the model is not reliable.
     """
 
     result: dict[str, Any]
@@ -84,15 +85,15 @@ class Recognition:
 
 
 class Refused(ValueError):
-    """What cannot be transcribed; the message is for the person who asked."""
+    """The input cannot be transcribed; the message is shown to the user."""
 
 
 def chosen(choice: str | None) -> tuple[str, str]:
     """
-    Model and precision of a choice.
+    Model and precision of a menu entry.
 
     Raises:
-        Refused: if there is none of that name.
+        Refused: if there is no such entry.
     """
     if choice not in CHOICES:
         raise Refused("Choose a model first. · 请先选择模型。")
@@ -105,15 +106,15 @@ _loading = threading.Lock()
 
 def recognizer(model: str, precision: str) -> Recognizer:
     """
-    The recogniser of a model, loaded once however many ask; the last few are kept.
+    Load the recogniser of a model, or get it from the cache of the last few.
 
     Raises:
-        Refused: if it cannot be loaded; the log says why.
+        Refused: if it cannot be loaded; the log has the reason.
     """
     key = model, precision
     if found := _loaded.get(key):
         return found
-    with _loading:  # one at a time: Transformers changes settings of the whole process while it loads
+    with _loading:  # one at a time: Transformers changes process-wide settings while loading
         if key not in _loaded:
             try:
                 _loaded[key] = citrinet.load_recognizer(
@@ -133,10 +134,10 @@ def recognizer(model: str, precision: str) -> Recognizer:
 
 def read(path: str | None) -> np.ndarray:
     """
-    Samples (n,) of an uploaded file.
+    Read the samples (n,) of an uploaded file.
 
     Raises:
-        Refused: if there is none, or it is too long, silent or not audio.
+        Refused: if there is no file, or it is too long, silent or not audio.
     """
     if not path:
         raise Refused("Record something or choose a file first. · 请先录音或选择文件。")
@@ -159,10 +160,10 @@ def read(path: str | None) -> np.ndarray:
 
 def decode_piece(samples: str) -> np.ndarray:
     """
-    Samples (n,) of a piece of a stream, 16 bits each, which pages send in base64.
+    Decode a piece of a stream: 16-bit samples (n,), which pages send in base64.
 
     Raises:
-        Refused: if it is something else.
+        Refused: if it is not such a piece.
     """
     try:
         return np.frombuffer(base64.b64decode(samples, validate=True), "<i2")
@@ -171,7 +172,7 @@ def decode_piece(samples: str) -> np.ndarray:
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether nothing is heard in samples (n,), which may be none."""
+    """Whether samples (n,) are empty or silent."""
     return not len(samples) or np.abs(samples).max() < SILENCE
 
 
@@ -183,14 +184,14 @@ def recognise(
     Transcribe samples (n,).
 
     Args:
-        samples: of the recording.
-        model: its name.
+        samples: samples of the recording.
+        model: name of the model.
         precision: see `PRECISIONS`.
-        hot_words: words to prefer, with spaces or commas between.
-        language_model: whether the model's own language model is used, if it has one.
+        hot_words: words to prefer, separated by spaces or commas.
+        language_model: whether to use the model's own language model, if it has one.
 
     Yields:
-        The part that is done, from 0 to 1, after each window of a long recording; in the end a [`Recognition`].
+        Progress from 0 to 1 after each window of a long recording; at the end a [`Recognition`].
 
     Raises:
         Refused: if the audio is too short or damaged, or the model cannot be loaded.
@@ -235,7 +236,7 @@ def align(samples: np.ndarray, text: str, model: str, precision: str) -> Recogni
 
 @gpu
 def read_aloud(samples: np.ndarray, model: str, precision: str) -> dict[str, Any]:
-    """Transcribe a stretch of speech (n,) of a stream."""
+    """Transcribe a segment (n,) of a stream."""
     start = time.perf_counter()
     result = next(iter(recognizer(model, precision).stream([samples], vad=False)))
     print(f"{len(samples) / RATE:.1f} s of audio in {time.perf_counter() - start:.2f} s", flush=True)
@@ -244,10 +245,10 @@ def read_aloud(samples: np.ndarray, model: str, precision: str) -> dict[str, Any
 
 class Live:
     """
-    A recogniser for a `CitrinetStream`, which runs where the Space's models do.
+    Recogniser for a `CitrinetStream` that uses the Space's models.
 
     Args:
-        model: its name.
+        model: name of the model.
         precision: see `PRECISIONS`.
     """
 
@@ -257,17 +258,17 @@ class Live:
         self.choice = model, precision
 
     def stream(self, waveforms: list[np.ndarray], **_: Any) -> Iterator[dict[str, Any]]:
-        """Recognise waveforms."""
+        """Transcribe waveforms."""
         for samples in waveforms:
             yield read_aloud(samples, *self.choice)
 
 
 class Listener:
     """
-    Text of speech that goes on.
+    Live transcription of a stream.
 
     Args:
-        model: its name.
+        model: name of the model.
         precision: see `PRECISIONS`.
 
     Raises:
@@ -278,27 +279,27 @@ class Listener:
         recognizer(model, precision)
         self._live = Live(model, precision)
         self._stream = CitrinetStream(self._live)
-        self._before = ""  # text of streams that are finished
+        self._before = ""  # text of finished streams
 
     @property
     def text(self) -> str:
-        """What was heard so far."""
+        """The text so far."""
         heard = "".join(self._stream.text)
         return self._before + joint(self._before, heard) + heard
 
     def hear(self, piece: np.ndarray, rate: int) -> str:
         """
-        Go on with the next samples.
+        Transcribe the next samples.
 
         Args:
             piece: (n,) or (n, channels), integers or floats.
-            rate: of the piece, in Hz.
+            rate: sampling rate of the piece in Hz.
 
         Returns:
             The text so far.
 
         Raises:
-            Refused: for a piece that is too long or no sound.
+            Refused: if the piece is too long or not audio.
         """
         if not RATES[0] <= rate <= RATES[1]:
             raise Refused(f"A sampling rate of {rate} Hz is not supported. · 不支持该采样率。")
@@ -311,7 +312,7 @@ class Listener:
         return self.text
 
     def end(self) -> str:
-        """Recognise what is left, and give all the text; what comes after is heard as the beginning of something."""
+        """Transcribe the remaining samples and return the whole text; later samples start a new stream."""
         stream, self._stream = self._stream, CitrinetStream(self._live)
         heard = stream.finish().stable
         self._before += joint(self._before, heard) + heard

@@ -1,4 +1,4 @@
-"""A recognition as HTML: transcript with entities, tags, the picture along time, and what lies behind."""
+"""Results as HTML: transcript with entities, tags, spectrogram with characters, and the CTC output."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 from citrinet import CitrinetFeatureExtractor
 from recognition import RATE, Recognition
 
-PICTURE_S = 60  # seconds that the picture shows at most
+PICTURE_S = 60  # maximum seconds in the picture
 PIXELS_A_SECOND = 96
 LETTER_S = 0.4
 DOUBTFUL = "not reliable 不可靠"
@@ -22,7 +22,7 @@ NO_SPEECH = "No speech was recognised: too much noise, or another language? · �
 
 
 def page(recognition: Recognition) -> str:
-    """All there is to see of one recording."""
+    """Format the result of one recording."""
     result, chunks = recognition.result, recognition.result.get("chunks", [])
     said, labels = transcript(result), tags(result["tags"], recognition.doubtful_tags)
     if not recognition.is_speech:
@@ -40,12 +40,12 @@ def page(recognition: Recognition) -> str:
 
 
 def note(text: str) -> str:
-    """A message in place of a result."""
+    """Format a message that is shown instead of a result."""
     return f'<div class="ct-note">{escape(text)}</div>'
 
 
 def transcript(result: dict[str, Any]) -> str:
-    """The transcript with its entities marked."""
+    """Format the transcript, with its entities marked."""
     text, done, parts = result["transcript"], 0, []
     for entity in result["entities"]:
         kind = entity["type"]
@@ -59,12 +59,12 @@ def transcript(result: dict[str, Any]) -> str:
 
 
 def hue(kind: str) -> int:
-    """A colour that a type of entity always has, one of nine."""
+    """Hue of an entity type, always the same, one of nine."""
     return zlib.crc32(kind.encode()) % 9 * 40
 
 
 def tags(found: dict[str, dict[str, Any]], doubtful: Container[str] = ()) -> str:
-    """A card for every category: what counts, its probability, what head and text said, and if it is doubtful."""
+    """Format a card for each category: label, probability, labels of head and text, and a mark if doubtful."""
     cards = []
     for category, tag in found.items():
         label, head, text = ((tag[key] or "–").removeprefix(f"{category}_") for key in ("label", "head", "text"))
@@ -77,7 +77,7 @@ def tags(found: dict[str, dict[str, Any]], doubtful: Container[str] = ()) -> str
 
 
 def picture(samples: np.ndarray, chunks: list[dict[str, Any]]) -> str:
-    """The spectrogram of samples (n,) with the characters where they were heard; a click plays one."""
+    """Format the spectrogram of samples (n,) with the characters at their times; a click plays one."""
     samples = samples[: PICTURE_S * RATE]
     seconds = len(samples) / RATE
     letters = []
@@ -95,7 +95,7 @@ def picture(samples: np.ndarray, chunks: list[dict[str, Any]]) -> str:
 
 
 def pieces(chunks: list[dict[str, Any]], seconds: float) -> list[tuple[float, float, str]]:
-    """Start, end and text of characters. CTC says where one begins; it lasts until the next, at most `LETTER_S`."""
+    """Start, end and text of characters. CTC gives only the start; the end is the next start, or `LETTER_S` later."""
     starts = [chunk["timestamp"][0] for chunk in chunks] + [seconds]
     return [
         (start, min(max(chunk["timestamp"][1], min(after, start + LETTER_S)), seconds), chunk["text"])
@@ -111,7 +111,7 @@ def _wave(samples: np.ndarray) -> bytes:
 
 
 def _spectrogram(samples: np.ndarray) -> bytes:
-    """Log mel energies as a picture, low pitches below."""
+    """Picture of the log-mel features, low frequencies at the bottom."""
     features = CitrinetFeatureExtractor().extract(samples)  # (T, 80), each bin with mean 0 and deviation 1
     level = np.clip((features.T[::-1] + 2) / 5, 0, 1)
     colours = np.stack([30 + 225 * level, 20 + 190 * level**1.6, 60 + 90 * level * (1 - level)], axis=-1)

@@ -102,6 +102,11 @@ def test_weights_in_parts(model):
     assert "weight_map" in line(model)
 
 
+def test_a_tokenizer_that_is_missing(model):
+    (model / "tokenizer.json").unlink()
+    assert line(model) == f"{model} holds no tokenizer.json: copy or download the whole model."
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"])
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00", '{"a":' * 100_000, "version https://git-lfs"])
 def test_descriptions_that_are_damaged(model, name, content):

@@ -25,6 +25,7 @@ from citrinet.audio_citrinet import TruncatedAudioWarning
 from citrinet.cli import main
 from helpers import PACKAGE_ROOT, synthetic_speech
 
+OUT_OF_MEMORY = "out of memory: a smaller --batch-size, --batch-seconds or --chunk-length needs less."
 posix_names = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
 
 
@@ -135,7 +136,9 @@ def test_traceback_on_demand(transcribe, tmp_path, zh_small_dir, capsys, place):
         (RuntimeError("bad\nthings"), "unexpected RuntimeError: bad things (run with --traceback for details)"),
         (KeyError("x"), "unexpected KeyError: 'x' (run with --traceback for details)"),
         (AssertionError(), "unexpected AssertionError: AssertionError (run with --traceback for details)"),
-        (MemoryError(), "out of memory: a smaller --batch-size, --batch-seconds or --chunk-length needs less."),
+        (MemoryError(), OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), OUT_OF_MEMORY),
         (PermissionError(13, "Permission denied", "a/b.json"), "a/b.json: Permission denied"),
         (OSError(28, "No space left on device", "a", None, "b"), "a -> b: the disk is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),

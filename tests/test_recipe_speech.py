@@ -151,7 +151,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
 
 def test_a_terminated_run_goes_on(tmp_path):
     utterances = [an_utterance(number) for number in range(9)]
-    with pytest.raises(SystemExit, match="143"), speaking._terminated_like_interrupted():
+    with pytest.raises(SystemExit, match="143"), speaking.unwinding_when_terminated():
         speak(utterances, tmp_path, Counting(lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert speak(utterances, tmp_path, Counting())
     assert the_same_as_spoken_at_once(tmp_path, range(9))

@@ -1,8 +1,8 @@
 """
 NVIDIA Citrinet speech recognisers in Transformers.
 
-Importing it makes Transformers' Auto classes and `pipeline` know Citrinet, see `registration.py`. Where PyTorch and
-Transformers cannot be imported, what needs neither of them is here all the same: ONNX graphs, audio, transcripts.
+Importing this package registers Citrinet with Transformers' Auto classes and `pipeline`, see `registration.py`. Without
+PyTorch or Transformers, the parts that need neither are still available: ONNX models, audio, transcripts.
 """
 
 from . import formats
@@ -47,6 +47,6 @@ except ImportError:
     pass
 else:
     from . import registration
-    from .registration import *  # noqa: F403 - the names stand in its `__all__`
+    from .registration import *  # noqa: F403 - the names are in its `__all__`
 
     __all__ += registration.__all__

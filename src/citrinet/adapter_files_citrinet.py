@@ -1,10 +1,10 @@
 """
-The file of an adapter, `adapter.NAME.safetensors`: its name, its contents, and whether they fit a network.
+Adapter files, `adapter.NAME.safetensors`: writing, reading, and checking that they fit a network.
 
-It holds the adapter's weights in every block, the CTC head and the tag heads, and as metadata the facts about them that
-the configuration states. A tokenizer of the same name, a folder beside it, goes with it.
+A file holds the adapter's weights of every block, the CTC head and the tag heads; its metadata holds the matching
+entries of the configuration. The adapter's tokenizer is in a folder `NAME` next to the file.
 
-Source: name and place of the file are those of Wav2Vec2's adapters in Transformers (MMS, arXiv:2305.13516).
+Source: file name and location follow Wav2Vec2's adapters in Transformers (MMS, arXiv:2305.13516).
 """
 
 import json
@@ -28,12 +28,12 @@ _ADAPTER_FACTS = {"name", "dim", "activation", "norm_position", "dropout", "enab
 
 def check_adapter_name(name: str) -> None:
     """
-    Check that a file and a network can have an adapter of this name.
+    Check that an adapter name is valid for a file and for a network.
 
     Raises:
-        ValueError: if not.
+        ValueError: if it is not.
     """
-    # The second condition: a ModuleDict cannot hold what is called like a method of its own.
+    # The second condition: a key of a ModuleDict cannot have the name of one of its attributes.
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
         raise ValueError(
             f"{name!r} cannot name an adapter: use letters, digits, '_' and '-', and no word of PyTorch's."
@@ -44,17 +44,17 @@ def write_adapter(
     folder: Path, name: str, facts: dict[str, Any], weights: dict[str, torch.Tensor], tokenizer: Any = None
 ) -> Path:
     """
-    Write the file of an adapter; it appears when it is complete, after its tokenizer.
+    Write an adapter file; it appears when it is complete, after its tokenizer.
 
     Args:
-        folder: where to write it; made if it does not exist.
-        name: of the adapter.
-        facts: `adapter` (its description, or none), `enabled` (names), `hidden_sizes` and those in `HEAD_FACTS`.
+        folder: folder to write to; created if it does not exist.
+        name: name of the adapter.
+        facts: `adapter` (its description or `None`), `enabled` (names), `hidden_sizes` and the keys in `HEAD_FACTS`.
         weights: name -> weight, contiguous and on the CPU.
-        tokenizer: that of the CTC head, for the folder `name`.
+        tokenizer: tokenizer of the CTC head, written to the folder `name`.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
         OSError: if it cannot be written.
@@ -64,7 +64,7 @@ def write_adapter(
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{file.name}.") as scratch:
         written = Path(scratch, file.name)
         written.write_bytes(save(weights, {"format": "pt", _METADATA: json.dumps(facts)}))
-        if tokenizer is not None:  # first, so that who finds an adapter finds its tokenizer
+        if tokenizer is not None:  # first, so that an adapter that exists has its tokenizer
             tokenizer.save_pretrained(Path(scratch, name))
             (folder / name).mkdir(exist_ok=True)
             for part in Path(scratch, name).iterdir():
@@ -75,18 +75,18 @@ def write_adapter(
 
 def read_adapter(file: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """
-    Read the file of an adapter.
+    Read an adapter file.
 
     Returns:
-        Its facts and its weights, as [`write_adapter`] takes them.
+        `facts` and `weights`, as in [`write_adapter`].
 
     Raises:
-        ValueError: if it is damaged, or not the file of an adapter.
+        ValueError: if it is damaged, or not an adapter file.
     """
     try:
         with safe_open(file, framework="pt") as stored:
             facts = json.loads((stored.metadata() or {})[_METADATA])
-            weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  # it is no dictionary
+            weights = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  # it is not a dictionary
         adapter = facts["adapter"]
         if facts.keys() != _FACTS or (adapter and adapter.keys() != _ADAPTER_FACTS):
             raise KeyError(f"it has the facts {sorted(facts)}")
@@ -97,15 +97,15 @@ def read_adapter(file: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 def check_adapter_weights(file: str, parts: Mapping[str, nn.Module], weights: dict[str, torch.Tensor]) -> None:
     """
-    Check that a file holds exactly the weights of these parts of a network.
+    Check that an adapter file has exactly the weights of these parts of a network.
 
     Args:
-        file: its name, for the message.
-        parts: prefix of the names of the weights -> module.
-        weights: those in the file.
+        file: name of the file, for the message.
+        parts: prefix of the weights' names -> module.
+        weights: weights in the file.
 
     Raises:
-        ValueError: if one is missing, left over or of another shape.
+        ValueError: if a weight is missing, unexpected or has another shape.
     """
     expected = {
         f"{prefix}.{key}": list(tensor.shape)

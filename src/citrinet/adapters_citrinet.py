@@ -1,10 +1,10 @@
 """
-Adapters: one encoder serves several languages or domains, each with an adapter, heads and a tokenizer of its own.
+Adapters: one encoder for several languages or domains, each with its own adapter, heads and tokenizer.
 
-What belongs to one of them is in one file, see `adapter_files_citrinet.py`. The encoder is frozen while an adapter is
-trained, batch normalisation and its statistics included, so that nothing of it has to be in the file.
+An adapter and its heads are stored in one file, see `adapter_files_citrinet.py`. The encoder, including the statistics
+of batch normalisation, is frozen while an adapter is trained, so the file does not contain it.
 
-Source: the network is NeMo's `LinearAdapter`; `load_adapter` is that of MMS (arXiv:2305.13516) in Transformers.
+Source: the network is NeMo's `LinearAdapter`; `load_adapter` follows that of MMS (arXiv:2305.13516) in Transformers.
 """
 
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ from .adapter_files_citrinet import (
     write_adapter,
 )
 
-BASE = "base"  # the name under which the heads are saved that an encoder had before
+BASE = "base"  # name for saving the heads of the model without an adapter
 _WHERE = {"cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder"}
 
 
 class CitrinetAdapter(nn.Module):
-    """Residual bottleneck, `x + up(act(down(x)))`, normalised before or after; NeMo's `LinearAdapter`."""
+    """Residual bottleneck, `x + up(act(down(x)))`, with layer normalisation before or after; NeMo's `LinearAdapter`."""
 
     def __init__(self, channels: int, adapter: dict[str, Any]):
         super().__init__()
@@ -57,7 +57,7 @@ class CitrinetAdapter(nn.Module):
 
 
 class CitrinetAdapterMixin:
-    """What [`CitrinetForCTC`] can do with adapters: make, train, save and load them together with the heads."""
+    """Adapter methods of [`CitrinetForCTC`]: create, train, save and load adapters together with the heads."""
 
     config: Any
     model: Any
@@ -73,18 +73,18 @@ class CitrinetAdapterMixin:
 
     def new_adapter(self, adapter: dict[str, Any]) -> None:
         """
-        Add an adapter to every block, enable it and disable the others. It changes nothing until it is trained.
+        Add an adapter to every block, enable it and disable the others. Before training it is the identity.
 
         Args:
             adapter: `{"name", "dim", ...}` as in [`CitrinetConfig`].
 
         Raises:
-            ValueError: if the model has an adapter of that name, or the description is wrong.
+            ValueError: if the model already has an adapter of that name, or the description is invalid.
         """
         others = self.config.adapters
         if adapter["name"] in [other["name"] for other in others]:
             raise ValueError(f"the model has an adapter {adapter['name']!r} already: choose another name.")
-        # A configuration of its own fills in what the description leaves out.
+        # A temporary configuration fills in defaults.
         adapter = type(self.config)(adapters=[adapter]).adapters[0]
         config = _changed(self.config, {"adapters": _chain([*others, adapter], [adapter["name"]])})
         parts = {prefix: part for prefix, part in _parts(config, adapter).items() if ".adapters." in prefix}
@@ -92,15 +92,15 @@ class CitrinetAdapterMixin:
 
     def new_heads(self, vocab_size: int, pad_token_id: int, tag_labels: dict[str, list[str]]) -> None:
         """
-        Put new, untrained heads in the place of the model's.
+        Replace the model's heads with untrained ones.
 
         Args:
-            vocab_size: outputs of the CTC head.
-            pad_token_id: its blank.
-            tag_labels: category -> labels of its head.
+            vocab_size: number of outputs of the CTC head.
+            pad_token_id: id of its blank.
+            tag_labels: category -> labels of its tag head.
 
         Raises:
-            ValueError: if no heads can be made of that.
+            ValueError: if the values are invalid.
         """
         facts = {"vocab_size": vocab_size, "pad_token_id": pad_token_id, "tag_labels": tag_labels}
         config = _changed(self.config, facts)
@@ -108,9 +108,9 @@ class CitrinetAdapterMixin:
 
     def enable_adapter(self, name: str | None) -> None:
         """
-        Enable one adapter and disable the others; none disables all.
+        Enable one adapter and disable the others; `None` disables all.
 
-        Heads stay as they are: they belong to an adapter as its tokenizer does, see `load_adapter`.
+        The heads do not change, although they belong to an adapter just as its tokenizer does, see `load_adapter`.
 
         Raises:
             ValueError: if there is no such adapter.
@@ -121,9 +121,9 @@ class CitrinetAdapterMixin:
 
     def freeze_base(self) -> None:
         """
-        Leave only the enabled adapters, the CTC head and the tag heads to be trained.
+        Freeze everything except the enabled adapters, the CTC head and the tag heads.
 
-        Frozen batch normalisation stays in evaluation, whatever `train()` says, so that its statistics do not move.
+        Frozen batch normalisation stays in evaluation mode even after `train()`, so that its statistics do not change.
         """
         self.requires_grad_(False)
         adapters = (adapter for block in self.model.blocks for adapter in block.adapters.values() if adapter.enabled)
@@ -137,18 +137,18 @@ class CitrinetAdapterMixin:
         """
         Save an adapter with the heads, and the tokenizer that goes with them.
 
-        Writes `adapter.NAME.safetensors`, and the tokenizer into the folder `NAME` beside it. The file appears when it
+        Writes `adapter.NAME.safetensors`, and the tokenizer to the folder `NAME` next to it. The file appears when it
         is complete.
 
         Args:
-            save_directory: the folder, as a rule that of the base model.
-            name: an enabled adapter. `"base"` saves the heads alone, and which adapters are enabled with them: the way
-                back from an adapter that is loaded later. So does any other name as long as no adapter is enabled.
-            tokenizer: the tokenizer of the CTC head.
-            dtype: type to store the weights in, such as `torch.float16`; theirs if not given.
+            save_directory: folder to write to, usually that of the base model.
+            name: name of an enabled adapter. `"base"` saves only the heads and the names of the enabled adapters, to
+                return to them after another adapter was loaded. If no adapter is enabled, any other name does the same.
+            tokenizer: tokenizer of the CTC head.
+            dtype: type of the stored weights, such as `torch.float16`; defaults to the type they have.
 
         Returns:
-            The file.
+            Path of the file.
 
         Raises:
             ValueError: if no adapter of that name is enabled.
@@ -165,19 +165,20 @@ class CitrinetAdapterMixin:
 
     def load_adapter(self, target_lang: str | None = None, path: str | Path | None = None, **kwargs: Any) -> Any:
         """
-        Load an adapter and its heads, and enable what was enabled when it was saved; the other adapters stay, disabled.
+        Load an adapter with its heads, and enable the adapters that were enabled when it was saved; disable all others.
 
-        The tokenizer of the new head is `AutoTokenizer.from_pretrained(path, subfolder=target_lang)`. This is MMS's
-        `load_adapter`; a call that is PEFT's goes there, as when `from_pretrained` is given the folder of a LoRA.
+        The tokenizer of the new head is `AutoTokenizer.from_pretrained(path, subfolder=target_lang)`. The arguments are
+        those of MMS's `load_adapter`. Calls with arguments of PEFT are passed on to PEFT, for example when
+        `from_pretrained` is given the folder of a LoRA.
 
         Args:
             target_lang: name of the adapter.
-            path: folder or Hub repository that holds it; that of the model if not given.
+            path: folder or Hub repository of the adapter; defaults to that of the model.
             **kwargs: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only`, `force_download`, for the Hub.
 
         Raises:
             OSError: if there is no such file.
-            ValueError: if it does not fit the encoder, or is damaged; the model is then as it was.
+            ValueError: if the adapter does not fit the model or is damaged; the model is then unchanged.
         """
         if target_lang is None or kwargs.keys() - _WHERE or _is_peft(target_lang):
             arguments = {"peft_model_id": target_lang, "adapter_name": path, **kwargs}
@@ -188,7 +189,7 @@ class CitrinetAdapterMixin:
         facts, weights = read_adapter(file)
         try:
             config, parts = self._described(facts)
-        except (ValueError, TypeError, AttributeError) as error:  # the last two: facts of another kind
+        except (ValueError, TypeError, AttributeError) as error:  # the last two: facts of a wrong type
             raise ValueError(f"{file} does not fit this model: {error}") from error
         check_adapter_weights(file, parts, weights)
         for prefix, part in parts.items():
@@ -197,7 +198,7 @@ class CitrinetAdapterMixin:
         return None
 
     def _described(self, facts: dict[str, Any]) -> tuple[Any, dict[str, nn.Module]]:
-        """The configuration and the new parts of this model that the facts of a file stand for."""
+        """Make the configuration and the new parts of this model that the facts of a file describe."""
         if facts["hidden_sizes"] != self.config.hidden_sizes:
             raise ValueError(f"it belongs to an encoder of {facts['hidden_sizes']} channels.")
         adapter = facts["adapter"]
@@ -213,7 +214,7 @@ class CitrinetAdapterMixin:
         return parts
 
     def _install(self, config: Any, parts: dict[str, nn.Module]) -> None:
-        """Put new parts in their places, and let configuration and network say the same."""
+        """Install new parts in the network, and update the configuration to match."""
         for part in parts.values():
             part.to(self.device, self.dtype).train(self.training)
         for index, block in enumerate(self.model.blocks):
@@ -230,14 +231,14 @@ class CitrinetAdapterMixin:
         self.config.update({fact: getattr(config, fact) for fact in ("adapters", *HEAD_FACTS)})
 
     def _adapter_weights(self, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and weights of an adapter and of the heads."""
+        """Yield names and weights of an adapter and of the heads."""
         for key, tensor in self.state_dict().items():
             if key.startswith(("ctc_head.", "tag_heads.")) or f".adapters.{name}." in key:
                 yield key, tensor
 
 
 def _parts(config: Any, adapter: dict[str, Any] | None) -> dict[str, nn.Module]:
-    """An adapter and the heads, on the meta device: prefix of the names of the weights -> module."""
+    """Make an adapter and the heads on the meta device: prefix of the weights' names -> module."""
     try:
         with torch.device("meta"):
             parts: dict[str, nn.Module] = {}
@@ -253,7 +254,7 @@ def _parts(config: Any, adapter: dict[str, Any] | None) -> dict[str, nn.Module]:
 
 
 def _changed(config: Any, changes: dict[str, Any]) -> Any:
-    """A changed copy of a configuration, checked."""
+    """Return a changed and checked copy of a configuration."""
     config = deepcopy(config)
     config.update(deepcopy(changes))
     config._check()
@@ -265,7 +266,7 @@ def _changed(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def _chain(adapters: list[dict[str, Any]], enabled: list[str]) -> list[dict[str, Any]]:
-    """The adapters with exactly these enabled, in this order; where the others stand does not matter."""
+    """Enable exactly these adapters, in this order; the position of the others does not matter."""
     known = {adapter["name"]: adapter for adapter in adapters}
     if missing := [name for name in enabled if name not in known]:
         raise ValueError(f"there is no adapter {missing[0]!r}; the model has {sorted(known)}.")
@@ -274,7 +275,7 @@ def _chain(adapters: list[dict[str, Any]], enabled: list[str]) -> list[dict[str,
 
 
 def _is_peft(name: str | Path) -> bool:
-    """Whether it is no name but a place, a repository or a folder that PEFT wrote."""
+    """Whether this is not an adapter name but a repository, or a folder written by PEFT."""
     return "/" in str(name) or Path(name, ADAPTER_CONFIG_NAME).is_file()
 
 

@@ -1,4 +1,4 @@
-"""Any audio (file, URL, bytes, array, dict) to mono float32 at the model's sampling rate."""
+"""Load audio (file, URL, bytes, array, dict) as mono float32 at the model's sampling rate."""
 
 import os
 import sys
@@ -18,27 +18,27 @@ def load_audio(source: Any, sampling_rate: int = 16000, *, max_seconds: float | 
     """
     Read audio as mono float32 samples: the mean of its channels, or one of them.
 
-    Files are decoded block by block with soundfile, or with ffmpeg where that is installed and soundfile does not know
-    the format. Of a segment of a file, that part alone is decoded.
+    Files are decoded block by block with soundfile, or with ffmpeg if it is installed and soundfile does not support
+    the format. For a segment of a file, only that part is decoded.
 
     Args:
         source: A path, an http(s) URL, the bytes of a file, an array or tensor at `sampling_rate`, a torchcodec
             decoder, a dict with `"array"` or `"raw"` and its own `"sampling_rate"`, a row of `datasets` with `"bytes"`
             or `"path"`, as `Audio(decode=False)` gives, or an [`AudioSegment`] of any of these.
-        sampling_rate (`int`, defaults to 16000): Samples a second to return.
-        max_seconds (`float`, *optional*): Longest audio to take; decoding stops there.
+        sampling_rate (`int`, defaults to 16000): Sampling rate of the result in Hz.
+        max_seconds (`float`, *optional*): Longest audio to accept; decoding stops there.
 
     Returns:
         `np.ndarray`: (n,) float32, full scale at 1.0.
 
     Warns:
-        TruncatedAudioWarning: when there is less audio than the file's header or the segment says.
+        TruncatedAudioWarning: if there is less audio than the file's header or the segment says.
 
     Raises:
-        AudioTooLongError: (a ValueError) when it is longer than `max_seconds`.
-        ValueError: when the source is not audio, is empty, ends before the segment, or needs ffmpeg and there is none.
-        OSError: when a file cannot be opened or a URL not fetched, see [`download`] for its limits.
-        ImportError: when soxr is missing and the sampling rates differ.
+        AudioTooLongError: (a ValueError) if it is longer than `max_seconds`.
+        ValueError: if the source is not audio, is empty, ends before the segment, or needs ffmpeg, which is missing.
+        OSError: if a file cannot be opened or a URL cannot be fetched, see [`download`] for its limits.
+        ImportError: if soxr is missing and the sampling rates differ.
     """
     segment = source if isinstance(source, AudioSegment) else AudioSegment(source)
     segment.check()
@@ -54,18 +54,18 @@ def load_audio(source: Any, sampling_rate: int = 16000, *, max_seconds: float | 
 
 def check_samples(waveform: Any, at_least: int, rate: int) -> np.ndarray:
     """
-    Samples that a front end can take, or the reason why it cannot.
+    Convert a waveform to mono float32 and check that features can be computed from it.
 
     Args:
-        waveform: What [`to_mono_float32`] takes.
-        at_least (`int`): Samples of one hop.
-        rate (`int`): Samples a second.
+        waveform: Anything that [`to_mono_float32`] accepts.
+        at_least (`int`): Smallest number of samples, one hop.
+        rate (`int`): Sampling rate in Hz.
 
     Returns:
         `np.ndarray`: (n,) float32.
 
     Raises:
-        ValueError: for audio shorter than one hop, or NaN or infinite samples.
+        ValueError: if the audio is shorter than one hop or has NaN or infinite samples.
     """
     samples = to_mono_float32(waveform)
     if len(samples) < at_least:
@@ -80,7 +80,7 @@ def check_samples(waveform: Any, at_least: int, rate: int) -> np.ndarray:
 
 def to_mono_float32(samples: Any) -> np.ndarray:
     """
-    Turn samples into mono float32; integers are scaled to full scale at 1.0, channels averaged.
+    Convert samples to mono float32; integers are scaled to full scale at 1.0, channels are averaged.
 
     Args:
         samples: (n,), (channels, n) or (n, channels): array, tensor or list.
@@ -89,13 +89,13 @@ def to_mono_float32(samples: Any) -> np.ndarray:
         `np.ndarray`: (n,) float32.
 
     Raises:
-        ValueError: for no samples, values that are not numbers, or a shape that does not say which axis is time.
+        ValueError: if there are no samples, values are not numbers, or the shape does not show which axis is time.
     """
     return _mono(_as_frames(samples), None)
 
 
 def _file_of_row(source: Any) -> Any:
-    """The file in a dict without samples, such as `Audio(decode=False)` makes; anything else as it is."""
+    """Return the file of a dict without samples, as `Audio(decode=False)` makes it; anything else unchanged."""
     if not isinstance(source, dict) or source.get("array") is not None or source.get("raw") is not None:
         return source
     content = source.get("bytes")
@@ -118,7 +118,7 @@ def _samples_and_rate(source: Any, sampling_rate: int) -> tuple[Any, Any]:
 
 
 def _cut(samples: Any, rate: int, segment: AudioSegment, max_seconds: float | None) -> np.ndarray:
-    """Mono samples of the segment's part of an array."""
+    """Return the mono samples of a segment of an array."""
     frames = _as_frames(samples)
     segment.check_channel(frames.shape[1])
     start, wanted = segment.frames(rate)
@@ -131,7 +131,7 @@ def _cut(samples: Any, rate: int, segment: AudioSegment, max_seconds: float | No
 
 
 def _as_frames(samples: Any) -> np.ndarray:
-    """Samples of any kind as (n, channels), as they are."""
+    """Return samples of any kind as (n, channels), with their values unchanged."""
     array = samples.detach().float().cpu().numpy() if _is_float_tensor(samples) else np.asarray(samples)
     if array.size == 0:
         raise ValueError("audio is empty: there is nothing to transcribe.")
@@ -149,17 +149,17 @@ def _as_frames(samples: Any) -> np.ndarray:
 
 
 def _mono(frames: np.ndarray, channel: int | None) -> np.ndarray:
-    """(n, channels) of any type -> (n,) float32: one channel, or the mean of all."""
+    """Convert (n, channels) of any type to (n,) float32: one channel, or the mean of all."""
     if channel is None and frames.shape[1] > 1:
         mean: np.ndarray = _full_scale(frames).mean(axis=1)
         return mean
     samples = _full_scale(frames[:, channel or 0])
-    return np.require(samples, requirements=["C", "W"])  # torch wants contiguous memory that it may write
+    return np.require(samples, requirements=["C", "W"])  # torch needs contiguous, writable memory
 
 
 def _is_float_tensor(samples: Any) -> bool:
-    """Torch tensors go through float32, since numpy has no bfloat16; integer ones keep their type for scaling."""
-    torch = sys.modules.get("torch")  # none of its tensors comes from where it was not imported
+    """Whether to convert a tensor to float32 first: NumPy has no bfloat16. Integers keep their type for scaling."""
+    torch = sys.modules.get("torch")  # if torch was not imported, this cannot be a tensor
     return torch is not None and isinstance(samples, torch.Tensor) and samples.is_floating_point()
 
 
@@ -170,7 +170,7 @@ def _full_scale(array: np.ndarray) -> np.ndarray:
     if bits == 64:
         raise ValueError(f"audio of {array.dtype} has no known full scale: convert it to int16 or to float in [-1, 1].")
     middle = 1 << (bits - 1)
-    if array.dtype.kind == "u":  # its silence lies in the middle: with the highest bit inverted, at zero
+    if array.dtype.kind == "u":  # silence is the middle value: inverting the highest bit moves it to zero
         array = (array ^ array.dtype.type(middle)).view(f"i{array.dtype.itemsize}")
     scaled = array.astype(np.float32)
     scaled /= middle

@@ -1,4 +1,4 @@
-"""Files of audio to mono samples at one rate, block by block: with soundfile, and with ffmpeg what that cannot read."""
+"""Decode audio files block by block to mono samples at one rate: with soundfile, or else with ffmpeg."""
 
 import os
 import re
@@ -20,16 +20,16 @@ from .resampling_citrinet import Resampler, check_rate
 
 try:
     import soundfile
-except (ImportError, OSError):  # OSError: the package is there, the library it wraps is not
+except (ImportError, OSError):  # OSError: the package is installed, the library it wraps is not
     soundfile = None
 
-BLOCK = 2**18  # samples of all channels that are decoded at once, whatever a header says: 1 MB
-UNKNOWN_LENGTH = 2**62  # frames; libsndfile says 2^63 - 1
-# What soundfile raises for damaged files; some headers make it ask for terabytes.
+BLOCK = 2**18  # samples of all channels together that are decoded at once, for any header: 1 MB
+UNKNOWN_LENGTH = 2**62  # frames; libsndfile reports 2^63 - 1
+# What soundfile raises for damaged files; some headers make it allocate terabytes.
 FAILURES = (RuntimeError, MemoryError, SystemError, OverflowError, TypeError)
 
-# Containers of audio and video, by the names of ffmpeg's demuxers. None of them opens further files, as those of
-# playlists, lists of files and sessions do (hls, dash, concat, imf, sdp, image2, ...).
+# Audio and video containers, by the names of ffmpeg's demuxers. None of them opens further files, as the demuxers for
+# playlists, file lists and sessions do (hls, dash, concat, imf, sdp, image2, ...).
 CONTAINERS = (
     "3gp,aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dss,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,m4a,"
     "matroska,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,qcp,rm,shn,sox,tak,truehd,tta,voc,w64,wav,"
@@ -39,17 +39,17 @@ CONTAINERS = (
 
 class Waveform:
     """
-    What is read of a file: mono samples at the rate that is wanted, and how many there should be.
+    Decoded audio of a file: mono samples at the wanted rate, and how many there should be.
 
     Args:
-        segment: the part of the file.
-        sampling_rate: the rate that is wanted, in Hz.
-        max_seconds: the limit.
-        rate: of the file, in Hz.
-        channels: of the file.
+        segment: part of the file to read.
+        sampling_rate: wanted sampling rate in Hz.
+        max_seconds: longest audio to accept.
+        rate: sampling rate of the file in Hz.
+        channels: number of channels of the file.
 
     Raises:
-        ValueError: if the file has not the segment's channel, or a rate that cannot be.
+        ValueError: if the file lacks the segment's channel, or its rate is impossible.
     """
 
     def __init__(self, segment: AudioSegment, sampling_rate: int, max_seconds: float | None, rate: int, channels: int):
@@ -57,7 +57,7 @@ class Waveform:
         segment.check_channel(channels)
         self.segment, self.rate, self.channels = segment, rate, channels
         self.start, self.wanted = segment.frames(rate)
-        self.frames = 0  # that were read
+        self.frames = 0  # read so far
         self.length: int | None = None  # frames of the whole recording, if its header says
         self.is_broken = False  # the decoder stopped at an error
         self._max_seconds = max_seconds
@@ -66,16 +66,16 @@ class Waveform:
 
     @property
     def next_frames(self) -> int:
-        """How many to decode next, 0 when all that is wanted was read."""
+        """Number of frames to decode next, 0 when the whole segment was read."""
         block = max(BLOCK // self.channels, 1)
         return block if self.wanted is None else min(block, self.wanted - self.frames)
 
     def add(self, block: np.ndarray) -> None:
         """
-        Take decoded frames (n, channels).
+        Add decoded frames (n, channels).
 
         Raises:
-            AudioTooLongError: if there are more than the limit now.
+            AudioTooLongError: if there are more frames than the limit allows.
         """
         self.frames += len(block)
         self.segment.check_limit(self.frames, self.rate, self._max_seconds)
@@ -83,7 +83,7 @@ class Waveform:
         self._append(block[:, self.segment.channel or 0] if one_channel else block.mean(axis=1, dtype=np.float32))
 
     def samples(self) -> np.ndarray:
-        """All samples (n,), float32; nothing can be added from then on."""
+        """Return all samples, (n,) float32; nothing can be added afterwards."""
         self._append(np.zeros(0, np.float32), last=True)
         return np.frombuffer(self._samples, np.float32)
 
@@ -92,18 +92,18 @@ class Waveform:
         self._samples += resampled.data.cast("B") if len(resampled) else b""
 
 
-NewWaveform = Callable[[int, int], Waveform]  # of a rate and a number of channels
+NewWaveform = Callable[[int, int], Waveform]  # (sampling rate, number of channels)
 
 
 def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds: float | None = None) -> np.ndarray:
     """
-    Read a part of a file; no more of the file is decoded than that.
+    Read a part of a file; only that part is decoded.
 
     Args:
         path: the file.
-        segment: the part; its source is the name for messages.
-        sampling_rate: of the samples, in Hz.
-        max_seconds: the limit of its length.
+        segment: the part; its source is the name in messages.
+        sampling_rate: sampling rate of the result in Hz.
+        max_seconds: longest audio to accept.
 
     Returns:
         (n,) float32.
@@ -112,8 +112,8 @@ def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds
         TruncatedAudioWarning: if it is shorter than its header or the segment says.
 
     Raises:
-        AudioTooLongError: if it is longer than the limit.
-        ValueError: if it is not audio, is damaged or empty, has not the segment's channel or ends before the segment.
+        AudioTooLongError: if it is longer than `max_seconds`.
+        ValueError: if it is not audio, is damaged or empty, lacks the segment's channel or ends before the segment.
     """
 
     def new_waveform(rate: int, channels: int) -> Waveform:
@@ -132,7 +132,7 @@ def read_file(path: Path, segment: AudioSegment, sampling_rate: int, max_seconds
 
 def count_channels(path: Path) -> int:
     """
-    Channels of a file, by its header.
+    Return the number of channels that the header of a file gives.
 
     Raises:
         ValueError: if it is not audio.
@@ -147,7 +147,7 @@ def count_channels(path: Path) -> int:
 
 
 def _read_with_soundfile(path: Path, new_waveform: NewWaveform, can_seek: bool = True) -> Waveform | None:
-    """Read with soundfile; None if it cannot open the file."""
+    """Read with soundfile; `None` if it cannot open the file."""
     try:
         with _repaired(path) as (file, length):
             waveform = new_waveform(file.samplerate, file.channels)
@@ -169,7 +169,7 @@ class _Unreadable(Exception):
 
 
 class _NoWayThere(Exception):
-    """A place in a damaged file that can only be reached through all that stands before it."""
+    """A position in a damaged file that can only be reached by decoding everything before it."""
 
 
 def _open(path: Path) -> Any:
@@ -177,7 +177,7 @@ def _open(path: Path) -> Any:
         file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
     except FAILURES as error:
         raise _Unreadable from error
-    # Else it seeks after each block to where it is, and MP3's decoder forgets the frame before.
+    # Otherwise it seeks to its own position after each block, and the MP3 decoder loses the previous frame.
     file.seekable = lambda: False
     return file
 
@@ -203,7 +203,7 @@ def _decode(file: Any, waveform: Waveform, skip: int = 0) -> None:
 
 
 def _next_block(file: Any, buffer: np.ndarray, waveform: Waveform) -> np.ndarray:
-    """Decode into a buffer (frames, channels); at an error, what came before it."""
+    """Decode into a buffer (frames, channels); after an error, return what was decoded before it."""
     buffer.fill(np.nan)
     try:
         block: np.ndarray = file.read(out=buffer)
@@ -216,7 +216,7 @@ def _next_block(file: Any, buffer: np.ndarray, waveform: Waveform) -> np.ndarray
 
 @contextmanager
 def _repaired(path: Path) -> Iterator[tuple[Any, int | None]]:
-    """Open a file, or a copy that can be read to its end; and the frames that it says to have, if it does."""
+    """Open a file, or a copy that can be read to its end; also give its number of frames if the header has it."""
     with _open(path) as file:
         repair = _find_repair(path, file)
         if repair is None:
@@ -231,12 +231,12 @@ def _repaired(path: Path) -> Iterator[tuple[Any, int | None]]:
 
 
 def _length(file: Any) -> int | None:
-    """Frames that the header announces; libsndfile counts those of a file that is shorter, and logs what it found."""
+    """Number of frames in the header; for a truncated file libsndfile counts what is there and logs both sizes."""
     if file.frames >= UNKNOWN_LENGTH:
         return None
     sizes = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
     said, there = map(int, sizes.groups()) if sizes else (0, 0)
-    is_placeholder = min(abs(said - 2**31), abs(said - 2**32)) < 2**16  # of programs that write to a pipe
+    is_placeholder = min(abs(said - 2**31), abs(said - 2**32)) < 2**16  # written by programs that write to a pipe
     frames: int = file.frames
     return frames * said // there if said > there > 0 and not is_placeholder else frames
 
@@ -251,9 +251,9 @@ def _find_repair(path: Path, file: Any) -> Callable[[Path], None] | None:
 
 
 def _say_no_size(wav: Path) -> None:
-    """Let the data of a WAV whose header says 0 bytes, as nobody came back to fill it in, go to the file's end."""
+    """Extend the data of a WAV whose header says 0 bytes, because its size was never filled in, to the file's end."""
     with wav.open("r+b") as file:
-        file.write(b"RIFF")  # for RF64, whose size stands in another chunk
+        file.write(b"RIFF")  # for RF64, which keeps its size in another chunk
         position = 12
         while len(header := _read_at(file, position, 8)) == 8:
             name, size = struct.unpack("<4sI", header)
@@ -266,7 +266,7 @@ def _say_no_size(wav: Path) -> None:
 
 
 def _find_mp3_frame(mp3: Path) -> tuple[int, bytes, bool] | None:
-    """Place and header of the first frame of layer III, and whether it holds the number of all, as far as true."""
+    """Position and header of the first layer III frame, and whether it gives a plausible number of frames."""
     with mp3.open("rb") as file:
         tag = file.read(10)
         size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
@@ -276,21 +276,21 @@ def _find_mp3_frame(mp3: Path) -> tuple[int, bytes, bool] | None:
     if frame is None:
         return None
     start = after_tag + frame.start()
-    # Xing's header: flags that say which fields follow, the number of frames, the number of bytes.
+    # Xing header: flags for the fields that follow, the number of frames, the number of bytes.
     xing = re.compile(rb"(?:Xing|Info)\0\0\0(.)(.{4})(.{4})", re.DOTALL).search(content, frame.start())
     if xing is None:
         return start, frame[0], b"VBRI" in content[frame.start() :]
     flags, frames, size = xing[1][0], *(int.from_bytes(field, "big") for field in xing.groups()[1:])
-    is_longer = flags & 2 and mp3.stat().st_size - start > 1.1 * size + 2**12  # two files in one, for instance
+    is_longer = flags & 2 and mp3.stat().st_size - start > 1.1 * size + 2**12  # for example two concatenated files
     return start, frame[0], bool(flags & 1 and frames and not is_longer)
 
 
 def _say_many_frames(mp3: Path, start: int, header: bytes) -> None:
     """
-    Put a frame before the first of an MP3 that says that there are more frames than there can be.
+    Insert a first frame into an MP3 whose header gives more frames than the file can hold.
 
-    Without a number of frames, libsndfile reads no more than it estimates by the sizes of the file and of its first
-    frame: too few where that is larger than the mean.
+    Without a number of frames, libsndfile reads only as many as it estimates from the sizes of the file and of its
+    first frame: too few if that frame is larger than the mean.
     """
     is_version_1, is_mono = header[1] & 0x08, header[3] >> 6 == 3
     rate = (44100, 48000, 32000)[header[2] >> 2 & 3] >> (0 if is_version_1 else 1 if header[1] & 0x10 else 2)
@@ -311,7 +311,7 @@ def _read_at(file: IO[bytes], position: int, count: int) -> bytes:
 
 
 def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_waveform: NewWaveform, first: Waveform | None) -> Waveform:
-    """Read with ffmpeg, where it is installed; it may get further in a damaged file than soundfile in `first`."""
+    """Read with ffmpeg if it is installed; in a damaged file it may get further than soundfile did in `first`."""
     ffmpeg = shutil.which("ffmpeg")
     waveform = None if ffmpeg is None else _run_ffmpeg(ffmpeg, path, segment, new_waveform)
     if first is not None and (waveform is None or waveform.frames <= first.frames):
@@ -332,15 +332,15 @@ def _read_with_ffmpeg(path: Path, segment: AudioSegment, new_waveform: NewWavefo
 
 
 def _run_ffmpeg(ffmpeg: str, path: Path, segment: AudioSegment, new_waveform: NewWaveform) -> Waveform | None:
-    """Decode with ffmpeg; None if it cannot open the file."""
-    # It jumps to a second before the segment and decodes from there: decoders lose some milliseconds at a jump.
+    """Decode with ffmpeg; `None` if it cannot open the file."""
+    # Seek to one second before the segment and decode from there: decoders lose some milliseconds after a seek.
     lead = min(segment.offset, 1.0)
     jump = ["-ss", f"{segment.offset - lead:.6f}"] if segment.offset > lead else []
     part = ["-ss", f"{lead:.6f}"] if lead else []
     part += ["-t", f"{segment.duration:.6f}"] if segment.duration else []
     command = [ffmpeg, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
     command += ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, *jump, "-i", f"file:{path}", *part]
-    # AU is the simplest of the containers that say rate and channels and can be written to a pipe.
+    # AU is the simplest container that stores rate and channels and can be written to a pipe.
     command += ["-vn", "-sn", "-dn", "-c:a", "pcm_f32be", "-f", "au", "-"]
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
@@ -375,7 +375,7 @@ def _read_au(stream: IO[bytes], new_waveform: NewWaveform) -> Waveform | None:
 
 
 def _announced(log: str, rate: int) -> int | None:
-    """Frames that a container announces; those of a film may be its pictures', so they count only beside errors."""
+    """Number of frames in a container's header; with video it may be the video's, so it counts only after errors."""
     duration = re.search(r"^.*\bDuration: (\d+):(\d+):(\d+\.\d+)", log, re.MULTILINE)
     has_pictures = re.search(r"Stream #\S+ .*Video: (?!.*attached pic)", log)
     if duration is None or "Estimating duration" in log or (has_pictures and "[error]" not in log):

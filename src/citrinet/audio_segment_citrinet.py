@@ -1,4 +1,4 @@
-"""Parts of recordings, and what is wrong with recordings that are longer or shorter than they should be."""
+"""Parts of recordings, and the errors and warnings for recordings that are too long or too short."""
 
 import math
 import warnings
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-TOLERANCE_S = 0.1  # what manifests round, and encoders pad
+TOLERANCE_S = 0.1  # for rounding in manifests and padding by encoders
 
 
 class TruncatedAudioWarning(UserWarning):
-    """A recording is shorter than its header says, or than the segment that was asked for; what is there was read."""
+    """A recording is shorter than its header says or than the requested segment; the available part was read."""
 
 
 class AudioTooLongError(ValueError):
-    """A recording is longer than the caller's limit; no more than the limit was decoded."""
+    """A recording is longer than the caller's limit; decoding stopped at the limit."""
 
 
 @dataclass(frozen=True)
 class AudioSegment:
     """
-    A part of a recording, as a NeMo manifest names it (`AudioSegment.from_file` there).
+    A part of a recording, as in a NeMo manifest (NeMo's `AudioSegment.from_file`).
 
     Args:
-        source: what [`load_audio`] takes, other than a segment.
-        offset: seconds from its start.
-        duration: seconds from there; to the end if not given.
-        channel: which of its channels, counted from 0; the mean of all if not given.
+        source: anything that [`load_audio`] accepts, except a segment.
+        offset: start of the part in seconds.
+        duration: length of the part in seconds; `None` reads to the end.
+        channel: index of the channel, counted from 0; `None` averages all channels.
     """
 
     source: Any
@@ -36,7 +36,7 @@ class AudioSegment:
 
     @property
     def name(self) -> str:
-        """The recording, for messages."""
+        """Name of the recording, for messages."""
         source = self.source
         if isinstance(source, dict):
             source = source.get("path") or ("the given bytes" if source.get("bytes") else "the given samples")
@@ -45,7 +45,7 @@ class AudioSegment:
         return str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else "the given samples"
 
     def __str__(self) -> str:
-        """The name of the recording, with the part of it."""
+        """Name of the recording and start and end of the part."""
         if not self.offset and self.duration is None:
             return self.name
         end = "" if self.duration is None else f"{self.offset + self.duration:g}"
@@ -53,10 +53,10 @@ class AudioSegment:
 
     def check(self) -> None:
         """
-        Check that such a part can be.
+        Check the values of the segment.
 
         Raises:
-            ValueError: for a segment of a segment, or an offset, duration or channel that cannot be.
+            ValueError: if it is a segment of a segment, or has an impossible offset, duration or channel.
         """
         if isinstance(self.source, AudioSegment):
             raise ValueError(f"{self.source.name}: a segment of a segment; give the offset in the recording itself.")
@@ -71,7 +71,7 @@ class AudioSegment:
             raise ValueError(f"{self.name}: the channel must be 0, 1, ... or None for all, got {self.channel!r}.")
 
     def frames(self, rate: int) -> tuple[int, int | None]:
-        """Frames of a recording before the segment and in it; None for all that follow."""
+        """Return the number of frames before the segment, and the number in it (`None` for all that follow)."""
         return round(self.offset * rate), None if self.duration is None else round(self.duration * rate)
 
     def check_channel(self, channels: int) -> None:
@@ -79,29 +79,29 @@ class AudioSegment:
         Check that a recording has the channel.
 
         Raises:
-            ValueError: if it has fewer.
+            ValueError: if it has fewer channels.
         """
         if self.channel is not None and self.channel >= channels:
             raise ValueError(f"{self.name}: there is no channel {self.channel}, it has {channels}, counted from 0.")
 
     def check_limit(self, frames: int, rate: int, max_seconds: float | None) -> None:
         """
-        Check what was read so far against a limit.
+        Check the number of frames read so far against a limit.
 
         Raises:
-            AudioTooLongError: if it is longer.
+            AudioTooLongError: if they are longer than `max_seconds`.
         """
         if max_seconds is not None and frames > max_seconds * rate:
             raise AudioTooLongError(f"{self.name}: longer than the limit of {max_seconds:g} s.")
 
     def warn_if_short(self, frames: int, rate: int, length: int | None = None, is_broken: bool = False) -> None:
         """
-        Say what is missing, if it is more than manifests round and encoders pad.
+        Warn if audio is missing, beyond what rounding in manifests and padding by encoders explain.
 
         Args:
-            frames: that were read of the segment.
-            rate: frames a second.
-            length: of the whole recording in frames, if its header says.
+            frames: number of frames of the segment that were read.
+            rate: sampling rate in Hz.
+            length: number of frames of the whole recording, if its header has it.
             is_broken: whether the decoder stopped at an error.
         """
         start, said = self.frames(rate)
@@ -115,7 +115,7 @@ class AudioSegment:
             self._warn(f"{found}, then it is damaged; its header does not say how long it should be.")
 
     def beyond(self, length_s: float | None) -> ValueError:
-        """Make the error for a segment of which there is nothing, in a recording of such a length if that is known."""
+        """Make the error for a segment without any audio; `length_s` is the length of the recording, if known."""
         has = "ends before" if length_s is None else f"has {length_s:.2f} s"
         if length_s is not None and length_s > self.offset:
             has = f"should have {length_s:.2f} s but is cut short or damaged"

@@ -1,4 +1,4 @@
-"""Recordings wherever they are, as files: bytes, http(s) addresses, and pipes that may have no end."""
+"""Recordings from bytes, http(s) URLs and pipes (which may be endless), as files."""
 
 import os
 import queue
@@ -19,16 +19,16 @@ PAGES = ("text/html", "application/xhtml+xml")
 @contextmanager
 def as_file(source: "str | os.PathLike[str] | bytes") -> Iterator[Path]:
     """
-    Give a recording as a file, for as long as the context lasts.
+    Context manager that gives a recording as a file.
 
-    Bytes go to a file too: a decoder that reads them through Python loses an interruption from the keyboard on its way.
+    Bytes are written to a file too: a decoder that reads them through Python callbacks swallows Ctrl-C.
 
     Args:
-        source: a path, an http(s) address or the bytes of a file.
+        source: a path, an http(s) URL or the bytes of a file.
 
     Raises:
         ValueError: if it is a folder or empty.
-        OSError: if it cannot be opened, or see [`download`].
+        OSError: if it cannot be opened or, for a URL, as in [`download`].
     """
     is_address = isinstance(source, str) and source.startswith(("http://", "https://"))
     place = None if isinstance(source, bytes) or is_address else Path(source)
@@ -52,15 +52,15 @@ def as_file(source: "str | os.PathLike[str] | bytes") -> Iterator[Path]:
 
 def download(url: str, file: IO[bytes]) -> None:
     """
-    Write what an address answers to a file.
+    Download a URL to a file.
 
     Args:
-        url (`str`): http(s).
-        file: Open for writing.
+        url (`str`): http(s) URL.
+        file: File open for writing.
 
     Raises:
-        OSError: if it cannot be reached, does not answer with a file, or does not end: after 1 GiB (`MAX_BYTES`), 10
-            minutes (`MAX_DOWNLOAD_S`), or 30 s without a byte.
+        OSError: if the server cannot be reached or does not answer with a file, or if the download exceeds 1 GiB
+            (`MAX_BYTES`), 10 minutes (`MAX_DOWNLOAD_S`) or 30 s without a byte.
     """
     outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
     given_up = threading.Event()
@@ -69,15 +69,15 @@ def download(url: str, file: IO[bytes]) -> None:
         try:
             _write(url, file, given_up)
             outcome.put(None)
-        except Exception as error:  # huggingface_hub decides which HTTP library it is that fails
+        except Exception as error:  # the HTTP library, and so its errors, is huggingface_hub's choice
             outcome.put(error)
 
-    # In a thread, for only so is there a limit on everything: names, redirects and headers come as slowly as contents.
+    # In a thread, so that one time limit covers everything: name resolution, redirects and headers can stall too.
     threading.Thread(target=work, daemon=True).start()
     try:
         error = outcome.get(timeout=MAX_DOWNLOAD_S)
     except queue.Empty:
-        raise OSError(f"{url}: the download takes more than {MAX_DOWNLOAD_S:g} s.") from None
+        raise OSError(f"{url}: the download takes more than {MAX_DOWNLOAD_S:g} s: download it first.") from None
     finally:
         given_up.set()
     if error is not None:
@@ -95,7 +95,7 @@ def _write(url: str, file: IO[bytes], given_up: threading.Event) -> None:
         if response.status_code != 200:
             raise OSError(f"{url}: the server answered {response.status_code}.")
         if response.headers.get("content-type", "").split(";")[0].strip().lower() in PAGES:
-            raise OSError(f"{url}: the server answered with a web page, not with audio.")
+            raise OSError(f"{url}: the server answered with a web page, not with audio: give the address of the file.")
         total = 0
         for block in response.iter_bytes():
             if given_up.is_set():
@@ -106,11 +106,11 @@ def _write(url: str, file: IO[bytes], given_up: threading.Event) -> None:
 
 
 def _is_ordinary(path: Path) -> bool:
-    """Whether a file can be read again and again, not like a pipe."""
+    """Whether this is a file that can be read more than once, unlike a pipe."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the audio files in it.")
     if path.is_file() or not path.exists():
-        with path.open("rb") as file:  # the error of a file that is not there, or not for us
+        with path.open("rb") as file:  # raises if the file is missing or not readable
             if not file.read(1):
                 raise ValueError(f"{path}: the audio file is empty.")
         return True

@@ -1,4 +1,4 @@
-"""How many recordings go through a network at a time."""
+"""Batching by number of items and by total length."""
 
 import math
 import sys
@@ -10,14 +10,14 @@ Item = TypeVar("Item")
 
 def limits(batch_size: int | None, batch_seconds: float | None) -> tuple[int, float]:
     """
-    Read what a user said of batches.
+    Resolve the user's batch options into limits.
 
     Args:
-        batch_size: how many recordings at most; if not given, one, or any number where `batch_seconds` is the limit.
-        batch_seconds: how many seconds of audio at most, if that is a limit.
+        batch_size: largest number of recordings; defaults to one, or to no limit if `batch_seconds` is given.
+        batch_seconds: largest number of seconds of audio; no limit by default.
 
     Returns:
-        How many at most, how many seconds at most.
+        Largest number of recordings, largest number of seconds.
     """
     if batch_size is None:
         batch_size = 1 if batch_seconds is None else sys.maxsize
@@ -28,13 +28,13 @@ def batches(
     items: Iterable[Item], length: Callable[[Item], float], count: int, total: float = math.inf
 ) -> Iterator[list[Item]]:
     """
-    Put items that follow each other into batches, each as soon as no further item can belong to it.
+    Group consecutive items into batches, each yielded as soon as no further item can fit.
 
     Args:
-        items: what is batched, taken as it is needed.
-        length: of an item.
-        count: how many items at most.
-        total: how long a batch may be with all of its items padded to the longest; an item that is longer is alone.
+        items: items to batch, consumed lazily.
+        length: function that gives the length of an item.
+        count: largest number of items in a batch.
+        total: largest length of a batch with all items padded to the longest; a longer item is a batch by itself.
 
     Returns:
         Lists of at least one item.
@@ -47,7 +47,7 @@ def batches(
             yield batch
             batch, longest = [], 0.0
         batch.append(item)
-        del item  # hours of audio, perhaps, for whose batch somebody else answers
+        del item  # it may be hours of audio, and only the batch should hold it
         longest = max(longest, own)
         if len(batch) >= count or (len(batch) + 1) * longest > total:
             yield batch

@@ -1,4 +1,4 @@
-"""Checkpoints, from a folder or the Hub: loaded whole, or refused in one line that says what to do."""
+"""Load checkpoints from a folder or the Hub; errors are a single line that says what to do."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HFValidationError,
-    HTTPError,  # its HTTP library's, httpx or httpx2
+    HTTPError,  # that of its HTTP library, httpx or httpx2
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -33,17 +33,18 @@ from .modeling_citrinet import CitrinetForCTC
 from .processing_citrinet import CitrinetProcessor
 from .tokenization_citrinet import CitrinetTokenizer
 
+TOKENIZER = "tokenizer.json"
 JSON_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
 )
-# As Transformers looks for them.
+# In the order in which Transformers looks for them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-LINE = 250  # characters of another library's message
+LINE = 250  # characters kept of another library's message
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -52,17 +53,17 @@ def load_config(model: str) -> PreTrainedConfig:
     Load the configuration of a model, Citrinet or not.
 
     Args:
-        model: a folder or a Hub repository.
+        model: folder or Hub repository.
 
     Raises:
-        OSError: if it cannot be found or fetched.
-        ValueError: if it is no model that Transformers loads: a `.nemo` file, a damaged configuration, ...
+        OSError: if the model cannot be found or downloaded.
+        ValueError: if Transformers cannot load it: a `.nemo` file, a damaged configuration, ...
     """
     refuse_other_places(model)
     try:
         with _one_line(model):
             config: PreTrainedConfig = AutoConfig.from_pretrained(model)
-    except ValueError as error:  # Transformers says so of a repository without a config.json
+    except ValueError as error:  # raised by Transformers for a repository without a config.json
         if not Path(model).is_dir() and (nemo := _nemo_on_hub(model)):
             hint = f"convert it first, `citrinet convert {model} my-model`"
             raise ValueError(f"{model} holds a NeMo checkpoint, {nemo}: {hint}.") from error
@@ -75,7 +76,7 @@ def load_citrinet_config(model: str) -> CitrinetConfig:
     Load the configuration of a Citrinet.
 
     Raises:
-        OSError, ValueError: as [`load_config`], and ValueError for a model of another kind.
+        OSError, ValueError: as in [`load_config`], and ValueError if the model is not a Citrinet.
     """
     config = load_config(model)
     if not isinstance(config, CitrinetConfig):
@@ -84,36 +85,38 @@ def load_citrinet_config(model: str) -> CitrinetConfig:
 
 
 def recognizes_speech(config: PreTrainedConfig) -> bool:
-    """Whether Transformers has a model of speech recognition with such a configuration."""
+    """Whether Transformers has a speech recognition model for this type of configuration."""
     return type(config) in MODEL_FOR_CTC_MAPPING or type(config) in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
 
 
 def load_processor(model: str) -> CitrinetProcessor:
     """
-    Load feature extractor and tokenizer of a Citrinet.
+    Load the feature extractor and tokenizer of a Citrinet.
 
     Raises:
-        OSError, ValueError: as [`load_citrinet_config`], and ValueError for a tokenizer that is not the network's.
+        OSError, ValueError: as in [`load_citrinet_config`], and ValueError if the tokenizer does not match the network.
     """
     config = load_citrinet_config(model)
+    if Path(model).is_dir() and not Path(model, TOKENIZER).is_file():  # of which Transformers asks for other packages
+        raise OSError(f"{model} holds no {TOKENIZER}: copy or download the whole model.")
     with _one_line(model):
         processor = CitrinetProcessor.from_pretrained(model)
     tokens, blank = len(processor.tokenizer), processor.tokenizer.pad_token_id
     if (tokens, blank) != (config.vocab_size, config.pad_token_id):
         raise ValueError(
-            f"{model}: the tokenizer is not that of the network, or its files are incomplete (tokens and blank "
-            f"{tokens} and {blank} instead of {config.vocab_size} and {config.pad_token_id})."
+            f"{model}: the tokenizer is not that of the network (tokens and blank {tokens} and {blank} instead of "
+            f"{config.vocab_size} and {config.pad_token_id}): copy or download the whole model."
         )
     return processor
 
 
 def load_tokenizer(place: str) -> CitrinetTokenizer:
     """
-    Load the tokenizer of a Citrinet, from a model or from a folder that holds it alone.
+    Load the tokenizer of a Citrinet, from a model or from a folder with only the tokenizer.
 
     Raises:
-        OSError: if it cannot be found or fetched.
-        ValueError: if it is damaged, or another model's.
+        OSError: if it cannot be found or downloaded.
+        ValueError: if it is damaged, or not a tokenizer of a Citrinet.
     """
     with _one_line(place):
         tokenizer = AutoTokenizer.from_pretrained(place)
@@ -124,18 +127,18 @@ def load_tokenizer(place: str) -> CitrinetTokenizer:
 
 def load_network(model: str, **kwargs: Any) -> CitrinetForCTC:
     """
-    Load the network of a Citrinet, of whose weights none is missing and none left over.
+    Load the network of a Citrinet; missing or unexpected weights are an error.
 
     Args:
-        model: a folder or a Hub repository.
-        **kwargs: those of `from_pretrained`, such as `dtype` and `quantization_config`.
+        model: folder or Hub repository.
+        **kwargs: arguments of `from_pretrained`, such as `dtype` and `quantization_config`.
 
     Returns:
         The network, in evaluation mode.
 
     Raises:
-        OSError: if it cannot be found or fetched.
-        ValueError: if it is no Citrinet, or its weights are damaged or not those of its configuration.
+        OSError: if it cannot be found or downloaded.
+        ValueError: if it is not a Citrinet, or its weights are damaged or do not match its configuration.
     """
     load_citrinet_config(model)
     check_weights(model)
@@ -145,7 +148,7 @@ def load_network(model: str, **kwargs: Any) -> CitrinetForCTC:
     network, found = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found[problem]:
-            first = min(found[problem])  # with both shapes where they differ
+            first = min(found[problem])  # a tuple with both shapes for mismatched keys
             raise ValueError(
                 f"{model}: the weights are not those of its configuration ({len(found[problem])} "
                 f"{problem.removesuffix('_keys')}, such as {first if isinstance(first, str) else first[0]})."
@@ -156,16 +159,16 @@ def load_network(model: str, **kwargs: Any) -> CitrinetForCTC:
 
 def refuse_other_places(model: str) -> None:
     """
-    Refuse what cannot be a model of Transformers, by its name and by what stands there on this disk.
+    Refuse what cannot be a Transformers model, judged by its name and by the local files of that name.
 
     Raises:
-        OSError: if there is no such folder, and no repository can have that name.
-        ValueError: for files, those of NeMo too.
+        OSError: if there is no such folder and the name is not valid for a repository, or a folder has no config.json.
+        ValueError: if the name is empty, or for a file or a NeMo checkpoint.
     """
     if not model.strip():
         raise ValueError("the name of the model is empty: give a folder or a Hub repository.")
     place = Path(model)
-    if os.path.isfile(model):  # noqa: PTH113 - Path's raises for a name too long
+    if os.path.isfile(model):  # noqa: PTH113 - Path.is_file raises if the name is too long
         if place.suffix == ".nemo":
             raise ValueError(f"{model} is a NeMo checkpoint: convert it first, `citrinet convert {model} my-model`.")
         raise ValueError(f"{model} is a file: give the folder of a converted model, or a Hub repository.")
@@ -174,7 +177,7 @@ def refuse_other_places(model: str) -> None:
             if nemo := next(iter(sorted(place.glob("*.nemo"))), None):
                 hint = f"`citrinet convert {nemo} my-model`"
                 raise ValueError(f"{model} holds a NeMo checkpoint: convert it first, {hint}.")
-            raise OSError(f"{model} has no config.json: it is not a converted model.")
+            raise OSError(f"{model} has no config.json: give the folder of a converted model.")
         return
     try:
         validate_repo_id(model)
@@ -185,14 +188,14 @@ def refuse_other_places(model: str) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    """Files of a model's folder that are missing, somewhere else, or cut off; the rest is found out by loading them."""
+    """Refuse Git LFS pointers, damaged JSON and a config.json without a model type; loading finds other damage."""
     descriptions = [folder / name for name in JSON_FILES if (folder / name).is_file()]
     for file in [*descriptions, *sorted(folder.glob("tokenizer.model")), *sorted(folder.glob("*.safetensors"))]:
         with file.open("rb") as content:
             if content.read(len(_LFS_POINTER)) == _LFS_POINTER:
                 raise ValueError(f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in {folder}.")
     contents = {file.name: _json(file) for file in descriptions}
-    config = contents.get("config.json")  # a tokenizer alone has none
+    config = contents.get("config.json")  # a folder with only a tokenizer has none
     if config is not None and not isinstance(config.get("model_type"), str):
         raise ValueError(f"{folder / 'config.json'} names no `model_type`: it is not that of a model of Transformers.")
 
@@ -209,10 +212,10 @@ def _json(file: Path) -> dict[str, Any]:
 
 def check_weights(model: str) -> None:
     """
-    Make sure that a folder holds weights, without reading them; what is on the Hub is not looked at.
+    Check that a folder has weights, without reading them; repositories on the Hub are not checked.
 
     Raises:
-        OSError: if they, or parts of them, are missing.
+        OSError: if weights, or shards of them, are missing.
         ValueError: if their index is damaged.
     """
     folder = Path(model)
@@ -231,7 +234,7 @@ def check_weights(model: str) -> None:
 
 @contextmanager
 def _one_line(model: str) -> Iterator[None]:
-    """The errors of Transformers, the Hub, safetensors and tokenizers, each in one line that says what to do."""
+    """Turn errors of Transformers, the Hub, safetensors and tokenizers into one line that says what to do."""
     try:
         if Path(model).is_dir():
             _check_files(Path(model))
@@ -242,21 +245,21 @@ def _one_line(model: str) -> Iterator[None]:
     except SafetensorError as error:
         raise ValueError(f"{model}: the weights cannot be read, copy or download them again ({error}).") from error
     except (OSError, HTTPError) as error:
-        if getattr(error, "filename", None):  # of this disk
+        if getattr(error, "filename", None):  # an error of the local disk
             raise
         raise OSError(_hub_line(model, error)) from error
-    except json.JSONDecodeError as error:  # in the Hub's cache
+    except json.JSONDecodeError as error:  # in the cache of the Hub
         raise ValueError(f"{model}: one of its files is damaged JSON, download it again ({error}).") from error
     except ValueError as error:
         raise ValueError(_short(error) if model in str(error) else f"{model}: {_short(error)}") from error
-    except Exception as error:  # tokenizers, and what reads a configuration, have no class for damage
+    except Exception as error:  # tokenizers, and code that reads a configuration, raise any class for damage
         reason = f"{type(error).__name__}: {_short(error)}"
         raise ValueError(f"{model}: one of its files is damaged, or this is no Citrinet ({reason}).") from error
 
 
 @contextmanager
 def _without_reports() -> Iterator[None]:
-    """Without Transformers' table of weights that are missing or left over, which become an error here."""
+    """Silence Transformers' table of missing and unexpected weights, which are an error here."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(ERROR)
     try:
@@ -281,7 +284,7 @@ def _hub_line(model: str, error: BaseException) -> str:
 
 
 def _nemo_on_hub(repository: str) -> str | None:
-    """The first `.nemo` file of a repository."""
+    """Return the first `.nemo` file of a repository, if there is one."""
     try:
         files = HfApi().list_repo_files(repository)
     except (HTTPError, OSError):

@@ -1,4 +1,4 @@
-"""The Citrinet configuration: the network said plainly, one list entry per block."""
+"""The Citrinet configuration; block parameters are lists with one entry per block."""
 
 import math
 import re
@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-# Where every class of a repository with remote code lives. The configuration carries the whole map, because saving a
-# model or a Trainer checkpoint would otherwise write only the class being saved.
+# Where a repository with remote code has each class. The configuration holds the whole map, because saving a model or a
+# Trainer checkpoint would otherwise write only the class being saved.
 AUTO_MAP = {
     "AutoConfig": "configuration_citrinet.CitrinetConfig",
     "AutoModel": "modeling_citrinet.CitrinetModel",
@@ -33,63 +33,63 @@ _ADAPTER_DEFAULTS = {"activation": "silu", "norm_position": "pre", "dropout": 0.
 
 class CitrinetConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     r"""
-    Configuration of a [`CitrinetModel`]. The defaults are Citrinet-1024 with gamma 0.25, 23 blocks, no adapter.
+    Configuration of a [`CitrinetModel`]. The defaults give Citrinet-1024 with gamma 0.25, 23 blocks and no adapter.
 
     Source: *Citrinet: Closing the Gap between Non-Autoregressive and Autoregressive End-to-End Models for Automatic
     Speech Recognition* (arXiv:2104.01721); NeMo's `ConvASREncoder`, `ConvASRDecoder` and `LinearAdapter`.
 
     Args:
         vocab_size (`int`, defaults to 5001):
-            Outputs of the CTC head, the blank included.
+            Number of outputs of the CTC head, including the blank.
         num_mel_bins (`int`, defaults to 80):
-            Mel bins of the input features.
+            Number of mel bins of the input features.
         hop_length (`int`, defaults to 160):
-            Audio samples from one feature frame to the next.
+            Number of audio samples between feature frames.
         hidden_sizes (`list[int]`, *optional*):
             Output channels of each block. NeMo: `filters`.
         num_repeats (`list[int]`, *optional*):
-            Separable convolutions in each block. NeMo: `repeat`.
+            Number of separable convolutions in each block. NeMo: `repeat`.
         kernel_sizes (`list[int]`, *optional*):
-            Kernel of each block's depthwise convolutions, after the gamma factor.
+            Kernel size of each block's depthwise convolutions, with the gamma factor applied.
         strides (`list[int]`, *optional*):
-            Stride of each block, taken by its last convolution. NeMo: `stride` with `stride_last`.
+            Stride of each block, applied by its last convolution. NeMo: `stride` with `stride_last`.
         residuals (`list[bool]`, *optional*):
-            Whether each block has a residual branch, which strides with the block. NeMo: `residual`, `stride_add`.
+            Whether each block has a residual branch, with the stride of the block. NeMo: `residual`, `stride_add`.
         dropouts (`list[float]`, *optional*):
             Dropout of each block.
         hidden_act (`str`, defaults to `"relu"`):
-            Activation inside and after a block.
+            Activation function inside and after each block.
         se_reduction_ratio (`int`, defaults to 8):
-            Bottleneck of the squeeze-excitation.
+            Reduction ratio of the squeeze-excitation bottleneck.
         se_context_size (`int`, defaults to -1):
-            Frames that the squeeze-excitation averages while training, drawn at random; -1 is the whole utterance.
-            In evaluation it is always the whole utterance, as in NeMo.
+            Number of frames in the random window that the squeeze-excitation averages in training; -1 averages the
+            whole utterance. In evaluation it always averages the whole utterance, as in NeMo.
         adapters (`list[dict]`, *optional*):
-            Adapters of every block in the order they apply, each
+            Adapters of every block in the order in which they are applied, each
             `{"name", "dim", "activation", "norm_position": "pre" | "post", "dropout", "enabled"}`.
         tag_labels (`dict[str, list[str]]`, *optional*):
             Labels of each tag category, in the order of the head's outputs.
         pad_token_id (`int`, *optional*):
-            The CTC blank, which also pads. Defaults to `vocab_size - 1`, NeMo's place for it.
+            Id of the CTC blank, which also serves as padding. Defaults to `vocab_size - 1`, as in NeMo.
         ctc_loss_reduction (`str`, defaults to `"mean_batch"`):
-            `"mean_batch"` sums over the frames and averages over the batch, as NeMo does; `"mean"` and `"sum"` are
+            `"mean_batch"` averages the utterances' losses over the batch, as NeMo does; `"mean"` and `"sum"` are
             those of `torch.nn.functional.ctc_loss`.
         ctc_zero_infinity (`bool`, defaults to `True`):
-            Whether an utterance too short for its labels counts as zero rather than infinite loss.
+            Whether the loss of an utterance too short for its labels is zero instead of infinite.
         tag_loss_weight (`float`, defaults to 0.1):
-            Weight of the mean cross-entropy over the tag categories beside the CTC loss.
+            Weight of the tag loss, the mean cross-entropy over the tag categories, which is added to the CTC loss.
         freq_masks, freq_width (`int`, default to 0 and 27):
-            SpecAugment, in training only: how many bands of mel bins are masked, and how many bins each at most.
+            SpecAugment, in training only: number of masked frequency bands, and their largest width in mel bins.
         time_masks (`int`, defaults to 0), time_width (`int` or `float`, defaults to 80):
-            How many spans of time are masked, and how many frames each at most; as a `float`, a part of the
-            utterance. All four are those of NeMo's `SpectrogramAugmentation`.
+            Number of masked time spans, and their largest width in frames; a `float` is a fraction of the utterance.
+            All four are as in NeMo's `SpectrogramAugmentation`.
         confidence_temperature (`float`, defaults to 1.0):
-            By which the log-odds of a character's probability are divided to say how sure the model is (as in Guo et
-            al., "On Calibration of Modern Neural Networks", 2017, for right against wrong). It changes no text;
+            Temperature that divides the log-odds of a character's probability to give its confidence (Guo et al., "On
+            Calibration of Modern Neural Networks", 2017, applied to right against wrong). It does not change the text;
             `citrinet evaluate --calibrate` finds it.
 
     Raises:
-        ValueError: if the lists differ in length, a value cannot make a network, or an adapter repeats.
+        ValueError: if the lists differ in length, a value is invalid, or an adapter name is used twice.
     """
 
     model_type = "citrinet"
@@ -151,8 +151,8 @@ class CitrinetConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.pad_token_id = vocab_size - 1 if pad_token_id is None else pad_token_id
         self.auto_map = deepcopy(AUTO_MAP)
         if IS_REMOTE_CODE:
-            # Only then may pipeline() fetch its class from the repository; an installed citrinet registers its own.
-            # A copy, since pipeline() puts classes in the place of their names.
+            # Only then should pipeline() take its class from the repository; an installed citrinet registers its own.
+            # A copy, because pipeline() replaces the names with classes.
             self.custom_pipelines = deepcopy(CUSTOM_PIPELINES)
 
     @property
@@ -162,16 +162,16 @@ class CitrinetConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     @property
     def hidden_size(self) -> int:
-        """Channels of the encoder output."""
+        """Number of channels of the encoder output."""
         return self.hidden_sizes[-1]
 
     @property
     def inputs_to_logits_ratio(self) -> int:
-        """Audio samples for each frame of logits, as CTC pipelines need it."""
+        """Number of audio samples per frame of logits, for CTC pipelines."""
         return self.hop_length * math.prod(self.strides)
 
     def to_dict(self) -> dict[str, Any]:
-        """Serialise; the class of the pipeline is named for those who load with remote code."""
+        """Serialise to a dictionary, with the pipeline class for users who load with remote code."""
         return super().to_dict() | {"custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
     def _check(self) -> None:

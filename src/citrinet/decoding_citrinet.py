@@ -1,4 +1,4 @@
-"""From a network's outputs to tokens, by CTC's collapse or a decoder, and to text with times; plain NumPy."""
+"""Decode network outputs to tokens, greedily or with a decoder, and tokens to text with times; plain NumPy."""
 
 import itertools
 import re
@@ -12,15 +12,15 @@ import numpy as np
 from .transcript_citrinet import Span
 
 WORD_BOUNDARY = "▁"
-# The likeliest tokens of each frame that a decoder chooses from: of an hour's frames all would be a gigabyte.
+# Number of most likely tokens per frame that a decoder gets: all tokens of an hour of audio would take a gigabyte.
 DECODER_TOKENS = 64
-# Pieces in which NeMo does not look for punctuation marks: the first of a word, continuations, special tokens, space.
+# Pieces in which NeMo does not look for punctuation: starts of words, continuations, special tokens, whitespace.
 _NO_PUNCTUATION = re.compile(r"▁|##|<.*>$|\[.*\]$|\s*$")
 
 
 @dataclass(frozen=True)
 class CTCToken:
-    """One token that CTC emitted: its id and the frames [start, end) over which it was the best."""
+    """A token emitted by CTC: its id and the frames [start, end) in which it was the most likely token."""
 
     id: int
     start: int
@@ -28,22 +28,22 @@ class CTCToken:
 
 
 class Decoder(Protocol):
-    """What finds the tokens in the outputs of a network, in place of the likeliest one of each frame."""
+    """A decoder: finds the tokens in the outputs of a network, in place of greedy decoding."""
 
     def __call__(self, log_probs: np.ndarray) -> list[CTCToken]:
         """
         Decode one segment.
 
         Args:
-            log_probs: (T', V) natural logarithms of the probabilities; of unlikely tokens they may be minus infinity.
+            log_probs: (T', V) natural log-probabilities; those of unlikely tokens may be minus infinity.
 
         Returns:
-            The tokens in order, each with the frames over which it was emitted.
+            The tokens in order, each with the frames in which it was emitted.
         """
 
 
 class Reading(NamedTuple):
-    """One of the readings of a segment: its tokens, and a score, higher for likelier ones."""
+    """One hypothesis for a segment: its tokens, and a score, higher for more likely ones."""
 
     tokens: list[CTCToken]
     score: float
@@ -52,13 +52,13 @@ class Reading(NamedTuple):
 @dataclass(frozen=True)
 class Decoded:
     """
-    What was decoded of a segment.
+    The decoded tokens of a segment.
 
     Args:
-        tokens: in order.
-        probabilities: (tokens,) of each in its best frame; with several readings, the geometric mean of that and of the
-            probability of the readings that have it.
-        alternatives: all readings, the first one of these tokens, where a decoder was asked for several.
+        tokens: the tokens in order.
+        probabilities: (tokens,) highest probability of each token in its frames; with several hypotheses, the geometric
+            mean of that and of the probability of the hypotheses that contain the token.
+        alternatives: the best hypotheses, the first one with these tokens, if the decoder has `alternatives` above one.
     """
 
     tokens: list[CTCToken]
@@ -69,10 +69,10 @@ class Decoded:
 @dataclass(frozen=True)
 class Emissions:
     """
-    What is kept of a network's outputs for one segment.
+    The outputs of a network kept for one segment.
 
     Args:
-        tokens: (T', K) the likeliest tokens of each frame, the first one the likeliest.
+        tokens: (T', K) the most likely tokens of each frame, in descending order.
         log_probs: (T', K) their log-probabilities.
     """
 
@@ -81,7 +81,7 @@ class Emissions:
 
     @classmethod
     def of(cls, log_probs: np.ndarray, count: int) -> "Emissions":
-        """Keep the `count` likeliest tokens of each frame of (T', V) log-probabilities."""
+        """Keep the `count` most likely tokens of each frame of (T', V) log-probabilities."""
         if count == 1:
             tokens = log_probs.argmax(axis=-1)[:, None]
         else:
@@ -92,20 +92,20 @@ class Emissions:
 
     @classmethod
     def joined(cls, parts: "Sequence[Emissions]") -> "Emissions":
-        """Those of parts that follow each other."""
+        """Concatenate the emissions of consecutive parts."""
         tokens, log_probs = ([getattr(part, name) for part in parts] for name in ("tokens", "log_probs"))
         return cls(np.concatenate(tokens), np.concatenate(log_probs))
 
     def decode(self, decoder: Decoder | None, blank: int, size: int) -> Decoded:
         """
-        Find the tokens.
+        Decode the emissions.
 
         Args:
-            decoder: greedy decoding if there is none. One that can tell several readings is asked for them: by
-                `n_best(log_probs, beam_size)`, which gives objects with `tokens` and `score`, the best one first. So
-                many of them as it has `alternatives` are kept, if those are more than one.
-            blank: its id.
-            size: how many tokens there are, the blank included.
+            decoder: decoder; `None` is greedy decoding. If it has a method `n_best(log_probs, beam_size)`, that returns
+                several hypotheses, objects with `tokens` and `score`, best first. The first `decoder.alternatives` of
+                them are kept if that is more than one.
+            blank: id of the blank.
+            size: number of tokens, including the blank.
         """
         if decoder is None:
             tokens = collapse(self.tokens[:, 0].tolist(), blank)
@@ -118,7 +118,7 @@ class Emissions:
         found: Any = decoder
         readings = [Reading(reading.tokens, reading.score) for reading in found.n_best(dense, found.beam_size)]
         tokens = readings[0].tokens
-        # The network alone doubts what a language model chose, the readings alone are too sure: their geometric mean.
+        # The network alone is underconfident where the language model chose, the hypotheses alone are overconfident.
         probabilities = np.sqrt(self._probabilities(tokens) * _posteriors(readings))
         return Decoded(tokens, probabilities, readings[: found.alternatives] if found.alternatives > 1 else ())
 
@@ -132,7 +132,7 @@ class Emissions:
 
 
 def _posteriors(readings: Sequence[Reading]) -> np.ndarray:
-    """For each token of the first reading the probability of the readings that have it at about the same time."""
+    """For each token of the first reading, the probability of all readings that have it at about the same time."""
     weights = np.exp(np.array([reading.score for reading in readings]) - readings[0].score)
     weights /= weights.sum()
     places: list[dict[int, list[CTCToken]]] = [{} for _ in readings]
@@ -157,11 +157,11 @@ def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -
 
     Args:
         ids: (T',) ids.
-        blank: the id of the blank.
-        group_tokens: whether repeats stand for one token; if not, every id is a token of one frame.
+        blank: id of the blank.
+        group_tokens: whether repeats are one token; otherwise every id is a token of one frame.
 
     Returns:
-        The tokens with the frames over which each was emitted.
+        The tokens with the frames in which each was emitted.
     """
     tokens, frame = [], 0
     groups = ((i, len(list(run))) for i, run in itertools.groupby(ids)) if group_tokens else ((i, 1) for i in ids)
@@ -173,7 +173,7 @@ def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -
 
 
 def punctuation_marks(vocabulary: Iterable[str]) -> frozenset[str]:
-    """Punctuation marks of a vocabulary, which NeMo writes without a space before them."""
+    """Return the punctuation marks of a vocabulary, before which NeMo removes a space."""
     chars = {char for token in vocabulary if not _NO_PUNCTUATION.match(token) for char in token}
     return frozenset(char for char in chars if unicodedata.category(char).startswith("P"))
 
@@ -181,13 +181,13 @@ def punctuation_marks(vocabulary: Iterable[str]) -> frozenset[str]:
 @dataclass(frozen=True)
 class PieceJoiner:
     """
-    Joins tokens to text as SentencePiece does; then, as NeMo does, drops one space before each punctuation mark.
+    Joins tokens to text as SentencePiece does; then, as NeMo does, removes one space before each punctuation mark.
 
     Args:
         piece: id -> piece of the vocabulary.
-        unknown_id: the id of the unknown token, which SentencePiece writes as ` ⁇ `.
-        leading_boundaries: what becomes of word boundaries at the start, see [`CitrinetTokenizer`].
-        punctuation: the marks before which a space is dropped.
+        unknown_id: id of the unknown token, which SentencePiece writes as ` ⁇ `.
+        leading_boundaries: treatment of word boundaries at the start, see [`CitrinetTokenizer`].
+        punctuation: marks before which a space is removed.
     """
 
     piece: Callable[[int], str | None]
@@ -199,10 +199,10 @@ class PieceJoiner:
         """
         Join tokens to text, with the frames and the token of every character.
 
-        A piece of several characters shares its frames evenly among them: CTC says no more than that.
+        The frames of a piece are divided evenly among its characters, since CTC gives times only for pieces.
 
         Args:
-            tokens: what [`collapse`] gives.
+            tokens: tokens from [`collapse`].
             skipped: ids to leave out.
 
         Returns:
@@ -228,7 +228,7 @@ class PieceJoiner:
         return str(self.piece(token_id) or "").replace(WORD_BOUNDARY, " ")
 
     def _is_leading(self, order: int, chars: list[str]) -> bool:
-        """Whether a word boundary stands at the start of the text, where SentencePiece writes no space for it."""
+        """Whether a word boundary is at the start of the text, where SentencePiece writes no space for it."""
         dropped = self.leading_boundaries
         return (dropped == "drop_one" and order == 0) or (dropped == "drop_all" and not chars)
 

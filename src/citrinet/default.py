@@ -5,8 +5,9 @@ from pathlib import Path
 
 def default_model() -> str:
     """
-    Folder of the small Mandarin model that is part of the package, for `from_pretrained` and `pipeline`.
+    Path of the small Mandarin model that is part of the package, for `from_pretrained` and `pipeline`.
 
-    It learned from synthetic speech and a few real speakers; its model card, `README.md` there, has its error rates.
+    It was trained on synthetic speech and a few real speakers. Its model card, `README.md` in that folder, gives its
+    error rates.
     """
     return str(Path(__file__).parent / "mandarin_small")

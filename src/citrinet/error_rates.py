@@ -1,4 +1,4 @@
-"""How texts are compared, in training and in evaluation: one normalisation, one way to count edits."""
+"""Compare texts, in training and in evaluation: text normalisation and edit counts."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from .transcript_citrinet import END, ENTITY_PREFIX, Marker, find_markers
 @dataclass(frozen=True)
 class Edits:
     """
-    What turns a reference into a hypothesis.
+    Edit counts between a reference and a hypothesis.
 
     Args:
-        substitutions, deletions, insertions: how many of each.
-        length: characters or words of the reference.
+        substitutions, deletions, insertions: number of each.
+        length: number of characters or words of the reference.
     """
 
     substitutions: int
@@ -31,16 +31,16 @@ class Edits:
 
     @property
     def errors(self) -> int:
-        """Edits of all kinds."""
+        """Total number of edits."""
         return self.substitutions + self.deletions + self.insertions
 
 
 def normalize(text: str) -> str:
     """
-    Text as error rates compare it: NFKC, lower case, letters, marks and digits only, spaces dropped too.
+    Normalise a text for error rates: NFKC, lower case, only letters, marks and numbers, without spaces.
 
     Args:
-        text: without markers.
+        text: text without markers.
     """
     lowered = unicodedata.normalize("NFKC", text).lower()
     return "".join(char for char in lowered if unicodedata.category(char)[0] in "LMN")
@@ -51,8 +51,8 @@ def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
     Count edits with jiwer.
 
     Args:
-        reference: characters or words, none of which holds a space; may be empty.
-        hypothesis: the same.
+        reference: characters or words without spaces in them; may be empty.
+        hypothesis: as `reference`.
     """
     words = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
     return Edits(words.substitutions, words.deletions, words.insertions, len(reference))
@@ -60,11 +60,11 @@ def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
 
 def character_edits(reference: str, hypothesis: str) -> Edits:
     """
-    Edits between the normalised characters of two texts.
+    Count edits between the normalised characters of two texts.
 
     Args:
-        reference: what was spoken, without markers.
-        hypothesis: what a model wrote, without markers.
+        reference: reference text without markers.
+        hypothesis: recognised text without markers.
     """
     return count_edits(normalize(reference), normalize(hypothesis))
 
@@ -89,11 +89,11 @@ def find_corpus_markers(texts: Sequence[str], labels: list[str]) -> list[list[Ma
     """
     Find the markers of each text of a corpus.
 
-    Where no text has an entity marker, END is an English word in upper case, as corpora and models of English write it.
+    If no text has an entity marker, END is taken as an English word in upper case, as in some English corpora.
 
     Args:
-        texts: all of the corpus.
-        labels: known tag labels, found where they are glued to one another too.
+        texts: all texts of the corpus.
+        labels: known tag labels, which are found even without spaces between them.
     """
     found = [find_markers(text, labels) for text in texts]
     has_entities = any(marker.name.startswith(ENTITY_PREFIX) for markers in found for marker in markers)

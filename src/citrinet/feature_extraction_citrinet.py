@@ -1,4 +1,4 @@
-"""Waveform to normalised log-mel features, with NeMo's arithmetic."""
+"""Feature extractor: waveform to normalised log-mel features, with NeMo's arithmetic."""
 
 import itertools
 import math
@@ -18,12 +18,12 @@ from transformers.utils.hub import cached_file
 from .audio_citrinet import check_samples
 from .batching_citrinet import batches
 
-BLOCK_FRAMES = 6000  # a minute, computed at a time
-BATCH_FRAMES = 60000  # ten minutes: blocks that are computed together on a device
+BLOCK_FRAMES = 6000  # one minute, computed at a time
+BATCH_FRAMES = 60000  # ten minutes of blocks, computed together on a device
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
-# A band that varies less than this, as above 4 kHz in a telephone call, holds nothing but rounding. There the mean
-# is exact, so that the order of a sum does not matter; in all others it is rounded as NeMo rounds it.
+# A mel band that varies less than this, as above 4 kHz in a telephone call, holds only rounding errors. There the mean
+# is exact, so that the order of summation does not matter; in all other bands it is rounded as in NeMo.
 EMPTY_RANGE = 1e-3
 FRONTENDS = ("nemo-2.5", "nemo-2.4")
 _HUB_ARGUMENTS = {
@@ -39,22 +39,22 @@ _HUB_ARGUMENTS = {
 
 class CitrinetFeatureExtractor(SequenceFeatureExtractor):
     r"""
-    Log-mel features as NeMo's `AudioToMelSpectrogramPreprocessor` makes them with `normalize: per_feature`.
+    Compute log-mel features like NeMo's `AudioToMelSpectrogramPreprocessor` with `normalize: per_feature`.
 
-    Every utterance is computed on its own, so its features do not depend on what it is batched with.
+    The features of an utterance do not depend on the other utterances in its batch.
 
     Args:
-        feature_size (`int`, defaults to 80): Mel bins, on the Slaney scale with Slaney normalisation.
-        sampling_rate (`int`, defaults to 16000): Samples a second.
-        hop_length (`int`, defaults to 160): Samples between frames.
-        win_length (`int`, defaults to 400): Samples under the (symmetric Hann) window.
-        n_fft (`int`, defaults to 512): Samples of the Fourier transform.
-        preemphasis (`float`, defaults to 0.97): Coefficient of the pre-emphasis filter; 0 switches it off.
+        feature_size (`int`, defaults to 80): Number of mel bins, on the Slaney scale with Slaney normalisation.
+        sampling_rate (`int`, defaults to 16000): Sampling rate in Hz.
+        hop_length (`int`, defaults to 160): Number of samples between frames.
+        win_length (`int`, defaults to 400): Length of the (symmetric Hann) window in samples.
+        n_fft (`int`, defaults to 512): Size of the Fourier transform.
+        preemphasis (`float`, defaults to 0.97): Coefficient of the pre-emphasis filter; 0 disables it.
         pad_to_multiple_of (`int`, defaults to 16): Frames are padded with zeros to a multiple of this.
         frontend (`str`, defaults to `"nemo-2.5"`):
-            Which NeMo's arithmetic. `"nemo-2.5"` and later pad the signal with zeros and give `n // hop_length` frames;
-            `"nemo-2.4"` and earlier reflect it and give one frame more. A `.nemo` file does not say which one trained
-            it, so a checkpoint says it in `preprocessor_config.json`.
+            NeMo version whose arithmetic is used. `"nemo-2.5"` (and later) pads the signal with zeros and gives
+            `n // hop_length` frames; `"nemo-2.4"` (and earlier) pads by reflection and gives one frame more. A `.nemo`
+            file does not record the version of its training, so `preprocessor_config.json` does.
     """
 
     model_input_names = ["input_features", "attention_mask"]
@@ -82,7 +82,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         self.pad_to_multiple_of = pad_to_multiple_of
         self.frontend = frontend
         self.return_attention_mask = True
-        # These two names are the ones that Transformers leaves out of the saved configuration.
+        # Transformers leaves these two names out of the saved configuration.
         self.window = torch.hann_window(win_length, periodic=False).numpy()
         self.mel_filters = mel_filter_bank(
             num_frequency_bins=n_fft // 2 + 1,
@@ -99,10 +99,10 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """
-        Read the settings of `from_pretrained`.
+        Read the settings for `from_pretrained`.
 
-        `preprocessor_config.json`, if there is one, and else the copy in `processor_config.json`: Transformers looks
-        into that first, so that what somebody writes into the other would change nothing.
+        They come from `preprocessor_config.json` if it exists, otherwise from `processor_config.json`. Transformers
+        prefers the second, so that edits of the first would have no effect.
         """
         place = str(pretrained_model_name_or_path)
         if not Path(place).is_file():
@@ -129,18 +129,19 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         Args:
             raw_speech: One waveform (n,), a batch (B, n), or a list of waveforms, each mono or stereo; arrays,
                 tensors or lists of numbers, float or integer.
-            sampling_rate (`int`, *optional*): The waveforms' rate in Hz, checked against the model's.
+            sampling_rate (`int`, *optional*): Sampling rate of the waveforms in Hz, checked against the model's.
             padding, max_length, truncation, pad_to_multiple_of, return_attention_mask, return_tensors:
                 As in [`SequenceFeatureExtractor.pad`], counted in frames.
             device (`str` or `torch.device`, *optional*):
-                Where PyTorch computes all waveforms together, such as `"cuda"`; `"pt"` tensors stay there. Without it
-                each is computed on its own on the CPU. Both give the same up to rounding.
+                Device on which all waveforms are computed together, such as `"cuda"`; `"pt"` tensors stay there. By
+                default each is computed separately on the CPU. Both give the same values up to rounding.
 
         Returns:
             `BatchFeature`: `input_features` (B, T, feature_size) float32 and `attention_mask` (B, T) int32.
 
         Raises:
-            ValueError: for another sampling rate, audio shorter than one hop, or NaN or infinite samples.
+            ValueError: if the sampling rate is not the model's, audio is shorter than one hop, or samples are NaN or
+                infinite.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -154,7 +155,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         else:
             batch, frames = self._extract_together(waveforms, torch.device(device))
             asked = padding, max_length, truncation, return_attention_mask, return_tensors
-            if asked == (True, None, False, None, "pt"):  # which need not leave the device
+            if asked == (True, None, False, None, "pt"):  # these can stay on the device
                 mask = torch.arange(batch.shape[1], device=device) < frames[:, None]
                 rest = (0, -batch.shape[1] % (multiple or 1))
                 padded = {"input_features": F.pad(batch, (0, 0, *rest)), "attention_mask": F.pad(mask.int(), rest)}
@@ -173,7 +174,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
     def extract(self, waveform: Any) -> np.ndarray:
         """
-        Features of one waveform, without padding frames.
+        Compute the features of one waveform, without padding frames.
 
         Args:
             waveform: (n,), (channels, n) or (n, channels), float or integer samples at `sampling_rate`.
@@ -182,22 +183,22 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             `np.ndarray`: (T, feature_size) float32, mean 0 and variance 1 over time.
 
         Raises:
-            ValueError: for audio shorter than one hop, or NaN or infinite samples.
+            ValueError: if the audio is shorter than one hop or has NaN or infinite samples.
         """
         return self.normalize(self.log_mel(waveform))
 
     def log_mel(self, waveform: Any) -> torch.Tensor:
         """
-        The first half of [`extract`]; a waveform of hours need not be kept after it.
+        Compute the log-mel spectrogram, the first step of [`extract`]; the waveform is not needed afterwards.
 
         Args:
             waveform: as in [`extract`].
 
         Returns:
-            `torch.Tensor`: (feature_size, T), computed block by block: the memory for hours is that for the result.
+            `torch.Tensor`: (feature_size, T), computed block by block, so that long audio needs little extra memory.
 
         Raises:
-            ValueError: as [`extract`].
+            ValueError: as in [`extract`].
         """
         samples = torch.from_numpy(self.check(waveform))
         frames = self.count_frames(samples)
@@ -209,14 +210,14 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
     @staticmethod
     def normalize(log_mel: torch.Tensor) -> np.ndarray:
         """
-        The second half of [`extract`]; overwrites what it is given.
+        Normalise a log-mel spectrogram, the second step of [`extract`]; overwrites its input.
 
         Args:
             log_mel: (feature_size, T).
 
         Returns:
-            `np.ndarray`: (T, feature_size) float32, mean 0 and (unbiased) deviation 1 over time; a single frame, which
-            has no deviation, becomes 0.
+            `np.ndarray`: (T, feature_size) float32, mean 0 and (unbiased) standard deviation 1 over time; a single
+            frame, which has no deviation, becomes 0.
         """
         frames = log_mel.shape[1]
         low, high = log_mel.aminmax(dim=1, keepdim=True)
@@ -228,7 +229,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
     def check(self, waveform: Any) -> np.ndarray:
         """
-        Samples as [`extract`] takes them, or the reason why it cannot.
+        Convert a waveform to mono float32 and check that [`extract`] accepts it.
 
         Args:
             waveform: (n,), (channels, n) or (n, channels), float or integer samples at `sampling_rate`.
@@ -237,16 +238,16 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             `np.ndarray`: (n,) float32.
 
         Raises:
-            ValueError: for audio shorter than one hop, or NaN or infinite samples.
+            ValueError: if the audio is shorter than one hop or has NaN or infinite samples.
         """
         return check_samples(waveform, self.hop_length, self.sampling_rate)
 
     def count_frames(self, samples: Sized) -> int:
-        """How many frames of features samples (n,) have."""
+        """Number of feature frames for samples (n,)."""
         return len(samples) // self.hop_length + (self.frontend == "nemo-2.4")
 
     def _emphasized(self, samples: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """The pre-emphasised samples that the frames from `first` to `last` read, padded beyond both ends."""
+        """Return the pre-emphasised samples that frames [first, last) need, padded beyond both ends."""
         around = self.n_fft // 2
         start, stop = first * self.hop_length - around, (last - 1) * self.hop_length + self.n_fft - around
         part = samples[max(start - 1, 0) : stop]
@@ -256,7 +257,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         return F.pad(emphasized[None], padding, mode="reflect" if reflect else "constant")[0]
 
     def _log_mel_block(self, emphasized: torch.Tensor) -> torch.Tensor:
-        """(..., m) -> (..., feature_size, T), in the steps in which NeMo rounds: the network amplifies the last bit."""
+        """(..., m) -> (..., feature_size, T), rounded at the same steps as NeMo: the network amplifies last bits."""
         spectrum = torch.stft(
             emphasized,
             self.n_fft,
@@ -268,13 +269,13 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         )
         real, imaginary = torch.view_as_real(spectrum).square_().unbind(dim=-1)
         power = (real + imaginary).sqrt_().square_()
-        if power.is_cuda:  # where somebody may have allowed TF32, which has 10 bits, for products in float32
+        if power.is_cuda:  # where the user may have enabled TF32, which has 10 bits, for float32 products
             power = power.double()
         energy = (torch.from_numpy(self.mel_filters).T.to(power) @ power).float()
         return torch.log_(energy.add_(LOG_GUARD))
 
     def _extract_together(self, waveforms: list[Any], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, T, feature_size) on a device, zeros where a waveform has ended, and how many frames each has."""
+        """Compute features (B, T, feature_size) on a device, padded with zeros, and the number of frames of each."""
         samples = [torch.from_numpy(self.check(waveform)) for waveform in waveforms]
         counts = [self.count_frames(part) for part in samples]
         frames = torch.tensor(counts).to(device)
@@ -289,7 +290,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
     def _emphasized_together(
         self, samples: list[torch.Tensor], blocks: list[tuple[int, int, int]], device: torch.device
     ) -> torch.Tensor:
-        """[`_emphasized`] of blocks, each (index of the samples, first frame, last frame): (B, m) on a device."""
+        """[`_emphasized`] for blocks, each (index of the samples, first frame, last frame): (B, m) on a device."""
         around = self.n_fft // 2
         spans = [
             (first * self.hop_length - around, (last - 1) * self.hop_length + self.n_fft - around)
@@ -297,7 +298,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         ]
         width = max(stop - start for start, stop in spans)
         lengths = [len(samples[index]) for index, *_ in blocks]
-        # One sample more on the left, which the first emphasised one depends on; memory that a GPU reads by itself.
+        # One more sample on the left, which the first emphasised one needs; pinned memory for asynchronous copies.
         raw = torch.zeros(len(blocks), 1 + width, pin_memory=device.type == "cuda")
         for row, (index, *_), (start, stop), length in zip(raw, blocks, spans, lengths, strict=True):
             low, high = max(start - 1, 0), min(stop, length)
@@ -316,9 +317,9 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
     @staticmethod
     def _normalize_together(log_mel: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """
-        [`normalize`] of (B, feature_size, T), of which only so many frames count: (B, T, feature_size).
+        [`normalize`] for a batch: (B, feature_size, T), number of valid frames (B,) -> (B, T, feature_size).
 
-        What rounding took from a mean is the mean of what is left, so that no device needs float64.
+        The rounding error of a mean is the mean of the centred values, so that no device needs float64.
         """
         count = frames[:, None, None]
         outside = torch.arange(log_mel.shape[2], device=log_mel.device) >= count
@@ -333,13 +334,13 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _blocks(frames: int) -> list[tuple[int, int]]:
-    """First and last frames of the blocks that are computed at a time."""
+    """[first, last) frames of the blocks that are computed at a time."""
     bounds: list[int] = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
     return list(itertools.pairwise(bounds))
 
 
 def _as_list(raw_speech: Any) -> list[Any]:
-    """One waveform or a batch of them, as a list of waveforms; a two-dimensional array is a batch."""
+    """Convert one waveform or a batch to a list of waveforms; a two-dimensional array is a batch."""
     if hasattr(raw_speech, "ndim"):
         return [raw_speech] if raw_speech.ndim == 1 else list(raw_speech)
     return [raw_speech] if len(raw_speech) == 0 or np.isscalar(raw_speech[0]) else list(raw_speech)

@@ -1,4 +1,4 @@
-"""NeMo manifests: JSON lines that name recordings and say what is spoken in them, and by whom."""
+"""NeMo manifests: JSON lines with recordings, their texts and tags of their speakers."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from .audio_citrinet import AudioSegment
 from .transcript_citrinet import parse_transcript
 
 SUFFIXES = {".json", ".jsonl"}
-MAX_SECONDS = 1e9  # what is above is no time, and may be no float
+MAX_SECONDS = 1e9  # larger numbers are not times, and may not fit a float
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class ManifestEntry:
     One recording of a manifest.
 
     Args:
-        audio: the file, or its address.
-        text: what is spoken, with markers if the manifest writes them; none if it does not say.
-        duration: seconds, if the manifest says.
-        offset: seconds from the start of the file at which the recording begins.
-        channel: which channel of the file it is; the mean of all if not given.
-        columns: everything else in the line.
+        audio: path or URL of the audio file.
+        text: transcript, including markers if the manifest has them; `None` if not given.
+        duration: length in seconds; `None` if not given.
+        offset: start of the recording in the file, in seconds.
+        channel: index of the channel; `None` averages all channels.
+        columns: all other values of the line.
     """
 
     audio: Path | str
@@ -37,18 +37,18 @@ class ManifestEntry:
 
     @property
     def segment(self) -> AudioSegment:
-        """The recording, for [`load_audio`]."""
+        """The recording as a segment, for [`load_audio`]."""
         return AudioSegment(self.audio, self.offset, self.duration, self.channel)
 
     def tags(self, categories: list[str]) -> dict[str, str]:
         """
-        Speaker tags: those of columns named like a category, whatever the case, else those written in the text.
+        Return the speaker tags: from columns named like a category, in any case, otherwise from the text.
 
         Args:
             categories: names of tag categories, such as `GENDER`.
 
         Returns:
-            category -> label, for the categories that the manifest knows. A column that is empty says unknown.
+            category -> label, for the categories that the entry has. Empty columns are ignored.
         """
         written = parse_transcript(self.text or "", categories=categories).tags
         columns = {name.upper(): value for name, value in self.columns.items() if isinstance(value, str) and value}
@@ -60,20 +60,20 @@ def read_manifest(path: str | Path) -> list[ManifestEntry]:
     """
     Read a manifest.
 
-    As in NeMo (`nemo.collections.common.parts.preprocessing.manifest`), a relative `audio_filepath` is that of a file
-    in the current folder if there is one, else it starts at the manifest's folder, and `~` is the home folder. An
-    address stays as it is.
+    As in NeMo (`nemo.collections.common.parts.preprocessing.manifest`), a relative `audio_filepath` refers to a file in
+    the current folder if there is one, otherwise to the manifest's folder, and `~` is the home folder. URLs are kept
+    unchanged.
 
     Args:
-        path: a UTF-8 file of JSON lines with `audio_filepath` and, where they are known, `text`, `duration` and
-            `offset` in seconds, and `channel_selector` (a channel counted from 0, or `"average"`).
+        path: a UTF-8 file of JSON lines with `audio_filepath` and optionally `text`, `duration` and `offset` in
+            seconds, and `channel_selector` (a channel counted from 0, or `"average"`).
 
     Returns:
-        Its lines, at least one.
+        Entries of the manifest, at least one.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is empty or not UTF-8, or for a line that is not such JSON; it names the line.
+        ValueError: if it is empty or not UTF-8, or a line is invalid; the message names the line.
     """
     manifest = Path(path)
     entries = [_entry(manifest, number, line) for number, line in _lines(manifest)]
@@ -83,9 +83,9 @@ def read_manifest(path: str | Path) -> list[ManifestEntry]:
 
 
 def _lines(manifest: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers; texts may hold the other characters at which Python ends lines."""
+    """Yield non-blank lines with their numbers; only line feeds end a line, since texts may hold other separators."""
     content = manifest.read_bytes()
-    if b"\0" in content:  # UTF-16, whose ASCII characters are UTF-8 too
+    if b"\0" in content:  # UTF-16, which may decode as UTF-8
         raise ValueError(f"{manifest} is not a text file in UTF-8: convert it to UTF-8.")
     try:
         text = content.decode("utf-8-sig")
@@ -126,9 +126,9 @@ def _audio(folder: Path, name: Any) -> Path | str:
         raise ValueError(f'"audio_filepath" must be the name of a file, not {json.dumps(name)}')
     if name.startswith(("http://", "https://")):
         return name
-    home = os.path.expanduser(name)  # noqa: PTH111 - Path's raises where there is no such user
+    home = os.path.expanduser(name)  # noqa: PTH111 - Path.expanduser raises if there is no such user
     places = Path(name), folder / name, Path(home)
-    found = (place for place in places if os.path.isfile(place))  # noqa: PTH113 - Path's raises for a name too long
+    found = (place for place in places if os.path.isfile(place))  # noqa: PTH113 - Path.is_file raises for long names
     return next(found, folder / home)
 
 
@@ -141,7 +141,7 @@ def _seconds(column: str, value: Any) -> float | None:
 
 
 def _channel(selector: Any) -> int | None:
-    """The channel of a `channel_selector`; none for the mean of all."""
+    """Return the channel of a `channel_selector`; `None` is the mean of all channels."""
     if isinstance(selector, list) and len(selector) == 1:
         selector = selector[0]
     if selector is None or selector == "average":

@@ -1,8 +1,8 @@
 """
-The Citrinet network in PyTorch, from small parts up to heads. Hidden states are (B, T, C) everywhere.
+The Citrinet network in PyTorch, from layers to heads. Hidden states are always (B, T, C).
 
 Source: *Citrinet* (arXiv:2104.01721) and NeMo's `ConvASREncoder`, `JasperBlock`, `SqueezeExcite`, `LinearAdapter` and
-`ConvASRDecoder`, whose numbers this module reproduces.
+`ConvASRDecoder`, whose outputs this module reproduces.
 """
 
 import inspect
@@ -22,14 +22,14 @@ from transformers.utils.generic import ModelOutput
 from .adapters_citrinet import CitrinetAdapter, CitrinetAdapterMixin
 from .configuration_citrinet import CitrinetConfig
 
-if TYPE_CHECKING:  # saving a model copies the modules that it imports: all that its configuration names are among them
+if TYPE_CHECKING:  # saving a model copies the modules that it imports; all that its configuration names must be here
     from .feature_extraction_citrinet import CitrinetFeatureExtractor  # noqa: F401
     from .pipeline_citrinet import CitrinetPipeline  # noqa: F401
     from .processing_citrinet import CitrinetProcessor  # noqa: F401
     from .tokenization_citrinet import CitrinetTokenizer  # noqa: F401
 
 BATCH_NORM_EPS = 1e-3
-_SPEECH_ARGUMENTS = ("language", "task", "return_timestamps", "tokenizer")  # of `generate` in models such as Whisper
+_SPEECH_ARGUMENTS = ("language", "task", "return_timestamps", "tokenizer")  # of `generate` in Whisper and others
 
 
 @dataclass
@@ -38,7 +38,7 @@ class CitrinetModelOutput(ModelOutput):
     Output of [`CitrinetModel`].
 
     Args:
-        last_hidden_state: (B, T', C), the encoder output; frames outside `attention_mask` mean nothing.
+        last_hidden_state: (B, T', C), the encoder output; frames outside `attention_mask` are meaningless.
         attention_mask: (B, T') bool, True at valid frames.
         hidden_states: input features and the output of every block, with `output_hidden_states`.
     """
@@ -54,8 +54,8 @@ class CitrinetCTCOutput(ModelOutput):
     Output of [`CitrinetForCTC`].
 
     Args:
-        loss: CTC loss plus the weighted tag loss, when labels were given.
-        logits: (B, T', V), before log-softmax; in evaluation the frames outside `attention_mask` say blank.
+        loss: CTC loss plus the weighted tag loss, if labels were given.
+        logits: (B, T', V), before log-softmax; in evaluation frames outside `attention_mask` predict the blank.
         tag_logits: category -> (B, n), before softmax.
         last_hidden_state: (B, T', C), the encoder output.
         attention_mask: (B, T') bool, True at valid frames.
@@ -85,7 +85,7 @@ class CitrinetGenerateOutput(ModelOutput):
 
 
 def masked_mean(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Mean over valid frames in float32: (B, T, C), (B, T) -> (B, C). No valid frame gives zero."""
+    """Mean over valid frames in float32: (B, T, C), (B, T) -> (B, C). Zero if there are no valid frames."""
     if mask is None:
         return hidden_states.mean(dim=1, dtype=torch.float32)
     total = hidden_states.masked_fill(~mask[..., None], 0.0).sum(dim=1, dtype=torch.float32)
@@ -94,22 +94,22 @@ def masked_mean(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch
 
 def with_spare_rows(rows: torch.Tensor) -> torch.Tensor:
     """
-    (B, C) -> (B + 16, C), zeros below.
+    Append 16 rows of zeros: (B, C) -> (B + 16, C).
 
-    Matrix libraries multiply a few rows by another route, with other rounding, than many. With rows to spare it is
-    always the second, so that an utterance comes out the same, bit for bit, alone and in a batch.
+    Matrix libraries use different kernels, with different rounding, for few rows and for many. With the extra rows they
+    always use the second, so that an utterance gives the same bits alone and in a batch.
     """
     return F.pad(rows, (0, 0, 0, 16))
 
 
 def blank_padding(scores: torch.Tensor, mask: torch.Tensor, blank: int) -> torch.Tensor:
     """
-    Let frames outside the mask say blank, so that a caller who ignores the mask reads nothing from them.
+    Make frames outside the mask predict the blank, so that callers who ignore the mask decode nothing from them.
 
     Args:
         scores: (B, T', V) logits or log-probabilities.
         mask: (B, T') bool, True at valid frames.
-        blank: the blank, one of V.
+        blank: id of the blank.
 
     Returns:
         (B, T', V).
@@ -136,9 +136,9 @@ def ctc_loss(
         frame_lengths: (B,).
         labels: (B, L) padded, or (sum of the lengths,).
         label_lengths: (B,).
-        blank: the blank, one of V.
-        reduction: `"mean_batch"`, the sum divided by B, or one of [`torch.nn.functional.ctc_loss`].
-        zero_infinity: whether an utterance too short for its labels counts as zero.
+        blank: id of the blank.
+        reduction: `"mean_batch"`, the sum divided by B, or a value for [`torch.nn.functional.ctc_loss`].
+        zero_infinity: whether the loss of an utterance too short for its labels is zero.
 
     Returns:
         () float32.
@@ -157,14 +157,14 @@ def ctc_loss(
 
 def refuse_unknown_arguments(caller: str, names: Iterable[str]) -> None:
     """
-    Refuse arguments that are none of generation's, which a generic caller may give though CTC makes no use of them.
+    Refuse arguments that `generate` does not have; those it has are accepted although CTC does not use them.
 
     Args:
-        caller: what was called, for the message.
-        names: of the arguments.
+        caller: name of the called function, for the message.
+        names: names of the arguments.
 
     Raises:
-        TypeError: for the first that Transformers' `generate` does not know.
+        TypeError: for the first argument that Transformers' `generate` does not have.
     """
     settings = vars(GenerationConfig())  # type: ignore[no-untyped-call]
     known = {*settings, *inspect.signature(GenerationMixin.generate).parameters, *_SPEECH_ARGUMENTS}
@@ -183,7 +183,7 @@ class CitrinetBatchNorm(nn.BatchNorm1d):
 
 
 class CitrinetDepthwiseConv(nn.Conv1d):
-    """Convolution over time, each channel for itself: (B, T, C) -> (B, T / stride, C)."""
+    """Depthwise convolution over time: (B, T, C) -> (B, T / stride, C)."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int):
         super().__init__(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
@@ -192,8 +192,8 @@ class CitrinetDepthwiseConv(nn.Conv1d):
         hidden_states = hidden_states.transpose(1, 2)
         if hidden_states.device.type != "cpu":
             return super().forward(hidden_states).transpose(1, 2)
-        # (B, T, C) is in memory what a channels-last image of one row is, which oneDNN convolves as it lies, several
-        # times faster than a transposed sequence.
+        # (B, T, C) has the memory layout of a channels-last image with one row, which oneDNN convolves without a copy,
+        # several times faster than a transposed sequence.
         image, weight = hidden_states.unsqueeze(2), self.weight.unsqueeze(2)
         padding = (0, self.kernel_size[0] // 2)
         image = F.conv2d(image, weight, None, (1, self.stride[0]), padding, groups=self.groups)
@@ -201,7 +201,7 @@ class CitrinetDepthwiseConv(nn.Conv1d):
 
 
 class CitrinetSeparableConv(nn.Module):
-    """Depthwise convolution over time, pointwise product over channels, batch normalisation, activation."""
+    """Depthwise convolution over time, pointwise convolution, batch normalisation, activation."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, act: nn.Module):
         super().__init__()
@@ -216,14 +216,14 @@ class CitrinetSeparableConv(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, T, C_in), (B, T) -> (B, T / stride, C_out), (B, T / stride)."""
         if mask is not None:
-            # The depthwise convolution is the one step that looks at other frames: what it reads of padding must be 0.
+            # The depthwise convolution is the only step that mixes frames, so padding must be 0 in its input.
             hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
             mask = mask if self.stride == 1 else mask[:, :: self.stride]
         return self.act(self.norm(self.pointwise(self.depthwise(hidden_states)))), mask
 
 
 class CitrinetSqueezeExcitation(nn.Module):
-    """A gate for each channel, computed from the channel means of the utterance."""
+    """Squeeze-excitation: a gate for each channel, computed from the channel means of the utterance."""
 
     def __init__(self, config: CitrinetConfig, channels: int):
         super().__init__()
@@ -241,7 +241,7 @@ class CitrinetSqueezeExcitation(nn.Module):
     def _context(
         self, hidden_states: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The frames to average: in training a random window if the model has one, else all."""
+        """Select the frames to average: a random window in training if `se_context_size` is set, otherwise all."""
         frames = hidden_states.shape[1]
         if not self.training or self.context_size <= 0 or frames <= self.context_size:
             return hidden_states, mask
@@ -288,8 +288,8 @@ class CitrinetBlock(GradientCheckpointingLayer):  # type: ignore[no-untyped-call
         if self.residual is None:
             hidden_states = hidden_states * gate
         else:
-            # Contiguous: a product reads every other frame by one route if their number is even and by another if it is
-            # odd, and an exported program would know only the route it was made with.
+            # Contiguous: with a strided input, the matrix product takes different code paths for even and odd numbers
+            # of frames, and an exported program would have only the path it was traced with.
             hidden_states = self._with_residual(inputs[:, :: self.stride].contiguous(), hidden_states, gate)
         hidden_states = self.act(hidden_states)
         for adapter in self.adapters.values():
@@ -302,7 +302,7 @@ class CitrinetBlock(GradientCheckpointingLayer):  # type: ignore[no-untyped-call
 
 
 class CitrinetSpecAugment(nn.Module):
-    """Zeros over random bands of mel bins and spans of time, in training only; NeMo's `SpectrogramAugmentation`."""
+    """SpecAugment: zero random frequency bands and time spans in training; NeMo's `SpectrogramAugmentation`."""
 
     def __init__(self, config: CitrinetConfig):
         super().__init__()
@@ -322,7 +322,7 @@ class CitrinetSpecAugment(nn.Module):
 
 
 def _random_spans(count: int, width: float | torch.Tensor, lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """`count` spans of up to `width` places (a number, or one for each row) in rows of `lengths` (B, 1): (B, size)."""
+    """Mask (B, size) with `count` random spans of up to `width` (one value or one per row) in `lengths` (B, 1)."""
     widths = (torch.rand(len(lengths), count, device=lengths.device) * (width + 1)).floor()
     room = (lengths - width).clamp(min=1)
     starts = (torch.rand(len(lengths), count, device=lengths.device) * room).floor()
@@ -331,7 +331,7 @@ def _random_spans(count: int, width: float | torch.Tensor, lengths: torch.Tensor
 
 
 class CitrinetPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """Weights, loading and saving for every Citrinet model."""
+    """Base class of all Citrinet models: initialisation, loading and saving of weights."""
 
     config_class = CitrinetConfig
     base_model_prefix = "model"
@@ -339,25 +339,25 @@ class CitrinetPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     input_modalities = "audio"
     supports_gradient_checkpointing = True
     _no_split_modules = ["CitrinetBlock"]
-    before_move: Callable[[Any, torch.device], None] | None = None  # of an optimised network, for `_apply`
+    before_move: Callable[[Any, torch.device], None] | None = None  # set in optimised networks, for `_apply`
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
-        """Any is right, and nothing needs to be installed for it: there is no attention."""
+        """Accept any implementation without checking for its packages: there is no attention."""
         return attn_implementation or "eager"
 
     def get_correct_attn_implementation(self, requested_attention: str | None, *args: Any, **kwargs: Any) -> str:
-        """As above, for a model inside another."""
+        """As above, for a model that is part of another."""
         return requested_attention or "eager"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "CitrinetPreTrainedModel":
-        """Move or cast all weights, once an optimised network has layers for where they go."""
+        """Move or cast all weights; an optimised network first prepares its layers for the target device."""
         if self.before_move is not None:
             self.before_move(self, fn(torch.empty(0)).device)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def train(self, mode: bool = True) -> "CitrinetPreTrainedModel":
-        """Set training mode; batch normalisation with frozen weights stays in evaluation, statistics and all."""
+        """Set training mode; batch normalisation with frozen weights stays in evaluation mode with fixed statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d) and not module.weight.requires_grad:
@@ -366,7 +366,7 @@ class CitrinetPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """NeMo's: Xavier for convolutions and heads; adapters start as the identity."""
+        """Initialise as NeMo does: Xavier for convolutions and heads; adapters start as the identity."""
         super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, (nn.Linear, nn.Conv1d)):
             init.xavier_uniform_(module.weight)
@@ -375,10 +375,10 @@ class CitrinetPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
 
 class CitrinetModel(CitrinetPreTrainedModel):
-    """The encoder: mel features to hidden states at an eighth (the product of the strides) of their rate."""
+    """The encoder: mel features to hidden states, subsampled by the product of the strides (8 by default)."""
 
     _keys_to_ignore_on_load_unexpected = [r"^ctc_head\.", r"^tag_heads\."]
-    run_blocks: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] | None = None  # an optimised network's way
+    run_blocks: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] | None = None  # set in optimised networks
 
     def __init__(self, config: CitrinetConfig):
         super().__init__(config)
@@ -398,7 +398,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
 
         Args:
             input_features: (B, T, num_mel_bins), padded on the right.
-            attention_mask: (B, T), nonzero at valid frames; none means that all are valid.
+            attention_mask: (B, T), nonzero at valid frames; `None` means that all are valid.
             output_hidden_states: whether to return every block's output.
             return_dict: whether to return a [`CitrinetModelOutput`] rather than a tuple.
 
@@ -424,7 +424,7 @@ class CitrinetModel(CitrinetPreTrainedModel):
         return output if _default(return_dict, self.config.return_dict) else output.to_tuple()
 
     def _differentiable(self, features: torch.Tensor) -> torch.Tensor:
-        """Reentrant checkpointing gives a block's weights a gradient only if the block's input asks for one too."""
+        """Make features require a gradient: without it, reentrant checkpointing gives a block's weights none."""
         checkpoints = self.training and self.blocks[0].gradient_checkpointing
         if checkpoints and not features.requires_grad and any(weight.requires_grad for weight in self.parameters()):
             return features.detach().requires_grad_()
@@ -433,13 +433,13 @@ class CitrinetModel(CitrinetPreTrainedModel):
 
 class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ignore[misc]  # two `load_adapter`
     """
-    The encoder with a CTC head and, where the configuration names categories, linear tag heads.
+    The encoder with a CTC head and, if the configuration has `tag_labels`, linear tag heads.
 
     It has `generate`, but `can_generate()` is false, as for every CTC model without a decoder: generic callers then
-    take the best token of every frame themselves.
+    take the most likely token of every frame themselves.
     """
 
-    accepts_loss_kwargs = False  # else Trainer multiplies the loss by the steps of gradient accumulation
+    accepts_loss_kwargs = False  # otherwise Trainer multiplies the loss by the gradient accumulation steps
 
     def __init__(self, config: CitrinetConfig):
         super().__init__(config)
@@ -460,13 +460,13 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ig
         return_dict: bool | None = None,
     ) -> CitrinetCTCOutput | tuple[Any, ...]:
         """
-        Compute the logits of both heads, and the loss when there are labels.
+        Compute the logits of the CTC and tag heads, and the loss if labels are given.
 
         Args:
             input_features: (B, T, num_mel_bins), padded on the right.
-            attention_mask: (B, T), nonzero at valid frames; none means that all are valid.
-            labels: (B, L) token ids; negative ones and the blank are padding.
-            tag_labels: category -> (B,) class; negative means unknown and does not count. A category may be absent.
+            attention_mask: (B, T), nonzero at valid frames; `None` means that all are valid.
+            labels: (B, L) token ids; negative ids and the blank are padding.
+            tag_labels: category -> (B,) class; negative means unknown and is ignored. Categories may be missing.
             output_hidden_states: whether to return every block's output.
             return_dict: whether to return a [`CitrinetCTCOutput`] rather than a tuple.
 
@@ -474,7 +474,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ig
             [`CitrinetCTCOutput`]; the loss is CTC + `tag_loss_weight` x mean cross-entropy over categories.
 
         Raises:
-            ValueError: for a label outside the vocabulary or a tag category that the model does not have.
+            ValueError: if a label is outside the vocabulary or the model does not have a tag category.
         """
         encoded = self.model(
             input_features, attention_mask, output_hidden_states=output_hidden_states, return_dict=True
@@ -505,7 +505,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ig
 
         Args:
             hidden_states: (B, T', C), the encoder output.
-            mask: (B, T') bool, the frames to average; none means all.
+            mask: (B, T') bool, the frames to average; `None` means all.
 
         Returns:
             category -> (B, n) logits.
@@ -522,19 +522,19 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ig
         **kwargs: Any,
     ) -> torch.Tensor | CitrinetGenerateOutput:
         """
-        Greedy CTC decoding: the best token of every frame, to be collapsed by `processor.batch_decode`.
+        Greedy CTC decoding: the most likely token of every frame, to be collapsed by `processor.batch_decode`.
 
         Args:
             input_features: (B, T, num_mel_bins).
             attention_mask: (B, T).
             return_dict_in_generate: whether to return a [`CitrinetGenerateOutput`] with the logits.
-            **kwargs: other arguments of Transformers' `generate`, which change nothing: CTC decodes in one pass.
+            **kwargs: other arguments of Transformers' `generate`, which have no effect: CTC decodes in one pass.
 
         Returns:
-            (B, T') token ids, blank at padded frames.
+            (B, T') token ids, blank at padded frames; a [`CitrinetGenerateOutput`] with `return_dict_in_generate`.
 
         Raises:
-            TypeError: for an argument that `generate` does not have.
+            TypeError: if `generate` does not have an argument.
         """
         refuse_unknown_arguments("generate()", kwargs)
         output = self(input_features, attention_mask, return_dict=True)
@@ -561,7 +561,7 @@ class CitrinetForCTC(CitrinetAdapterMixin, CitrinetPreTrainedModel):  # type: ig
         )
 
     def _tag_loss(self, tag_logits: dict[str, torch.Tensor], tag_labels: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross-entropy over the categories; a category without a single known label counts as zero."""
+        """Mean cross-entropy over the categories; a category without any known label counts as zero."""
         unknown = sorted(set(tag_labels) - set(tag_logits))
         if unknown:
             raise ValueError(f"`tag_labels` names {unknown}; this model has the categories {sorted(tag_logits)}.")

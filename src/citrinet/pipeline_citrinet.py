@@ -1,4 +1,4 @@
-"""`pipeline("automatic-speech-recognition")` for Citrinet: text, transcript, entities, tags and times in one call."""
+"""`pipeline("automatic-speech-recognition")` for Citrinet: text, transcript, entities, tags and timestamps."""
 
 import inspect
 import math
@@ -21,13 +21,13 @@ from .modeling_citrinet import refuse_unknown_arguments
 from .result_citrinet import Heard, RecognitionResult, ResultBuilder
 from .windows_citrinet import cut_at_pauses, cut_windows
 
-# Waveforms of so much audio are held for features that a GPU computes together; a longer one is alone.
+# Most audio whose features a GPU computes together; a longer waveform is computed by itself.
 FEATURES_AT_ONCE_S = 600.0
 _AUDIO_KEYS = ("raw", "array", "bytes", "path", "sampling_rate", "stride")
 
 
 class _Stream(IterableDataset[Any]):
-    """What an iterator gives, once."""
+    """Dataset over an iterator; it can be read once."""
 
     def __init__(self, iterator: Iterator[Any]):
         self.iterator = iterator
@@ -38,14 +38,14 @@ class _Stream(IterableDataset[Any]):
 
 class _Part(NamedTuple):
     """
-    A part of a recording that is read on its own.
+    A part of a recording that is recognised separately.
 
     Args:
-        samples: (n,) of it.
-        place: its [start, stop) in the recording, in samples.
-        stride: frames of features at both ends that are context.
-        is_last: whether the recording ends with it.
-        extra: what else the input held, to be handed back.
+        samples: (n,) samples of the part.
+        place: [start, stop) of the part in the recording, in samples.
+        stride: numbers of feature frames at the start and end that are only context.
+        is_last: whether this is the last part of the recording.
+        extra: other values of the input, which are returned with the result.
     """
 
     samples: np.ndarray
@@ -55,7 +55,7 @@ class _Part(NamedTuple):
     extra: dict[str, Any]
 
     def without_samples(self) -> "_Part":
-        """The part once its features are there: samples are not held while the network works."""
+        """Return the part without samples, to free their memory once the features are computed."""
         return self._replace(samples=self.samples[:0].copy())
 
 
@@ -75,29 +75,30 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
      "segments": [{"text": ..., "transcript": ..., "start": 0.0, "end": 1.9, "tags": ..., "confidence": 0.91}]}
     ```
 
-    `text` is what the CTC head wrote, as the stock pipeline gives it. A tag's `label` is the tag head's unless that
-    says NONE, else the one read from the text; `score` is the probability that its source gave it, and `head` and
-    `text` say what each of the two said. Times are seconds.
+    `text` is the output of the CTC head, as in the stock pipeline. A tag's `label` comes from the tag head, or from the
+    text if the head says NONE; `score` is the probability that this source gave it, and `head` and `text` are the
+    labels of the two sources. Times are in seconds.
 
-    Besides the arguments of the stock pipeline:
+    In addition to the arguments of the stock pipeline:
 
     * `return_timestamps="char" | "word"` adds `chunks`, the characters or words of `transcript` with their times.
-      A character of Chinese or Japanese is a word of its own, elsewhere words are what stands between spaces.
-    * `vad`: whether audio is cut at pauses, and each stretch of speech read on its own; not given, audio of more than
-      30 s is, unless `chunk_length_s` says how to cut. Pauses are found by voice activity detection.
-    * `chunk_length_s`: 0 reads audio of any length in one pass; not given, what is longer than 120 s without a pause is
-      read in windows of 30 s. Features are computed before, so a window sees what one pass would.
-    * `decoder`, where the pipeline is made: a [`Decoder`], such as a beam search with a language model; or none for
-      greedy decoding. Not given, it is a beam search with the language model that comes with the model, if there is one
-      and the package citrinet is installed.
-    * `batch_seconds`: seconds of audio that go through the network at a time, padding counted, beside the stock
-      pipeline's `batch_size`, which then is no limit unless it is given.
-    * any audio that [`load_audio`] takes, without ffmpeg where soundfile can read it.
+      Each Chinese or Japanese character is a word; other words are separated by spaces.
+    * `vad`: whether to cut audio at pauses, found by voice activity detection, and recognise each segment of speech
+      separately. By default this is done above 30 s, unless `chunk_length_s` is given.
+    * `chunk_length_s`: window length in seconds; 0 processes audio of any length in one pass. By default, audio of more
+      than 120 s without a pause is cut into windows of 30 s. Features are computed before the audio is cut into
+      windows, so they are the same as in one pass.
+    * `decoder`, an argument of `pipeline()`: a [`Decoder`], such as a beam search with a language model, or `None` for
+      greedy decoding. The default is a beam search with the model's own language model, if it has one and the package
+      citrinet is installed.
+    * `batch_seconds`: seconds of audio in a batch, including padding. `batch_size` then limits the batch only if it is
+      given.
+    * any audio that [`load_audio`] accepts, without ffmpeg if soundfile can read it.
     """
 
-    modelcard: Any = None  # Transformers 5.0 looks for it when saving and never sets it
+    modelcard: Any = None  # Transformers 5.0 reads it when saving but never sets it
 
-    feature_extractor: Any  # the base class allows for none
+    feature_extractor: Any  # may be None in the base class
     tokenizer: Any
     model: Any
     decoder: Decoder | None
@@ -109,13 +110,13 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def _own_decoder(self) -> Decoder | None:
         try:
             from citrinet.language_model import DecodingOptions
-        except ImportError:  # this file came from the Hub alone
+        except ImportError:  # this file was loaded from the Hub, without the package
             return None
         pieces = self.tokenizer.convert_ids_to_tokens(list(range(self.model.config.vocab_size - 1)))
         decoder: Decoder | None = DecodingOptions().decoder(self.model.name_or_path, pieces)
         return decoder
 
-    @overload  # type: ignore[override]  # the base class promises a list of dictionaries, whatever it is given
+    @overload  # type: ignore[override]  # the base class declares a list of dictionaries for any input
     def __call__(self, inputs: list[Any], **kwargs: Any) -> list[RecognitionResult]: ...
 
     @overload
@@ -126,20 +127,21 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """
-        Transcribe one audio, or each of a list, an iterator or a dataset.
+        Transcribe one recording, or each item of a list, an iterator or a dataset.
 
         Args:
-            inputs: what [`load_audio`] takes; or a dictionary of that kind with `"stride"`, the samples at its start
-                and end that are context and not transcribed, and with whatever else is to come back, in lists.
-            **kwargs: those of the stock pipeline; arguments of `generate` are accepted and change nothing.
+            inputs: anything that [`load_audio`] accepts. A dictionary may also have `"stride"`, the numbers of samples
+                at its start and end that are context and not transcribed, and further entries, which are returned in
+                lists.
+            **kwargs: arguments of the stock pipeline; arguments of `generate` are accepted but have no effect.
 
         Returns:
-            [`RecognitionResult`]; a list for a list, an iterator for an iterator, of whose audio none is kept.
+            [`RecognitionResult`]; a list for a list, an iterator for an iterator, which keeps no audio in memory.
 
         Raises:
             OSError: if a file cannot be read.
-            TypeError: for an unknown argument.
-            ValueError: if it is not audio, too short, or holds NaN.
+            TypeError: if an argument is unknown.
+            ValueError: if the input is not audio, is too short, or holds NaN.
         """
         audio: Any = _Stream(inputs) if isinstance(inputs, Iterator) else inputs
         if kwargs.get("batch_size") is None and self._batch_size is None:
@@ -171,9 +173,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         stride_length_s: float | tuple[float, float] | list[float] | None = None,
         vad: bool | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Yield the features of one audio: of each stretch of speech, whole or in windows that overlap."""
+        """Yield the features of each part of one recording, whole or in overlapping windows."""
         parts = self._parts(inputs, chunk_length_s, vad)
-        del inputs  # hours of samples
+        del inputs  # may be hours of samples
         for part in parts:
             waveforms, part = [part.samples], part.without_samples()
             (features,) = self._features(waveforms)
@@ -189,10 +191,10 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterable[RecognitionResult]:
         """
-        Results of many inputs.
+        Return the results of many inputs.
 
-        The stock pipeline counts windows, and prepares one input at a time: batches by seconds, and features of many
-        inputs at a time on a GPU, are made here.
+        The stock pipeline batches by number of windows and prepares one input at a time. Batches by seconds, and
+        features of several inputs at a time on a GPU, are handled here.
         """
         cutting = dict(preprocess_params)
         seconds = limits(batch_size, cutting.pop("batch_seconds", None))[1]
@@ -210,9 +212,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def _windows(
         self, inputs: Iterable[Any], count: int, seconds: float, cutting: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """What [`preprocess`] yields, of all inputs; on a GPU it prepares several inputs at a time."""
+        """Yield the windows of [`preprocess`] for all inputs; on a GPU several inputs are prepared at a time."""
         if self._feature_device is None:
-            for windows in map(partial(self.preprocess, **cutting), inputs):  # `for audio` would hold the last one
+            for windows in map(partial(self.preprocess, **cutting), inputs):  # a `for` loop would keep the last
                 yield from windows
             return
         rate = self.feature_extractor.sampling_rate
@@ -228,7 +230,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def _outputs(
         self, batched_windows: Iterable[list[dict[str, Any]]], forward_params: dict[str, Any]
     ) -> Iterator[list[dict[str, Any]]]:
-        """Run the network; for each input the outputs of its windows."""
+        """Run the network and yield, for each input, the outputs of its windows."""
         parts: list[dict[str, Any]] = []
         run: Any = partial(self._begin if self._runs_ahead else self.forward, **forward_params)
         begun = (run(_collate(windows)) for windows in batched_windows)
@@ -245,30 +247,30 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                     parts = []
 
     def _begin(self, inputs: dict[str, Any], **forward_params: Any) -> dict[str, Any]:
-        """The stock `forward` without waiting for the GPU: what it gives is there once [`_finish`] is done."""
+        """Run the stock `forward` without waiting for the GPU; [`_finish`] waits for the outputs."""
         with self.device_placement(), torch.inference_mode():
             move: Any = self._ensure_tensor_on_device
             on_device = move(inputs, device=self.device)
             outputs = self._forward(on_device, **forward_params)
             for name, value in outputs.items():
                 if isinstance(value, torch.Tensor):
-                    outputs[name] = value.to("cpu", non_blocking=True)  # into memory that is pinned, behind the work
+                    outputs[name] = value.to("cpu", non_blocking=True)  # into pinned memory, after the computation
             if self.device.type == "cuda":
                 outputs["done"] = torch.cuda.current_stream(self.device).record_event()
         return outputs
 
     @property
     def _runs_ahead(self) -> bool:
-        """Whether a batch is sent to the GPU before the one before it is decoded."""
+        """Whether a batch is sent to the GPU before the previous one is decoded."""
         return self._feature_device is not None
 
     @property
     def _feature_device(self) -> torch.device | None:
-        """Where features are computed in batches: beside the network, if that is on a GPU."""
+        """The network's device if that is a GPU, where features are then computed in batches; otherwise `None`."""
         return self.device if self.device.type == "cuda" else None
 
     def _features(self, waveforms: list[np.ndarray]) -> list[torch.Tensor]:
-        """(T, feature_size) of each; empties the list."""
+        """Compute the features (T, feature_size) of each waveform; empties the list."""
         extractor = self.feature_extractor
         if self._feature_device is None:
             features = []
@@ -276,7 +278,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 log_mel = extractor.log_mel(waveforms.pop(0))
                 features.append(torch.from_numpy(extractor.normalize(log_mel)))
             return features
-        frames = list(map(extractor.count_frames, waveforms))  # not those that the GPU would have to be asked for
+        frames = list(map(extractor.count_frames, waveforms))  # counted here to avoid waiting for the GPU
         padded = extractor(waveforms, return_tensors="pt", device=self._feature_device)
         waveforms.clear()
         return [row[:count] for row, count in zip(padded["input_features"], frames, strict=True)]
@@ -288,7 +290,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         chunk_length_s: float | None = None,
         stride_length_s: float | tuple[float, float] | list[float] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Windows of the features (T, feature_size) of a part, as the network takes them."""
+        """Cut the features (T, feature_size) of a part into windows, as inputs of the network."""
         ratio = self._frame_ratio
         windows = cut_windows(len(features), self._seconds(1), ratio, chunk_length_s, stride_length_s)
         for index, (start, stop, left, right) in enumerate(windows):
@@ -298,7 +300,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             if ends:
                 right = part.stride[1] // ratio
             padding = -(stop - start) % self.feature_extractor.pad_to_multiple_of
-            mask = torch.ones(1, stop - start, dtype=torch.int32)  # on the CPU: it moves with those of a whole batch
+            mask = torch.ones(1, stop - start, dtype=torch.int32)  # on the CPU: moved with the whole batch
             kept = torch.tensor([[left, -(-(stop - start) // ratio) - right]])
             yield {
                 "is_last": ends and part.is_last,
@@ -322,12 +324,12 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         tag_logits = self.model.classify_tags(outputs.last_hidden_state, inside)
         result = {"is_last": is_last, "kept": kept, **self._emissions(outputs.logits.float()), **model_inputs}
         if tag_logits:
-            # One tensor, since the pipeline takes batches of tensors apart but not of dictionaries.
+            # One tensor, because the pipeline splits batches of tensors but not of dictionaries.
             result["tag_logits"] = torch.cat([tag_logits[name] for name in sorted(tag_logits)], dim=1).float()
         return result
 
     def _emissions(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What is kept of logits (B, T', V), see [`Emissions`]: the likeliest tokens of each frame."""
+        """Keep the most likely tokens of each frame of logits (B, T', V), see [`Emissions`]."""
         log_probs = logits.log_softmax(dim=-1)
         count = 1 if self.decoder is None else min(DECODER_TOKENS, logits.shape[-1])
         kept, tokens = log_probs.topk(count, dim=-1) if count > 1 else log_probs.max(dim=-1, keepdim=True)
@@ -340,7 +342,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return_timestamps: str | bool | None = None,
         return_language: bool | None = None,
     ) -> RecognitionResult:
-        """Join the windows of one audio and read text, entities, tags and times from them."""
+        """Join the windows of one recording and build its text, entities, tags and times."""
         by_place = groupby(model_outputs, key=lambda output: tuple(output["place"][0].tolist()))
         segments = [self._heard(place, list(windows)) for place, windows in by_place]
         result = self._results.build(segments, return_timestamps)
@@ -348,7 +350,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return {**extra, **result}
 
     def _heard(self, place: tuple[int, int], windows: list[dict[str, Any]]) -> Heard:
-        """What was heard in the windows of one part."""
+        """Join and decode the windows of one part."""
         bounds = [window["kept"][0].tolist() for window in windows]
         kept = [
             Emissions(*(window[name][0, start:stop].numpy() for name in ("tokens", "log_probs")))
@@ -373,7 +375,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
 
     @property
     def _frame_ratio(self) -> int:
-        """Feature frames for each frame of logits."""
+        """Number of feature frames per frame of logits."""
         ratio: int = self.model.config.inputs_to_logits_ratio // self.model.config.hop_length
         return ratio
 
@@ -382,21 +384,21 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return seconds
 
     def _parts(self, inputs: Any, chunk_length_s: float | None, vad: bool | None) -> Iterator[_Part]:
-        """Read one audio, and cut it at its pauses."""
+        """Read one recording and cut it at its pauses."""
         rate = self.feature_extractor.sampling_rate
         samples = load_audio(inputs, rate)
         stride, extra = self._context(inputs) if isinstance(inputs, dict) else ((0, 0), {})
-        del inputs  # hours, perhaps
+        del inputs  # may be hours of audio
         places = [(0, len(samples))] if any(stride) else cut_at_pauses(samples, rate, vad, chunk_length_s)
         held = [samples]
         del samples
         for place in places:
             is_last = place == places[-1]
-            recording = held.pop if is_last else partial(held.__getitem__, 0)  # nothing here holds the last part
+            recording = held.pop if is_last else partial(held.__getitem__, 0)  # the last part is not kept here
             yield _Part(recording()[slice(*place)], place, stride, is_last, extra)
 
     def _context(self, inputs: dict[str, Any]) -> tuple[tuple[int, int], dict[str, Any]]:
-        """The frames of features to drop at both ends, and what else a dictionary held, to be handed back."""
+        """Return the numbers of feature frames to drop at both ends, and the other entries of the dictionary."""
         extra = {key: value for key, value in inputs.items() if key not in _AUDIO_KEYS}
         stride = inputs.get("stride") or (0, 0)
         if any(stride) and "sampling_rate" not in inputs:
@@ -405,7 +407,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return (left, right), extra
 
     def _head_logits(self, model_outputs: list[dict[str, Any]], bounds: list[list[int]]) -> np.ndarray:
-        """Logits of all categories; the heads are linear, so windows add up weighted by their frames."""
+        """Average the tag logits over windows, weighted by their frames; this is exact because the heads are linear."""
         if "tag_logits" not in model_outputs[0]:
             return np.zeros(0)
         total = sum(output["tag_logits"][0] * (b - a) for output, (a, b) in zip(model_outputs, bounds, strict=True))
@@ -414,7 +416,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
 
 
 def _collate(windows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Windows as one batch."""
+    """Collate windows into one batch."""
     inputs: dict[str, Any] = {name: [window[name] for window in windows] for name in windows[0]}
     for name in ("input_features", "attention_mask"):
         inputs[name] = pad_sequence([tensor[0] for tensor in inputs[name]], batch_first=True)
@@ -424,14 +426,14 @@ def _collate(windows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _finish(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Wait until what a GPU was asked for is there."""
+    """Wait until the GPU has finished these outputs."""
     if "done" in outputs:
         outputs.pop("done").synchronize()
     return outputs
 
 
 def _one_ahead(items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Give each item once the next one is begun."""
+    """Yield each item after the next one has been started."""
     waiting: dict[str, Any] | None = None
     for item in items:
         if waiting is not None:

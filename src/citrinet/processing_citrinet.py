@@ -1,4 +1,4 @@
-"""Feature extractor and tokenizer in one object."""
+"""Processor: feature extractor and tokenizer in one object."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 
 class CitrinetProcessorKwargs(ProcessingKwargs, total=False):
-    """What a call passes on unless told otherwise: padded tensors, labels without special tokens."""
+    """Default arguments of a call: padded PyTorch tensors, labels without special tokens."""
 
     _defaults = {  # type: ignore[misc]
         "text_kwargs": {"padding": True, "padding_side": "right", "add_special_tokens": False},
@@ -22,11 +22,11 @@ class CitrinetProcessorKwargs(ProcessingKwargs, total=False):
 
 class CitrinetProcessor(ProcessorMixin):
     """
-    Audio to `input_features`, text to `labels`, token ids to text.
+    Processor that turns audio into `input_features`, text into `labels` and token ids into text.
 
     Args:
-        feature_extractor ([`CitrinetFeatureExtractor`]): makes the features.
-        tokenizer ([`CitrinetTokenizer`]): makes labels and text.
+        feature_extractor ([`CitrinetFeatureExtractor`]): computes the features.
+        tokenizer ([`CitrinetTokenizer`]): encodes labels and decodes text.
     """
 
     valid_processor_kwargs = CitrinetProcessorKwargs
@@ -34,13 +34,13 @@ class CitrinetProcessor(ProcessorMixin):
     feature_extractor: Any  # the base class sets both
     tokenizer: Any
 
-    # Transformers takes the parts of a processor from the names of these arguments.
+    # Transformers identifies the parts of a processor by the names of these arguments.
     def __init__(self, feature_extractor: Any, tokenizer: Any):
         super().__init__(feature_extractor, tokenizer)  # type: ignore[no-untyped-call]
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call with audio and text returns."""
+        """Names of the values that a call with audio and text returns."""
         return [*self.feature_extractor.model_input_names, "labels"]
 
     def __call__(self, audio: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
@@ -48,17 +48,17 @@ class CitrinetProcessor(ProcessorMixin):
         Prepare audio, text or both for [`CitrinetForCTC`].
 
         Args:
-            audio: a waveform or a list of them, each what [`CitrinetFeatureExtractor`] takes.
+            audio: a waveform or a list of waveforms, as [`CitrinetFeatureExtractor`] accepts them.
             text (`str` or `list[str]`, *optional*): transcripts.
             **kwargs: `audio_kwargs`, `text_kwargs` and `common_kwargs`, or their entries, as for every processor;
                 among them `sampling_rate`, the rate of `audio` in Hz, which is checked against the model's.
 
         Returns:
-            `BatchFeature`: `input_features` (B, T, F) and `attention_mask` (B, T) if there is audio; `labels` (B, L),
-            padded with the blank, which the loss leaves out, if there is text beside it, and `input_ids` if not.
+            `BatchFeature`: `input_features` (B, T, F) and `attention_mask` (B, T) for audio; for text `labels` (B, L),
+            padded with the blank, which the loss ignores, or `input_ids` if there is no audio.
 
         Raises:
-            ValueError: if there is neither audio nor text.
+            ValueError: if neither audio nor text is given.
         """
         if audio is None and text is None:
             raise ValueError("give the processor `audio`, `text` or both.")
@@ -76,9 +76,10 @@ class CitrinetProcessor(ProcessorMixin):
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """
-        Write `processor_config.json`, and beside it `preprocessor_config.json` with the feature extractor's settings.
+        Write `processor_config.json`, and next to it `preprocessor_config.json` with the feature extractor's settings.
 
-        Transformers keeps them in the first; of two copies, one would be edited and the other read.
+        Transformers puts these settings into `processor_config.json`. They are removed there: with two copies, users
+        could edit the one that is not read.
         """
         file = Path(json_file_path)
         self.feature_extractor.to_json_file(file.with_name(FEATURE_EXTRACTOR_NAME))

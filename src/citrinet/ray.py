@@ -1,5 +1,5 @@
 """
-Transcription of more than one machine holds, with Ray Data.
+Transcribe large datasets on a cluster with Ray Data.
 
 ```python
 >>> recordings = ray.data.from_items([{"audio": "/data/1.flac"}, {"audio": "s3://bucket/2.flac"}])
@@ -24,11 +24,11 @@ from tqdm.auto import tqdm
 from .audio_segment_citrinet import AudioSegment
 from .language_model import DecodingOptions
 
-PLACE = ("audio", "offset", "duration", "channel")  # which recording a row is
+PLACE = ("audio", "offset", "duration", "channel")  # columns that identify a recording
 RESULT = ("text", "transcript", "confidence")
-NESTED = ("entities", "tags", "segments", "chunks")  # as JSON, since Arrow has one type for a column
-ROWS_AT_ONCE = 64  # that a worker sorts by length and reads ahead
-SHARD_ROWS, SHARD_S = 1000, 60.0  # after which a shard is finished
+NESTED = ("entities", "tags", "segments", "chunks")  # as JSON, because an Arrow column has a single type
+ROWS_AT_ONCE = 64  # rows that a worker reads ahead and sorts by length
+SHARD_ROWS, SHARD_S = 1000, 60.0  # a shard is finished after so many rows or seconds
 KINDS = {"json": ".jsonl", "parquet": ".parquet"}
 
 
@@ -46,27 +46,27 @@ def transcribe(
     **options: Any,
 ) -> Any:
     """
-    Transcribe a dataset with workers that hold a recogniser each.
+    Transcribe a dataset with several workers, each with its own recogniser.
 
     Args:
-        dataset (`ray.data.Dataset`): rows with `audio`, a path or address (`s3://` and the like as PyArrow reads them)
-            or the bytes of a file; `offset` and `duration` in seconds and `channel`, if they are there.
-        model: see [`load_recognizer`]; every machine must find it.
+        dataset (`ray.data.Dataset`): rows with `audio`, a path, a URL (`s3://` and others that PyArrow reads) or the
+            bytes of a file; optionally with `offset` and `duration` in seconds and `channel`.
+        model: see [`load_recognizer`]; every machine must have access to it.
         precision: see [`load_recognizer`].
-        workers: how many, or the fewest and the most, between which Ray chooses.
-        cpus, gpus: of each worker. With a GPU it computes there.
+        workers: number of workers, or the smallest and the largest number, between which Ray scales.
+        cpus, gpus: CPUs and GPUs of each worker. A worker with a GPU computes on it.
         batch_size, batch_seconds: see [`Recognizer.stream`].
-        decoding: how outputs are decoded, see [`load_recognizer`].
-        **options: further ones of [`Recognizer.stream`].
+        decoding: options of decoding, see [`load_recognizer`].
+        **options: further arguments of [`Recognizer.stream`].
 
     Returns:
         `ray.data.Dataset`: the rows of `dataset` with `text`, `transcript`, `confidence`; `entities`, `tags`,
-        `segments` and `chunks` as JSON; and `error`, which says why a recording could not be read. Nothing is done
-        before it is asked for.
+        `segments` and `chunks` as JSON; and `error`, the reason why a recording could not be read. It is computed
+        lazily.
 
     Raises:
-        ImportError: without Ray.
-        ValueError: if no machine of the cluster has as much as one worker needs.
+        ImportError: if Ray is not installed.
+        ValueError: if `workers` is invalid or the cluster has no room for the smallest number of workers.
     """
     data, ray = _library("ray.data"), _library("ray")
     fewest, most = (workers, workers) if isinstance(workers, int) else workers
@@ -88,16 +88,16 @@ def transcribe(
 
 def write(results: Any, folder: str | Path, kind: str = "json", total: int | None = None) -> int:
     """
-    Write results as they come, in shards that appear when they are complete.
+    Write results as they are computed, in shards that appear when they are complete.
 
     Args:
-        results (`ray.data.Dataset`): what [`transcribe`] returned.
-        folder: made if it is missing; shards that are there stay.
+        results (`ray.data.Dataset`): dataset returned by [`transcribe`].
+        folder: output folder, created if it does not exist; existing shards are kept.
         kind: `"json"` (JSON lines) or `"parquet"`.
-        total: how many rows there will be, for the progress bar.
+        total: expected number of rows, for the progress bar.
 
     Returns:
-        How many recordings could not be read.
+        Number of recordings that could not be read.
     """
     place, failed = Path(folder), 0
     place.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def write(results: Any, folder: str | Path, kind: str = "json", total: int | Non
 
 
 def written(folder: str | Path) -> set[tuple[Any, ...]]:
-    """The recordings whose results are in a folder, each as the values of `PLACE`."""
+    """Return the recordings whose results are in a folder, each as the values of `PLACE`."""
     found = set()
     for path in sorted(Path(folder).glob("part-*")):
         if path.suffix == KINDS["parquet"]:
@@ -122,11 +122,11 @@ def written(folder: str | Path) -> set[tuple[Any, ...]]:
 
 def list_audio(address: str, suffixes: Iterable[str]) -> list[str]:
     """
-    The recordings below an address such as `s3://bucket/folder`, as PyArrow's file systems know them.
+    List the recordings below a URL such as `s3://bucket/folder`, with PyArrow's file systems.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if there are none.
+        OSError: if the URL cannot be read.
+        ValueError: if there are no recordings.
     """
     fs = _library("pyarrow.fs")
     system, path = fs.FileSystem.from_uri(address)
@@ -140,7 +140,7 @@ def list_audio(address: str, suffixes: Iterable[str]) -> list[str]:
 
 
 def is_remote(source: str) -> bool:
-    """Whether an address is one that PyArrow reads."""
+    """Whether a source is a URL for PyArrow, such as `s3://`, and not http(s)."""
     return re.match(r"[a-z][a-z0-9+.-]+://", source) is not None and not source.startswith(("http://", "https://"))
 
 
@@ -216,7 +216,7 @@ def _shards(rows: Iterable[dict[str, Any]], progress: Any) -> Iterator[list[dict
 
 
 def _write_shard(rows: list[dict[str, Any]], folder: Path, kind: str) -> None:
-    """Beside its place first, under the next number that is free."""
+    """Write a shard under the next free number; it is written to a temporary file and then renamed."""
     taken = [int(path.stem.split("-")[1]) for path in folder.glob("part-*") if path.stem.split("-")[1].isdigit()]
     path = folder / f"part-{max(taken, default=-1) + 1:06}{KINDS[kind]}"
     scratch = folder / f".{path.name}.incomplete"
@@ -230,7 +230,7 @@ def _write_shard(rows: list[dict[str, Any]], folder: Path, kind: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON holds; NaN, by which columns of numbers say that there is none, is none."""
+    """Convert a value for JSON; NaN, which marks missing values in numeric columns, becomes `None`."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
@@ -240,7 +240,7 @@ def _as_json(value: Any) -> str | None:
 
 
 def _check_cluster(ray: Any, fewest: int, cpus: float, gpus: float) -> None:
-    """Refuse to wait without end for what no machine has."""
+    """Raise ValueError if the cluster has no room for `fewest` workers; Ray would wait for it forever."""
     if not ray.is_initialized():
         ray.init()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

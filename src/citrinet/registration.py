@@ -1,8 +1,8 @@
 """
-What Transformers is told of Citrinet: importing this module, as `import citrinet` does, is all that is needed.
+Registration of Citrinet with Transformers; importing this module, as `import citrinet` does, is enough.
 
-There is no other place. Transformers finds its own models by tables of names; for a model outside it each Auto class
-has `register`, and `pipeline` a registry of tasks.
+Transformers finds its own models in tables of names. For other models each Auto class has `register`, and `pipeline`
+has a registry of tasks.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ class _SpeechRecognitionPipeline(AutomaticSpeechRecognitionPipeline):
         return (CitrinetPipeline if is_citrinet else AutomaticSpeechRecognitionPipeline)(model, *args, **kwargs)
 
 
-# For each Auto class its class here, and how `register` calls it.
+# For each Auto class the class to register, and the name of `register`'s argument for it.
 _CLASSES: list[tuple[Any, Any, str]] = [
     (AutoModel, CitrinetModel, "model_class"),
     (AutoModelForCTC, CitrinetForCTC, "model_class"),
@@ -48,7 +48,7 @@ AutoConfig.register(CitrinetConfig.model_type, CitrinetConfig, exist_ok=True)
 CitrinetConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
 for _auto, _class, _argument in _CLASSES:
     _auto.register(CitrinetConfig, **{_argument: _class}, exist_ok=True)
-    # Saving then copies the modules of the class, so that what is saved loads with `trust_remote_code` too.
+    # Saving then copies the modules of the class, so that a saved model also loads with `trust_remote_code`.
     _class.register_for_auto_class(_auto.__name__)
 PIPELINE_REGISTRY.supported_tasks["automatic-speech-recognition"]["impl"] = _SpeechRecognitionPipeline
 

@@ -1,4 +1,4 @@
-"""One resampler for all audio: SoX's (soxr, high quality), as NeMo's loader uses it through librosa."""
+"""Resampling of all audio with soxr in high quality, as in NeMo's loader, which uses it through librosa."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ try:
 except ImportError:
     soxr = None
 
-MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; what lies outside comes from damaged headers
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; rates outside come from damaged headers
 
 
 def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
@@ -18,7 +18,7 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
 
     Args:
         samples (`np.ndarray`): (n,) float32.
-        rate, target_rate (`int`): Samples a second before and after.
+        rate, target_rate (`int`): Sampling rates before and after, in Hz.
 
     Returns:
         `np.ndarray`: (n * target_rate / rate,) float32, rounded to whole samples.
@@ -35,13 +35,13 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
 
 class Resampler:
     """
-    The same for a recording that comes in pieces: together they give, bit for bit, what `resample` gives of the whole.
+    Resample a recording in pieces; joined, the outputs are bit-identical to [`resample`] of the whole recording.
 
     Args:
-        rate, target_rate (`int`): Samples a second before and after.
+        rate, target_rate (`int`): Sampling rates before and after, in Hz.
 
     Raises:
-        ImportError, ValueError: as [`resample`] does.
+        ImportError, ValueError: as in [`resample`].
     """
 
     def __init__(self, rate: int, target_rate: int):
@@ -51,11 +51,11 @@ class Resampler:
 
     def __call__(self, piece: np.ndarray, last: bool = False) -> np.ndarray:
         """
-        Take the next piece, give what is ready.
+        Resample the next piece and return the samples that are ready.
 
         Args:
             piece (`np.ndarray`): (n,) float32, may be empty.
-            last (`bool`): Whether the recording ends with it: the filter holds some milliseconds back until then.
+            last (`bool`): Whether this is the last piece; before it the filter holds back some milliseconds.
 
         Returns:
             `np.ndarray`: (m,) float32.
@@ -65,11 +65,14 @@ class Resampler:
 
 def check_rate(rate: Any, name: str = "audio") -> int:
     """
-    Check a sampling rate that a file or a caller names.
+    Check a sampling rate given by a file or a caller.
 
     Args:
-        rate: anything.
-        name (`str`, defaults to `"audio"`): Of the recording, for messages.
+        rate: value of any type.
+        name (`str`, defaults to `"audio"`): Name of the recording, for messages.
+
+    Returns:
+        `int`: the sampling rate.
 
     Raises:
         ValueError: if it is not a whole number of Hz from 1 kHz to 768 kHz.

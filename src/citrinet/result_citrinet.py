@@ -1,4 +1,4 @@
-"""What a recogniser returns: text, transcript, entities, tags, times and confidence; plain NumPy."""
+"""Recognition results: text, transcript, entities, tags, times and confidence; plain NumPy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from .transcript_citrinet import (
     split_words,
 )
 
-# What is less sure as a whole is noise or music more often than speech: `python benchmarks/noise.py MANIFEST`.
+# Results below this confidence are noise or music more often than speech: `python benchmarks/noise.py MANIFEST`.
 SPEECH_CONFIDENCE = 0.4
 
 
@@ -32,9 +32,9 @@ class EntityResult(TypedDict):
     An entity.
 
     Args:
-        type: such as `SONG_NAME`.
-        text: what is spoken of it.
-        start, end: its characters [start, end) in the transcript.
+        type: entity type, such as `SONG_NAME`.
+        text: the text of the entity.
+        start, end: position [start, end) in the transcript, in characters.
         timestamp: start and end in seconds.
         confidence: see [`RecognitionResult`].
     """
@@ -49,13 +49,13 @@ class EntityResult(TypedDict):
 
 class TagResult(TypedDict):
     """
-    What a model says of the speaker in one category.
+    A speaker tag: the label of one category.
 
     Args:
-        label: the tag head's, unless that says NONE and the text has another.
+        label: label of the tag head, or that of the text if there is no head or it says NONE and the text has one.
         score: probability that the source gave to the label, from 0 to 1.
-        source: `"head"` or `"text"`, where the label is from.
-        head, text: what each of the two said; none if it said nothing.
+        source: `"head"` or `"text"`, the source of the label.
+        head, text: labels of the two sources, `None` if there is none.
     """
 
     label: str
@@ -74,7 +74,7 @@ class ChunkResult(TypedDict):
 
 
 class AlternativeResult(TypedDict):
-    """One of the readings of a segment: its text with and without markers, and a score, higher for likelier ones."""
+    """One hypothesis for a segment: text with and without markers, and a score, higher for more likely ones."""
 
     text: str
     transcript: str
@@ -92,12 +92,12 @@ class _Segment(TypedDict):
 
 class SegmentResult(_Segment, total=False):
     """
-    A part of a recording that was read on its own, and in which something was said.
+    A segment of a recording that was recognised separately and contains text.
 
     Args:
         text, transcript, tags, confidence: see [`RecognitionResult`].
-        start, end: of the part, in seconds.
-        alternatives: its likeliest readings, the first one that of `text`; there if a decoder was asked for several.
+        start, end: position in the recording, in seconds.
+        alternatives: most likely hypotheses, the first one that of `text`; present if the decoder returns several.
     """
 
     alternatives: list[AlternativeResult]
@@ -114,19 +114,19 @@ class _Result(TypedDict):
 
 class RecognitionResult(_Result, total=False):
     """
-    What every recogniser returns, in PyTorch and in ONNX.
+    The result of every recogniser, in PyTorch and in ONNX.
 
     Args:
-        text: what the CTC head wrote, markers included.
+        text: output of the CTC head, including markers.
         transcript: the text without markers.
-        confidence: from 0 to 1. Of a recording or a segment it is the part of its characters that is right, as the
-            model expects it: the mean of their probabilities, 0 without any. Of a character, a word or an entity it is
-            the probability that all of it is right: the product. The log-odds of a character are divided by the
-            temperature that the configuration names.
+        confidence: from 0 to 1. For a recording or a segment it is the expected share of correct characters: the mean
+            of their probabilities, 0 without any. For a character, a word or an entity it is the probability that all
+            of it is correct: the product. The log-odds of a character are divided by the `confidence_temperature` of
+            the configuration.
         entities: entities in the order of their start.
-        tags: category -> what is known of the speaker.
-        segments: one for short audio; the stretches of speech of longer audio.
-        chunks: characters or words with their times; there if they were asked for.
+        tags: category -> speaker tag.
+        segments: one for short audio; the segments of speech for longer audio.
+        chunks: characters or words with their times; present if `return_timestamps` was given.
     """
 
     chunks: list[ChunkResult]
@@ -135,13 +135,13 @@ class RecognitionResult(_Result, total=False):
 @dataclass(frozen=True)
 class Heard:
     """
-    What a network heard in one segment of a recording.
+    Decoded outputs of the network for one segment of a recording.
 
     Args:
-        decoded: what was decoded, in frames from the start of the segment.
-        frames: of logits, the weight of the segment where tags are averaged.
-        tag_logits: of all categories side by side in the order of their names; empty without heads.
-        start, end: of the segment in the recording, in seconds.
+        decoded: the decoded tokens, in frames from the start of the segment.
+        frames: number of frames of logits, the weight of the segment when tags are averaged.
+        tag_logits: logits of all categories concatenated in the order of their names; empty without tag heads.
+        start, end: position of the segment in the recording, in seconds.
     """
 
     decoded: Decoded
@@ -153,7 +153,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class _Part:
-    """A segment that was read: its transcript; times and confidence of each character; the tags in its text."""
+    """A parsed segment: its transcript, times and confidence of each character, and the tags in its text."""
 
     heard: Heard
     parsed: Transcript
@@ -169,13 +169,13 @@ def is_speech(
     Whether a recording seems to be speech in the model's language, rather than noise or music.
 
     Args:
-        result: what was recognised.
-        waveform: (n,) float32 that was heard; with it voice activity detection is asked too, which knows music better
-            than a recogniser does.
-        sampling_rate: of the waveform, in Hz.
+        result: result of the recording.
+        waveform: (n,) float32, the recording. If it is given, voice activity detection is applied too, which detects
+            music better than a recogniser does.
+        sampling_rate: sampling rate of the waveform in Hz.
 
     Raises:
-        ImportError: if a waveform is given and there is nothing to find speech with.
+        ImportError: if a waveform is given and silero-vad is not installed.
     """
     if not result["transcript"] or result["confidence"] < SPEECH_CONFIDENCE:
         return False
@@ -187,7 +187,7 @@ def is_speech(
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities whose log-odds are divided by a temperature."""
+    """Divide the log-odds of probabilities by a temperature."""
     if temperature == 1:
         return probabilities
     odds = (probabilities / np.maximum(1 - probabilities, 1e-12)) ** (1 / temperature)
@@ -197,14 +197,14 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 class ResultBuilder:
     """
-    Builds results of what a network wrote.
+    Builds results from the decoded outputs of a network.
 
     Args:
         vocabulary: token -> id.
-        frame_s: seconds from one frame of logits to the next.
+        frame_s: seconds per frame of logits.
         tag_labels: category -> labels in the order of the head's outputs.
         text_with_spans: tokens -> their text, and the frames and the token of each of its characters.
-        temperature: of the confidence, see [`CitrinetConfig`].
+        temperature: confidence temperature, see [`CitrinetConfig`].
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class ResultBuilder:
         Build the result of a recording.
 
         Args:
-            segments: what was heard in each of its segments, in their order.
+            segments: decoded outputs of its segments, in order.
             return_timestamps: `"char"` or `"word"` for `chunks`.
 
         Returns:
@@ -298,9 +298,9 @@ class ResultBuilder:
 
     def _markers(self, text: str, spans: list[Span], tokens: list[CTCToken]) -> list[Marker]:
         """
-        Markers by token identity, the sure way; those that are spelled out in several tokens by their form.
+        Find markers by token id, which is reliable, and those spelled out in several tokens by their form.
 
-        With identity `END` in the text is a marker only where its token was emitted, never part of a Latin word.
+        If the vocabulary has `END` as a token, only that token is an `END` marker, never letters of a Latin word.
         """
         names = self._marker_tokens
         markers: dict[int, Marker] = {}
@@ -317,7 +317,7 @@ class ResultBuilder:
 
     @cached_property
     def _marker_tokens(self) -> dict[int, str]:
-        """Token id -> name, for the pieces of the vocabulary that are a marker as a whole."""
+        """Token id -> name, for vocabulary pieces that are whole markers."""
         pieces = {token_id: token.lstrip("▁") for token, token_id in self.vocabulary.items()}
         names = {token_id: piece for token_id, piece in pieces.items() if MARKER_PIECE.fullmatch(piece)}
         has_entities = any(name.startswith(ENTITY_PREFIX) for name in names.values())
@@ -338,7 +338,7 @@ def _head_tags(tag_labels: dict[str, list[str]], logits: np.ndarray) -> dict[str
 
 
 def _merge_tags(head: dict[str, tuple[str, float]], written: dict[str, tuple[str, float]]) -> dict[str, TagResult]:
-    """The head's label unless it says NONE, else the one written in the text."""
+    """Take the head's label, or that of the text if the head says NONE and the text has one."""
     tags: dict[str, TagResult] = {}
     for category in sorted(head.keys() | written.keys()):
         from_head, from_text = head.get(category), written.get(category)
@@ -355,7 +355,7 @@ def _merge_tags(head: dict[str, tuple[str, float]], written: dict[str, tuple[str
 
 
 def _entities(part: _Part, offset: int) -> list[EntityResult]:
-    """The entities of a segment whose transcript begins at a character of the whole."""
+    """Entities of a segment; `offset` is the position of its transcript in the whole transcript."""
     return [
         {
             "type": entity.type,

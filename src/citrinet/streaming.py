@@ -1,4 +1,4 @@
-"""Speech that goes on: text while somebody speaks, results at every pause."""
+"""Stream recogniser: text while somebody speaks, a result at every pause."""
 
 import threading
 from collections import deque
@@ -17,11 +17,11 @@ from .voice_activity_citrinet import Segmenter
 
 class StreamText(NamedTuple):
     """
-    What was heard so far.
+    The text recognised so far.
 
     Args:
-        stable: the text of all segments that are finished; it only grows.
-        provisional: the text of the one that is not, to be written behind `stable`; the next may be another.
+        stable: text of all finished segments; it only grows.
+        provisional: text of the unfinished segment, to be shown after `stable`; it may change with the next call.
     """
 
     stable: str
@@ -30,7 +30,7 @@ class StreamText(NamedTuple):
 
 class CitrinetStream:
     r"""
-    Recognise speech while it comes in.
+    Recognise speech while it is spoken.
 
     ```python
     >>> stream = CitrinetStream(citrinet.load_recognizer("my-model"))
@@ -40,24 +40,25 @@ class CitrinetStream:
     >>> stream.segments  # results with entities and tags
     ```
 
-    A [`Segmenter`] cuts the sound at its pauses. A segment is recognised as a recording of its own when it is finished,
-    and before that again and again for the provisional text. Silence is neither kept nor recognised.
+    A [`Segmenter`] cuts the audio at its pauses. A segment is recognised as a separate recording when it is finished,
+    and repeatedly before that for the provisional text. Silence is neither kept nor recognised.
 
-    The network gets at most `max_load` + 1 seconds of audio for each second of sound, however long somebody speaks, and
-    nothing in silence. Where it is slower than the sound nothing is lost: what other threads bring to [`feed`] while it
-    works is recognised together.
+    The network processes at most `max_load` + 1 seconds of audio for each second of input, for any length of speech,
+    and nothing during silence. If it is slower than the input, nothing is lost: audio that other threads pass to
+    [`feed`] in the meantime is recognised together.
 
     Args:
-        recognizer: what [`load_recognizer`] makes.
-        step_s: seconds of sound between one provisional text and the next; more where `max_load` asks for it.
-        max_load: seconds of audio that provisional texts may cost for each second of sound.
-        max_segment_s: seconds of the longest segment; who speaks longer is cut where speech is least likely.
+        recognizer: a recogniser from [`load_recognizer`].
+        step_s: seconds of audio between provisional texts; longer if `max_load` requires it.
+        max_load: seconds of audio that may be recognised for provisional texts per second of input.
+        max_segment_s: length of the longest segment in seconds; longer speech is cut at a short pause or, without one,
+            where speech is least likely.
         pause_s: seconds without speech that end a segment.
         return_timestamps: `"char"` or `"word"` for `chunks` in the results.
 
     Raises:
-        ImportError: without silero-vad.
-        ValueError: if a number is not above zero.
+        ImportError: if silero-vad is not installed.
+        ValueError: if `step_s` or `max_load` is not above zero.
     """
 
     def __init__(
@@ -81,10 +82,10 @@ class CitrinetStream:
         self._segmenter = Segmenter(self._rate, max_segment_s, pause_s)
         self._options: Any = {"return_timestamps": return_timestamps, "vad": False}
         self._text = StreamText("", "")
-        self._samples = np.zeros(0, np.float32)  # what may still be part of a segment
-        self._first = 0  # where they begin, counted from the start of the stream
-        self._read_until = 0  # where the last provisional text ended
-        self._credit = 0.0  # samples that provisional texts may cost
+        self._samples = np.zeros(0, np.float32)  # those that may still be part of a segment
+        self._first = 0  # position of the first of them in the stream
+        self._read_until = 0  # end of the audio of the last provisional text
+        self._credit = 0.0  # samples that may be recognised for provisional texts
         self._most_credit = 2 * max_segment_s * self._rate
         self._resample = Resampler(self._rate, self._rate)
         self._source_rate = self._rate
@@ -94,22 +95,22 @@ class CitrinetStream:
 
     @property
     def text(self) -> StreamText:
-        """What was heard so far."""
+        """The text recognised so far."""
         return self._text
 
     def feed(self, samples: Any, rate: int) -> StreamText:
         """
-        Go on with the next samples.
+        Add the next samples.
 
         Args:
-            samples: (n,) or (n, channels), integers or floats with full scale at 1.0; may be none.
-            rate: of the samples, in Hz; it may change.
+            samples: (n,) or (n, channels), integers or floats with full scale at 1.0; may be empty.
+            rate: sampling rate of the samples in Hz; it may change between calls.
 
         Returns:
             The text so far.
 
         Raises:
-            ValueError: if this is no sound, or the stream is finished; nothing changes then.
+            ValueError: if the samples are invalid or the stream is finished; the stream is then unchanged.
         """
         piece = _mono(samples), check_rate(rate, "a piece of a stream")
         if self._finished:
@@ -121,7 +122,7 @@ class CitrinetStream:
             return self._text
 
     def finish(self) -> StreamText:
-        """End the stream: all that was heard is stable. Calling it again changes nothing."""
+        """End the stream and make all text stable. Calling it again has no effect."""
         with self._busy:
             if not self._finished:
                 self._finished = True
@@ -133,11 +134,11 @@ class CitrinetStream:
             return self._text
 
     def _taken(self) -> list[np.ndarray]:
-        """What came in the meantime, resampled."""
+        """Take the waiting samples and resample them."""
         return [self._resampled(*self._waiting.popleft()) for _ in range(len(self._waiting))]
 
     def _go_on(self, samples: np.ndarray) -> None:
-        """Take samples in, and recognise what was said of the segment that is not finished, if it is time to."""
+        """Add samples, and recognise the unfinished segment if its next provisional text is due."""
         self._credit = min(self._credit + self._max_load * len(samples), self._most_credit)
         is_cut = self._hear(samples)
         begin, end = self._segmenter.begin, self._first + len(self._samples)
@@ -153,7 +154,7 @@ class CitrinetStream:
             self._text = StreamText(stable, joint(stable, written) + written)
 
     def _hear(self, samples: np.ndarray) -> bool:
-        """Take samples in, settle the segments that they finish; whether there are any."""
+        """Add samples and recognise the segments that they finish; return whether there are any."""
         self._samples = np.concatenate([self._samples, samples])
         done = self._segmenter.feed(samples)
         self._settle(done)
@@ -163,7 +164,7 @@ class CitrinetStream:
         return bool(done)
 
     def _settle(self, segments: list[tuple[int, int]]) -> None:
-        """Recognise segments that are finished."""
+        """Recognise finished segments."""
         for start, end in segments:
             result = _moved(self._recognise(start, end), start / self._rate)
             if result["text"]:
@@ -176,7 +177,7 @@ class CitrinetStream:
         return next(iter(self.recognizer.stream([samples], **self._options)))
 
     def _resampled(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """Samples (n,) at the model's rate; the filter goes on from piece to piece as long as theirs stays the same."""
+        """Resample (n,) samples to the model's rate; the filter keeps its state while the input rate is the same."""
         before = np.zeros(0, np.float32)
         if rate != self._source_rate:
             before = self._resample(before, last=True)
@@ -185,7 +186,7 @@ class CitrinetStream:
 
 
 def _mono(samples: Any) -> np.ndarray:
-    """(n,) or (n, channels) of any kind -> (n,) float32."""
+    """Convert (n,) or (n, channels) of any type to (n,) float32."""
     piece = np.asarray(samples)
     if piece.ndim not in (1, 2):
         raise ValueError(f"a piece of a stream has shape (n,) or (n, channels), not {piece.shape}.")
@@ -198,7 +199,7 @@ def _mono(samples: Any) -> np.ndarray:
 
 
 def _moved(result: RecognitionResult, seconds: float) -> RecognitionResult:
-    """A result with all times later by some seconds."""
+    """Shift all times of a result by some seconds."""
 
     def later(span: tuple[float, float]) -> tuple[float, float]:
         return round(span[0] + seconds, 3), round(span[1] + seconds, 3)

@@ -1,4 +1,4 @@
-"""Token ids to text and back, with CTC's collapse and times for every character."""
+"""Tokenizer: text to token ids, and CTC outputs to text with the frames of every character."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ from transformers.utils.generic import ModelOutput, to_py_obj
 from .decoding_citrinet import CTCToken, PieceJoiner, collapse, punctuation_marks
 from .transcript_citrinet import Span, split_words
 
-# What `pipeline` hands on to the tokenizer though it says how to load the model; some of it cannot be saved.
+# Arguments for loading the model that `pipeline` also passes to the tokenizer; some of them cannot be saved.
 _MODEL_ARGUMENTS = {
     "attn_implementation",
     "device_map",
@@ -55,16 +55,15 @@ class CitrinetTokenizerOutput(ModelOutput):
 
 class CitrinetTokenizer(PreTrainedTokenizerFast):
     """
-    SentencePiece (BPE or unigram) or character vocabulary with greedy CTC decoding.
+    Tokenizer with a SentencePiece (BPE or unigram) or character vocabulary and greedy CTC decoding.
 
     Decoding groups repeated ids, drops the blank (the pad token) and joins the pieces as SentencePiece does; then, as
-    NeMo does, one space before each punctuation mark of the vocabulary is removed. Encoding gives SentencePiece's ids.
+    in NeMo, one space before each punctuation mark of the vocabulary is removed. Encoding gives SentencePiece's ids.
 
     Args:
         leading_boundaries (`str`, defaults to `"keep"`):
-            What becomes of word boundaries (`▁`) at the start of the text: `"keep"` writes spaces for them,
-            `"drop_one"` and `"drop_all"` do what SentencePiece does with a dummy prefix, the second if it also removes
-            extra whitespace.
+            Treatment of word boundaries (`▁`) at the start of the text: `"keep"` writes spaces for them, `"drop_one"`
+            and `"drop_all"` follow SentencePiece with a dummy prefix, the latter if it also removes extra whitespace.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -72,7 +71,7 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *init_inputs: Any, **kwargs: Any) -> Any:
-        """As in Transformers, but without arguments for the model that a pipeline gives to its tokenizer too."""
+        """Load as in Transformers, but ignore arguments for the model that a pipeline also passes to its tokenizer."""
         own = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
         return super().from_pretrained(pretrained_model_name_or_path, *init_inputs, **own)
 
@@ -92,10 +91,10 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
             skip_special_tokens (`bool`, defaults to `False`): whether to leave out unknown tokens too.
             output_char_offsets (`bool`, defaults to `False`): whether to return each character's frames.
             output_word_offsets (`bool`, defaults to `False`): whether to return each word's frames.
-            **kwargs: `group_tokens` (`bool`, defaults to `True`), whether repeats stand for one token.
+            **kwargs: `group_tokens` (`bool`, defaults to `True`), whether repeats are one token.
 
         Returns:
-            The text, or a [`CitrinetTokenizerOutput`] when offsets are asked for.
+            The text (a list for a batch), or a [`CitrinetTokenizerOutput`] if offsets are requested.
         """
         if not output_char_offsets and not output_word_offsets:
             return super().decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
@@ -113,11 +112,11 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         Collapse frame-wise ids: group repeats, drop the blank.
 
         Args:
-            token_ids: (T',) ids, list, array or tensor.
-            group_tokens: whether repeats stand for one token; if not, every id is a token of one frame.
+            token_ids: (T',) ids; list, array or tensor.
+            group_tokens: whether repeats are one token; otherwise every id is a token of one frame.
 
         Returns:
-            The tokens with the frames over which each was emitted.
+            The tokens with the frames in which each was emitted.
         """
         ids = to_py_obj(token_ids)  # type: ignore[no-untyped-call]
         ids = [ids] if isinstance(ids, int) else ids
@@ -131,7 +130,7 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         """
         Join tokens to text, with the frames and the token of every character.
 
-        A piece of several characters shares its frames evenly among them: CTC says no more than that.
+        The frames of a piece are divided evenly among its characters, since CTC gives times only for pieces.
 
         Returns:
             The text and one [`Span`] (start, end in frames, index into `tokens`) for each of its characters.
@@ -151,7 +150,7 @@ class CitrinetTokenizer(PreTrainedTokenizerFast):
         return self.text_with_spans(self.ctc_tokens(token_ids, group_tokens), skip_special_tokens)[0]
 
     def _get_word_offsets(self, offsets: list[dict[str, Any]], word_delimiter_char: str = " ") -> list[dict[str, Any]]:
-        """Join character offsets to words; see [`split_words`] for what a word is."""
+        """Join character offsets to words as defined by [`split_words`]."""
         text = "".join(offset["char"] for offset in offsets)
         return [
             {

@@ -1,8 +1,8 @@
 """
-From what the CTC head wrote to transcript, entities and tags.
+Parse the output of the CTC head into transcript, entities and tags.
 
-The head writes tags inline: `ENTITY_<TYPE> ... END` around an entity, `CATEGORY_VALUE` for the speaker.
-Which types and categories exist is open; only their form is known.
+The head writes markers inline: `ENTITY_<TYPE> ... END` around an entity, `CATEGORY_VALUE` for a speaker tag.
+The set of types and categories is open; only their form is fixed.
 """
 
 import re
@@ -15,15 +15,15 @@ ENTITY_PREFIX = "ENTITY_"
 END = "END"
 NONE = "NONE"
 
-# A vocabulary piece that is a marker: upper case with an underscore (AGE_14_25, AGE_<14, ENTITY_SONG_NAME), or END.
+# Form of a marker in the vocabulary: upper case with underscores (AGE_14_25, AGE_<14, ENTITY_SONG_NAME), or END.
 MARKER_PIECE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9<>+\-]+)+|END")
-# The same in running text, for callers that have no token ids. A marker must then stand free of other Latin letters;
-# only END may be followed by the next entity at once.
+# The same in running text, for callers without token ids. Here a marker must not touch other Latin letters; only END
+# may be followed directly by the next entity marker.
 _MARKER_IN_TEXT = (
     r"(?:(?<![A-Za-z0-9_])|(?<=(?<![A-Za-z0-9_])END))"
     rf"(?:END(?={ENTITY_PREFIX})|(?:{MARKER_PIECE.pattern})(?![A-Za-z0-9_]))"
 )
-# Characters of scripts that put no spaces between words, with their punctuation.
+# Characters of scripts without spaces between words, and their punctuation.
 _UNSPACED = re.compile(
     r"[\u2e80-\u303f\u3040-\u30ff\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 )
@@ -38,7 +38,7 @@ class Span(NamedTuple):
 
 
 class Marker(NamedTuple):
-    """A tag or entity marker: its place [start, end) in the text, and its name."""
+    """A tag or entity marker: its position [start, end) in the text, and its name."""
 
     start: int
     end: int
@@ -47,7 +47,7 @@ class Marker(NamedTuple):
 
 @dataclass
 class Entity:
-    """An entity: its type, its text and where that stands in the transcript, [start, end)."""
+    """An entity: its type, its text and its position [start, end) in the transcript."""
 
     type: str
     text: str
@@ -58,15 +58,15 @@ class Entity:
 @dataclass
 class Transcript:
     """
-    What a text with markers says.
+    A parsed text with markers.
 
     Args:
-        text: the text as the CTC head wrote it.
+        text: output of the CTC head.
         transcript: the text without markers.
-        entities: the entities in order of their start, offsets counted in `transcript`.
-        tags: category -> label, the last one written.
+        entities: entities in order of their start, with positions in `transcript`.
+        tags: category -> its last label in the text.
         sources: for each character of `transcript` its index in `text`.
-        tag_sources: category -> index in `text` of its label.
+        tag_sources: category -> index of its label in `text`.
     """
 
     text: str
@@ -79,11 +79,11 @@ class Transcript:
 
 def find_markers(text: str, labels: list[str] | None = None) -> list[Marker]:
     """
-    Find markers by their form, where no token ids tell them.
+    Find markers by their form, if there are no token ids to find them.
 
     Args:
-        text: what the CTC head wrote; markers may be glued to characters that are not Latin, as in `滴鸡精END调`.
-        labels: known tag labels, which are found glued to one another too.
+        text: output of the CTC head; markers may directly follow or precede non-Latin characters, as in `滴鸡精END调`.
+        labels: known tag labels, which are found even without spaces between them.
 
     Returns:
         The markers in order.
@@ -94,20 +94,20 @@ def find_markers(text: str, labels: list[str] | None = None) -> list[Marker]:
 
 
 def is_entity_marker(name: str) -> bool:
-    """Whether a marker opens or closes an entity; if not it is a speaker tag."""
+    """Whether a marker opens or closes an entity; otherwise it is a speaker tag."""
     return name == END or name.startswith(ENTITY_PREFIX)
 
 
 def parse_transcript(text: str, markers: list[Marker] | None = None, categories: list[str] | None = None) -> Transcript:
     """
-    Take a text with markers apart. Nothing in the text makes it fail, and no spoken text is lost.
+    Parse a text with markers. It accepts any text, and no spoken text is lost.
 
-    A stray `END` is dropped. Entities may nest. An entity that is never closed reaches to the next marker.
+    An `END` without an open entity is dropped. Entities may be nested. An unclosed entity ends at the next marker.
 
     Args:
-        text: what the CTC head wrote.
-        markers: where the markers stand, known from token ids; found by their form if not given.
-        categories: names of tag categories that hold an underscore, which their form alone does not tell.
+        text: output of the CTC head.
+        markers: positions of the markers, known from token ids; by default they are found by their form.
+        categories: names of tag categories, needed for those that contain an underscore.
 
     Returns:
         [`Transcript`].
@@ -133,13 +133,13 @@ def parse_transcript(text: str, markers: list[Marker] | None = None, categories:
 
 
 def entity_types(vocabulary: Iterable[str]) -> list[str]:
-    """Types of the entity markers in a vocabulary, sorted."""
+    """Return the types of the entity markers in a vocabulary, sorted."""
     pieces = (token.lstrip("▁") for token in vocabulary)
     return sorted({piece.removeprefix(ENTITY_PREFIX) for piece in pieces if piece.startswith(ENTITY_PREFIX)})
 
 
 def target_text(text: str, keep_tags: bool, keep_entities: bool) -> str:
-    """The target of the CTC head: a text without the markers that are not to be kept."""
+    """Make the target text of the CTC head: remove tag or entity markers unless they are kept."""
     markers = find_markers(text)
     unwanted = [m for m in markers if not (keep_entities if is_entity_marker(m.name) else keep_tags)]
     return parse_transcript(text, unwanted).transcript.strip()
@@ -147,11 +147,10 @@ def target_text(text: str, keep_tags: bool, keep_entities: bool) -> str:
 
 def split_words(text: str) -> list[tuple[int, int]]:
     """
-    Spans [start, end) of the words in a text.
+    Return the spans [start, end) of the words in a text.
 
-    Between spaces, a run of letters or digits is a word, as in English. A character of a script that puts no spaces
-    between words (Chinese, Japanese) is a word of its own: the convention of the mixed error rate. Punctuation belongs
-    to the word before it.
+    Words are separated by spaces, as in English. Each character of a script without spaces between words (Chinese,
+    Japanese) is a word, as for the mixed error rate. Punctuation belongs to the preceding word.
     """
     words: list[tuple[int, int]] = []
     joins = False  # whether a letter would continue the last word
@@ -170,19 +169,19 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def joint(before: str, after: str) -> str:
-    """What stands between two texts that follow each other: a space, unless a script without them is on one side."""
+    """Return the separator of two consecutive texts: a space, or nothing next to a script without spaces."""
     if not before or not after or _UNSPACED.match(before[-1]) or _UNSPACED.match(after[0]):
         return ""
     return " "
 
 
 def is_unspaced(char: str) -> bool:
-    """Whether a character is of a script that puts no spaces between words, or of its punctuation."""
+    """Whether a character belongs to a script without spaces between words, or to its punctuation."""
     return _UNSPACED.match(char) is not None
 
 
 def _kept(text: str, markers: list[Marker]) -> list[int]:
-    """Indices of the characters that stay when the markers and the spaces that set them off are taken out."""
+    """Indices of the characters that remain without the markers and the spaces around them."""
     in_marker = {index for marker in markers for index in range(marker.start, marker.end)}
     kept: list[int] = []
     for is_gap, run in groupby(range(len(text)), key=lambda index: index in in_marker or text[index].isspace()):
@@ -192,7 +191,7 @@ def _kept(text: str, markers: list[Marker]) -> list[int]:
 
 
 def _one_space(text: str, gap: list[int], in_marker: set[int]) -> list[int]:
-    """What a gap with markers leaves: one of its spaces between two letters of scripts with spaces, else nothing."""
+    """Indices that remain of a gap with markers: one space between characters of scripts with spaces, or none."""
     before, after = gap[0] - 1, gap[-1] + 1
     if before < 0 or after == len(text) or _UNSPACED.match(text[before]) or _UNSPACED.match(text[after]):
         return []

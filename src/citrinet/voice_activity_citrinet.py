@@ -1,4 +1,4 @@
-"""Where people speak: Silero's voice activity, and recordings cut at pauses."""
+"""Voice activity detection with Silero VAD, and cutting recordings at pauses."""
 
 import importlib.util
 from functools import cache
@@ -9,22 +9,22 @@ from safetensors.numpy import load_file
 
 from .resampling_citrinet import Resampler
 
-RATE = 16_000  # Hz, of what the network takes
-FRAME = 512  # samples of one probability
-_CONTEXT = 64  # samples before a frame that the network sees beside it
-_BLOCK = 1024  # frames at a time
-_PIECE_S = 60  # seconds of a recording at a time
+RATE = 16_000  # Hz, sampling rate of the network's input
+FRAME = 512  # samples per probability
+_CONTEXT = 64  # samples before a frame that are part of the network's input
+_BLOCK = 1024  # frames processed at a time
+_PIECE_S = 60  # seconds of a recording processed at a time
 
 
 class VoiceActivity:
     """
-    Probability of speech by Silero VAD, in NumPy, for a recording that comes in pieces.
+    Speech probabilities from Silero VAD, computed in NumPy, for a recording in pieces.
 
-    The weights are those that the package silero-vad ships. Its own code asks for onnxruntime or for TorchScript, and
-    sets the threads of PyTorch for the whole process; it is not imported.
+    The weights are those of the package silero-vad. Its code is not imported: it requires onnxruntime or TorchScript,
+    and sets the number of PyTorch threads for the whole process.
 
     Raises:
-        ImportError: without silero-vad.
+        ImportError: if silero-vad is not installed.
     """
 
     def __init__(self) -> None:
@@ -35,13 +35,13 @@ class VoiceActivity:
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """
-        Go on with the next samples.
+        Process the next samples.
 
         Args:
             samples: (n * 512,) float32 at 16 kHz.
 
         Returns:
-            (n,) float32, from 0 to 1.
+            (n,) float32 probabilities of speech.
         """
         parts = [self._block(samples[i : i + _BLOCK * FRAME]) for i in range(0, len(samples), _BLOCK * FRAME)]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -60,7 +60,7 @@ class VoiceActivity:
         return speech
 
     def _encode(self, seen: np.ndarray) -> np.ndarray:
-        """(n, 640) samples -> (n, 128): magnitudes of four spectra, and four convolutions that leave one of them."""
+        """(n, 640) samples -> (n, 128): magnitudes of four spectra, reduced to one vector by four convolutions."""
         weights = self._weights
         windows = np.stack([seen[:, start : start + 256] for start in range(0, 512, 128)], axis=1)
         real, imaginary = np.split(windows @ weights["stft_conv.weight"][:, 0].T, 2, axis=-1)
@@ -71,7 +71,7 @@ class VoiceActivity:
         return encoded
 
     def _step(self, gates: np.ndarray) -> np.ndarray:
-        """One step of the LSTM."""
+        """Run one step of the LSTM."""
         gates = gates + self._weights["lstm_cell.weight_hh"] @ self._hidden
         enter, keep, out = _sigmoid(gates[:128]), _sigmoid(gates[128:256]), _sigmoid(gates[384:])
         self._cell = keep * self._cell + enter * np.tanh(gates[256:384])
@@ -81,22 +81,23 @@ class VoiceActivity:
 
 class Segmenter:
     """
-    Cuts speech at its pauses, for a recording that comes in pieces.
+    Cuts speech at its pauses, for a recording in pieces.
 
-    A segment ends where nobody speaks for `pause_s`. Where it would get longer than `max_segment_s` before, it is cut
-    in the middle of its longest pause, however short, and if there is none, where speech is least likely.
+    A segment ends when nobody speaks for `pause_s`. A segment that would become longer than `max_segment_s` is cut in
+    the middle of the longest pause, however short, in its second half, or else in its second quarter; without a pause,
+    where speech is least likely in its second half.
 
     Args:
-        sampling_rate: of the samples, in Hz.
-        max_segment_s: seconds of the longest segment.
+        sampling_rate: sampling rate of the samples in Hz.
+        max_segment_s: length of the longest segment in seconds.
         pause_s: seconds without speech that end a segment.
-        padding_s: seconds before and after the speech that belong to a segment, if they are no part of another one.
-        threshold: probability with which speech begins; it ends at 0.15 below.
-        min_speech_s: seconds of speech of which a segment has more.
+        padding_s: seconds added before and after the speech, unless they belong to another segment.
+        threshold: speech probability at which speech begins; it ends below `threshold` - 0.15.
+        min_speech_s: least seconds of speech in a segment; shorter speech is dropped.
 
     Raises:
-        ImportError: without silero-vad.
-        ValueError: if the sampling rate is no number of Hz.
+        ImportError: if silero-vad is not installed.
+        ValueError: if the sampling rate is not a valid number of Hz.
     """
 
     def __init__(
@@ -110,45 +111,45 @@ class Segmenter:
     ):
         self._rate = sampling_rate
         self._padding = round(padding_s * RATE)
-        self._pause = -(-max(round(pause_s * RATE), self._padding, 1) // FRAME)  # all of the padding is heard by then
+        self._pause = -(-max(round(pause_s * RATE), self._padding, 1) // FRAME)  # at least as long as the padding
         self._longest = max(round((max_segment_s - 2 * padding_s) * RATE / FRAME), 4)
         self._shortest = min_speech_s * RATE / FRAME
         self._enter, self._leave = threshold, threshold - 0.15
         self._activity = VoiceActivity()
         self._resample = Resampler(sampling_rate, RATE)
-        self._left = np.zeros(0, np.float32)  # less than a frame
-        self._given = 0  # samples, at the rate of the recording
-        self._frames = 0  # frames that are done
-        self._start: int | None = None  # frames, of the segment that is not finished
-        self._end = 0  # frame after its last one with speech
+        self._left = np.zeros(0, np.float32)  # rest of the input, less than a frame
+        self._given = 0  # samples so far, at the rate of the recording
+        self._frames = 0  # frames processed so far
+        self._start: int | None = None  # first frame of the open segment
+        self._end = 0  # frame after its last frame with speech
         self._speech: list[float] = []  # probabilities from its start on
-        self._floor = 0  # where the segment before ended, in samples at 16 kHz
+        self._floor = 0  # end of the previous segment, in samples at 16 kHz
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody speaks, or did within the last `pause_s`."""
+        """Whether there is speech, or was within the last `pause_s`."""
         return self._start is not None
 
     @property
     def begin(self) -> int:
-        """Where the segment begins that is open, or the next one may begin, in samples of the recording."""
+        """Start of the open segment, or earliest start of the next one, in samples of the recording."""
         return self._position(self._begin(self._frames if self._start is None else self._start))
 
     def feed(self, samples: np.ndarray) -> list[tuple[int, int]]:
         """
-        Go on with the next samples.
+        Process the next samples.
 
         Args:
-            samples: (n,) float32 at the sampling rate of the recording, may be none.
+            samples: (n,) float32 at the sampling rate of the recording; may be empty.
 
         Returns:
-            (start, end) of the segments that are finished, in samples of the whole recording.
+            (start, end) of the segments finished by them, in samples of the whole recording.
         """
         self._given += len(samples)
         return self._take(self._resample(samples))
 
     def finish(self) -> list[tuple[int, int]]:
-        """Give the last segments; the recording ends here."""
+        """End the recording and return its last segments."""
         rest = self._resample(np.zeros(0, np.float32), last=True)
         done = self._take(np.pad(rest, (0, -(len(self._left) + len(rest)) % FRAME)))
         if self._start is not None:
@@ -165,7 +166,7 @@ class Segmenter:
         return done
 
     def _advance(self, speech: float) -> list[tuple[int, int]]:
-        """Go on by one frame, the probability of which is given."""
+        """Advance by one frame with the given speech probability; return finished segments."""
         frame = self._frames
         self._frames += 1
         if self._start is None:
@@ -180,7 +181,7 @@ class Segmenter:
         return self._split(self._best_cut()) if len(self._speech) == self._longest else []
 
     def _best_cut(self) -> int:
-        """The frame, counted from the start, before which a segment is cut that would get too long."""
+        """Frame before which to cut a segment that has become too long, counted from its start."""
         speech = np.array(self._speech)
         quarter, half = len(speech) // 4, len(speech) // 2
         for first, last in (half, len(speech)), (quarter, half):
@@ -190,7 +191,7 @@ class Segmenter:
         return half + int(speech[half:].argmin())
 
     def _longest_pause(self, speech: np.ndarray) -> int | None:
-        """The middle of the longest and quietest pause in probabilities (n,), none if there is no pause."""
+        """Middle of the longest and quietest pause in probabilities (n,), `None` if there is no pause."""
         silence = np.maximum(self._leave - speech, 0)
         borders = np.flatnonzero(np.diff(silence > 0, prepend=False, append=False))
         pauses = zip(borders[::2], borders[1::2], strict=True)
@@ -198,7 +199,7 @@ class Segmenter:
         return None if best is None else int(best[0] + best[1]) // 2
 
     def _split(self, cut: int) -> list[tuple[int, int]]:
-        """Close the segment at a cut; what follows begins another one."""
+        """Close the segment at a frame counted from its start; the rest becomes the next segment."""
         assert self._start is not None
         border, speech, end = self._start + cut, self._speech[cut:], self._end
         self._end = min(end, border)
@@ -207,7 +208,7 @@ class Segmenter:
         return done
 
     def _close(self, end: int) -> list[tuple[int, int]]:
-        """Finish the segment at a sample."""
+        """Finish the segment at a sample of 16 kHz audio."""
         assert self._start is not None
         start, enough = self._begin(self._start), self._end - self._start >= self._shortest
         self._start, self._speech = None, []
@@ -220,7 +221,7 @@ class Segmenter:
         return max(frame * FRAME - self._padding, self._floor)
 
     def _position(self, sample: int) -> int:
-        """A sample at 16 kHz, counted at the rate of the recording."""
+        """Convert a position in 16 kHz samples to samples of the recording."""
         return round(sample * self._rate / RATE)
 
 
@@ -230,18 +231,18 @@ def speech_segments(samples: np.ndarray, sampling_rate: int) -> list[tuple[int, 
 
     Args:
         samples: (n,) float32.
-        sampling_rate: of the samples, in Hz.
+        sampling_rate: sampling rate of the samples in Hz.
 
     Returns:
-        (start, end) of each segment in samples, in their order, none overlapping another nor longer than 8 s; none if
-        nobody speaks.
+        (start, end) of each segment in samples, in order, without overlaps and at most 8 s long; empty if nobody
+        speaks.
 
     Raises:
-        ImportError: without silero-vad.
-        ValueError: if the sampling rate is no number of Hz.
+        ImportError: if silero-vad is not installed.
+        ValueError: if the sampling rate is not a valid number of Hz.
     """
     segmenter, done = Segmenter(sampling_rate), []
-    for start in range(0, len(samples), _PIECE_S * sampling_rate):  # an hour in pieces takes no second hour of memory
+    for start in range(0, len(samples), _PIECE_S * sampling_rate):  # in pieces, to save memory
         done += segmenter.feed(samples[start : start + _PIECE_S * sampling_rate])
     return done + segmenter.finish()
 
@@ -256,7 +257,7 @@ def _weights() -> dict[str, np.ndarray]:
 
 
 def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
-    """(n, T, in) -> (n, T / stride, out), with a kernel of three and a ReLU."""
+    """Convolution with kernel size 3 and ReLU: (n, T, in) -> (n, T / stride, out)."""
     padded = np.pad(values, ((0, 0), (1, 1), (0, 0)))
     steps = range(0, values.shape[1], stride)
     seen = np.stack([padded[:, step : step + 3].reshape(len(values), -1) for step in steps], axis=1)

@@ -1,4 +1,4 @@
-"""What of a long recording goes through the network at a time: stretches of speech, and overlapping windows."""
+"""Cut long recordings for the network: into segments of speech, and into overlapping windows."""
 
 import math
 import warnings
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Longer audio is read in overlapping windows unless the caller says otherwise: the memory for one pass grows with it.
+# By default, longer audio is cut into overlapping windows: the memory for one pass grows with its length.
 LONG_AUDIO_S = 120.0
 DEFAULT_CHUNK_S = 30.0
-# Longer audio is cut at pauses, if it has any.
+# By default, longer audio is cut at pauses.
 PAUSES_ABOVE_S = 30.0
 
 
@@ -17,20 +17,20 @@ def cut_at_pauses(
     samples: np.ndarray, sampling_rate: int, vad: bool | None = None, chunk_length_s: float | None = None
 ) -> list[tuple[int, int]]:
     """
-    The parts of a recording that are read on their own, as the single sentences that the network was trained on.
+    Cut a recording into parts that are recognised separately, like the single sentences of the training data.
 
     Args:
-        samples: (n,) of the recording.
-        sampling_rate: in Hz.
-        vad: whether to cut at pauses; if not given, above 30 s and unless `chunk_length_s` says how to cut.
+        samples: (n,) samples of the recording.
+        sampling_rate: sampling rate in Hz.
+        vad: whether to cut at pauses; by default only above 30 s, and only if `chunk_length_s` is not given.
         chunk_length_s: as in [`cut_windows`].
 
     Returns:
-        [start, stop) in samples of the stretches of speech in their order; the whole recording if it is not to be cut,
-        or nobody is heard to speak.
+        [start, stop) of the segments of speech in samples, in order; the whole recording if it is not to be cut or no
+        speech is found.
 
     Raises:
-        ImportError: if `vad` is asked for and there is nothing to find speech with.
+        ImportError: if `vad` is true and silero-vad is not installed.
     """
     whole = [(0, len(samples))]
     is_long = len(samples) > PAUSES_ABOVE_S * sampling_rate
@@ -55,21 +55,22 @@ def cut_windows(
     stride_length_s: float | Sequence[float] | None = None,
 ) -> list[tuple[int, int, int, int]]:
     """
-    Overlapping windows over the features of one recording.
+    Cut the features of one recording into overlapping windows.
 
     Args:
-        frames: how many frames of features there are.
-        frame_s: seconds from one to the next.
-        ratio: frames of features for each frame of logits.
-        chunk_length_s: seconds of a window, 0 for a single one; windows of 30 s above 120 s if not given.
-        stride_length_s: seconds of overlap, one number or (left, right); a sixth of the window if not given.
+        frames: number of feature frames.
+        frame_s: seconds per feature frame.
+        ratio: number of feature frames per frame of logits.
+        chunk_length_s: window length in seconds, 0 for a single window; defaults to 30 s for more than 120 s of audio,
+            otherwise 0.
+        stride_length_s: overlap in seconds, one number or (left, right); defaults to a sixth of the window.
 
     Returns:
         (start, stop, logit frames to drop on the left, on the right) for each window.
 
     Raises:
-        ValueError: if a length is negative or no number, if a window is shorter than one frame of logits, or if the
-            overlaps leave nothing of it.
+        ValueError: if a length is negative or not finite, a window is shorter than one frame of logits, or the overlaps
+            cover the whole window.
     """
     if chunk_length_s is None:
         chunk_length_s = DEFAULT_CHUNK_S if frames * frame_s > LONG_AUDIO_S else 0
@@ -102,7 +103,7 @@ def cut_windows(
 
 
 def _whole_ratios(seconds: float, frame_s: float, ratio: int) -> int:
-    """Feature frames nearest to a duration that make whole frames of logits."""
+    """Round a duration to feature frames that are a multiple of `ratio`."""
     return round(seconds / (frame_s * ratio)) * ratio
 
 

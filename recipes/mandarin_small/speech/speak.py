@@ -1,17 +1,15 @@
 """From the texts of the step before to a folder of speech."""
 
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
+
+from citrinet.cli.termination import unwinding_when_terminated
 
 from ..utterance import Utterance, read_utterances
 from .fetch import fetch
@@ -22,7 +20,6 @@ from .voice import Voice, load_voice
 
 _SAVE_EVERY = 10.0  # seconds
 _HELDOUT_SHARE = 0.25  # of the time, at most: a slow machine is to have something to train on
-_TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def run(options: Options) -> bool:
     now = time.monotonic()
     end = begin + options.seconds if options.seconds is not None else None
     heldout_end = now + _HELDOUT_SHARE * (end - now) if end is not None else None
-    with _terminated_like_interrupted():
+    with unwinding_when_terminated():
         done = speak(heldout, speech / "heldout", voice, heldout_end)
         write_recordings(heldout, SpeechStore(speech / "heldout"), options.out / "heldout")
         return speak(train, speech / "train", voice, end) and done
@@ -128,16 +125,3 @@ def speak(utterances: Sequence[Utterance], folder: Path, voice: Voice, end: floa
 
 def _first(files: Sequence[Path], limit: int | None) -> list[Utterance]:
     return list(islice(chain.from_iterable(read_utterances(path) for path in files), limit))
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM unwinds, so that what was spoken is saved."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""When texts are said: characters, words and entities of a given text with their times."""
+"""Forced alignment: times of the characters, words and entities of a given text."""
 
 from .aligner import NOT_SAID, AlignedChunk, AlignedEntity, AlignedSegment, Alignment, align, align_waveform
 from .path import best_path

@@ -1,4 +1,4 @@
-"""Texts to the times at which they are said."""
+"""Align a text with a recording."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from ..windows_citrinet import cut_at_pauses
 from .path import best_path
 from .target import TextTokenizer, Token, is_silent
 
-# A character whose probability is less was not said: what that finds, and how often it is wrong, is in
-# docs/decisions/044, as are the times below.
+# A character with a lower probability counts as not said. docs/decisions/044 has measurements of this threshold, and of
+# the times below.
 NOT_SAID = 0.001
-# CTC emits a character in a frame or two, which are in its middle: it begins that much before the middle of them, and
-# lasts until the next one begins. Where that is not soon, it ends that much after them.
+# CTC emits a character in one or two frames in its middle. The character begins LEAD_S before the middle of these
+# frames and lasts until the next one begins; if that is not within SOON_S, it ends TAIL_S after the middle.
 LEAD_S, SOON_S, TAIL_S = 0.06, 0.35, 0.12
-# The least log-probability of a blank: what it costs to pass over a frame of speech that the text does not have.
+# Least log-probability of a blank: the cost of skipping a frame of speech that is not in the text.
 _PASSED_OVER = -5.0
-# Emissions of more values are kept in half precision.
+# Emissions with more values are kept in half precision.
 _LARGE = 2**26
 
 
@@ -32,12 +32,13 @@ class AlignedChunk(TypedDict):
     A character or a word.
 
     Args:
-        text: what it is.
+        text: the character or word.
         timestamp: start and end in seconds.
-        confidence: the largest probability of its token in the frames where it is put, the geometric mean of those of
-            its characters for a word; 0 if it is not known.
-        known: whether the model can write it. If not, its time is what its neighbours leave: none for punctuation.
-        said: false if it was likely not said; always true if it is not known.
+        confidence: for a character, the largest probability of its token in the frames aligned with it; for a word, the
+            geometric mean of those of its characters; 0 if it is not known.
+        known: whether it is in the model's vocabulary. If not, it gets the time between its neighbours; punctuation has
+            no duration.
+        said: `False` if it was probably not said; always `True` if it is not known.
     """
 
     text: str
@@ -60,7 +61,7 @@ class AlignedEntity(TypedDict):
 
 
 class AlignedSegment(TypedDict):
-    """A line of the text."""
+    """A line of the text, as a segment of a result."""
 
     text: str
     transcript: str
@@ -72,17 +73,17 @@ class AlignedSegment(TypedDict):
 
 class Alignment(TypedDict):
     """
-    A [`RecognitionResult`] of a text that was given, which the writers of formats take too.
+    A [`RecognitionResult`] for a given text; the format writers accept it too.
 
     Args:
         text: the text.
         transcript: the text without markers.
-        confidence: mean of the characters that are known.
-        entities: those that are marked in the text.
-        tags: none: a text does not say how sure they are.
+        confidence: mean confidence of the known characters.
+        entities: the entities marked in the text.
+        tags: empty: a text has no probabilities for them.
         segments: the lines of the text.
-        chunks: its characters.
-        words: its words.
+        chunks: the characters of the text.
+        words: the words of the text.
     """
 
     text: str
@@ -97,7 +98,7 @@ class Alignment(TypedDict):
 
 def align(model: Recognizer | str | Path, audio: Any, text: str, *, backend: str | None = None) -> Alignment:
     """
-    Find when each character of a text is said.
+    Find the time of each character of a text in a recording.
 
     ```python
     >>> alignment = citrinet.align(citrinet.default_model(), "talk.wav", "今天北京的天气怎么样")
@@ -105,18 +106,19 @@ def align(model: Recognizer | str | Path, audio: Any, text: str, *, backend: str
     ```
 
     Args:
-        model: a recogniser, or what [`load_recognizer`] takes.
-        audio: a recording, what [`load_audio`] takes. Above 30 s it is cut at its pauses.
-        text: what is said in it, in lines or not, with entity markers or without. What it leaves out is passed over.
-        backend: what finds the path, `"torchaudio"` or `"numpy"`, which give the same; see [`best_path`].
+        model: a recogniser, or a model that [`load_recognizer`] accepts.
+        audio: anything that [`load_audio`] accepts. Above 30 s it is cut at its pauses.
+        text: the spoken text, in one or several lines, with or without entity markers. Speech that is not in the text
+            is skipped.
+        backend: `"torchaudio"` or `"numpy"`, which find the same path; see [`best_path`].
 
     Returns:
         [`Alignment`].
 
     Raises:
-        ImportError, OSError: as [`load_recognizer`] and [`Recognizer.load`] do.
-        ValueError: as they do, for a text that is empty or of which the model knows no character, and for one that is
-            too long for the audio.
+        ImportError, OSError: as in [`load_recognizer`] and [`Recognizer.load`].
+        ValueError: as there, and if the text is empty, has no character of the model's vocabulary, or is too long for
+            the audio.
     """
     recognizer = load_recognizer(model) if isinstance(model, str | Path) else model
     return align_waveform(recognizer, recognizer.load(audio), text, backend=backend)
@@ -124,12 +126,12 @@ def align(model: Recognizer | str | Path, audio: Any, text: str, *, backend: str
 
 def align_waveform(recognizer: Recognizer, waveform: np.ndarray, text: str, *, backend: str | None = None) -> Alignment:
     """
-    [`align`] for samples that were read.
+    Find the time of each character of a text in a waveform, see [`align`].
 
     Args:
-        recognizer: a Citrinet's.
-        waveform: (n,) float32, as [`Recognizer.load`] gives it.
-        text, backend: as there.
+        recognizer: recogniser of a Citrinet.
+        waveform: (n,) float32, as returned by [`Recognizer.load`].
+        text, backend: as in [`align`].
     """
     lines = [parsed for parsed in map(parse_transcript, text.splitlines()) if parsed.transcript.strip()]
     transcript = "\n".join(line.transcript for line in lines)
@@ -150,13 +152,12 @@ def align_waveform(recognizer: Recognizer, waveform: np.ndarray, text: str, *, b
 
 def _emissions(recognizer: Recognizer, waveform: np.ndarray, columns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """
-    What the network says of the tokens of a text.
+    Compute the log-probabilities of the tokens of a text.
 
-    Speech between pauses is read on its own. All tokens that are not heard, such as markers, are blanks, whether the
-    text has them or not.
+    Each segment of speech is processed separately. Tokens that are not spoken, such as markers, count as blanks.
 
     Returns:
-        (T', 1 + columns) log-probabilities, the blank's first; (T',) the start of each frame in seconds.
+        (T', 1 + columns) log-probabilities, with the blank first; (T',) the start of each frame in seconds.
     """
     silent = [index for index, piece in enumerate(recognizer.pieces) if is_silent(piece)]
     is_large = len(waveform) / recognizer.sampling_rate / recognizer.frame_s * len(columns) > _LARGE
@@ -171,7 +172,7 @@ def _emissions(recognizer: Recognizer, waveform: np.ndarray, columns: Sequence[i
 
 
 def _spans(peaks: np.ndarray, duration: float) -> list[tuple[float, float]]:
-    """Start and end of each token of (N,) seconds in their middle."""
+    """Return start and end of each token, given the times (N,) of their peaks."""
     starts = np.maximum(peaks - LEAD_S, 0)
     following = np.append(starts[1:], np.inf)
     ends = np.where(following - peaks < SOON_S, following, np.minimum(peaks + TAIL_S, duration))
@@ -180,7 +181,7 @@ def _spans(peaks: np.ndarray, duration: float) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class _Character:
-    """A character of the transcript: seconds, and its probability, none if the model does not know it."""
+    """A character of the transcript: start and end in seconds, and its probability, `None` if it is not known."""
 
     start: float
     end: float
@@ -190,7 +191,7 @@ class _Character:
 def _characters(
     transcript: str, tokens: Sequence[Token], spans: Sequence[tuple[float, float]], scores: np.ndarray
 ) -> list[_Character]:
-    """All characters, spaces too. Those of a token share its time, unknown ones what is between their neighbours."""
+    """Times of all characters, also spaces: those of a token share its time, unknown ones the gap around them."""
     known: dict[int, _Character] = {}
     for token, (start, end), score in zip(tokens, spans, scores.tolist(), strict=True):
         step = (end - start) / (token.stop - token.first)
@@ -210,7 +211,7 @@ def _characters(
 def _unknown(
     transcript: str, indices: list[int], before: list[_Character], following: _Character | None
 ) -> list[_Character]:
-    """Characters between known ones: punctuation takes no time, others the gap, or a share of the one before."""
+    """Times of characters between known ones: none for punctuation, others share the gap or the previous character."""
     start = before[-1].end if before else 0.0
     stop = following.start if following else start
     spoken = sum(transcript[index].isalnum() for index in indices)
@@ -247,7 +248,7 @@ def _result(lines: Sequence[Transcript], transcript: str, characters: list[_Char
                 "confidence": _mean(own),
             }
         )
-        first += len(own) + 1  # and the end of the line
+        first += len(own) + 1  # plus the line break
     return {
         "text": "\n".join(line.text for line in lines),
         "transcript": transcript,
@@ -262,7 +263,7 @@ def _result(lines: Sequence[Transcript], transcript: str, characters: list[_Char
 
 def _chunk(transcript: str, first: int, stop: int, characters: list[_Character]) -> AlignedChunk:
     scores = [one.score for one in characters[first:stop] if one.score is not None]
-    # The geometric mean, in which a part that was not said weighs more than in the mean.
+    # The geometric mean gives more weight to characters that were not said.
     score = float(np.exp(np.log(np.maximum(scores, 1e-30)).mean())) if scores else 0.0
     return {
         "text": transcript[first:stop],
@@ -274,7 +275,7 @@ def _chunk(transcript: str, first: int, stop: int, characters: list[_Character])
 
 
 def _entity(entity: Entity, line: list[_Character], first: int) -> AlignedEntity:
-    """An entity of a line, which begins at a character of the transcript."""
+    """Make the result of an entity; `first` is the start of its line in the transcript."""
     chunk = _chunk(entity.text, 0, len(entity.text), line[entity.start : entity.end])
     return {
         "type": entity.type,

@@ -1,4 +1,4 @@
-"""The likeliest path of CTC through given tokens: torchaudio's, and one in NumPy for long audio and without PyTorch."""
+"""Most likely CTC path through given tokens, with torchaudio, or NumPy for long audio and without PyTorch."""
 
 import importlib
 import math
@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 
 BLANK = 0
-# Frames times tokens above which torchaudio, whose time and memory grow with them, is not asked.
+# Frames times tokens above which torchaudio is not used, since its time and memory grow with them.
 _LARGE = 2**25
 
 
 def best_path(emissions: np.ndarray, labels: np.ndarray, backend: str | None = None) -> np.ndarray:
     """
-    Find the frames of tokens that must be emitted one after the other (Graves et al. 2006, the Viterbi path).
+    Find the frames of a given sequence of tokens: the Viterbi path of CTC (Graves et al. 2006).
 
     Args:
-        emissions: (T', C) log-probabilities, the blank's first.
-        labels: (N,) the column of each token, none of them the blank's.
-        backend: `"torchaudio"` or `"numpy"`, which give the same path; if not given, the first where PyTorch is loaded
-            and the audio not too long.
+        emissions: (T', C) log-probabilities, with the blank first.
+        labels: (N,) column of each token; not that of the blank.
+        backend: `"torchaudio"` or `"numpy"`, which give the same path; by default `"torchaudio"` if PyTorch is already
+            imported, torchaudio is available and the audio is not too long, otherwise `"numpy"`.
 
     Returns:
         (N, 2) frames [start, end) of each token.
 
     Raises:
-        ImportError: if torchaudio is asked for and is missing.
-        ValueError: if there are too few frames for so many tokens.
+        ImportError: if `backend` is `"torchaudio"` and it is not installed.
+        ValueError: if there are too few frames for the tokens.
     """
     repeats = int((labels[1:] == labels[:-1]).sum())
     if len(emissions) < len(labels) + repeats:
@@ -44,7 +44,7 @@ def best_path(emissions: np.ndarray, labels: np.ndarray, backend: str | None = N
 
 
 def _spans(states: np.ndarray, count: int) -> np.ndarray:
-    """(T',) index of the token that is emitted, -1 for the blank, -> (N, 2) frames."""
+    """(T',) index of the token emitted in each frame, -1 for the blank, -> (N, 2) frames."""
     frames = np.flatnonzero(states >= 0)
     tokens = states[frames]
     starts = np.searchsorted(tokens, np.arange(count))
@@ -53,12 +53,12 @@ def _spans(states: np.ndarray, count: int) -> np.ndarray:
 
 
 def _has_torchaudio() -> bool:
-    """Whether torchaudio can be had without loading PyTorch, which recognisers of ONNX graphs do without."""
+    """Whether torchaudio is available without importing PyTorch, which recognisers of ONNX graphs do not need."""
     if "torch" not in sys.modules:
         return False
     try:
         return hasattr(importlib.import_module("torchaudio.functional"), "forced_align")
-    except (ImportError, OSError, RuntimeError):  # or made for another PyTorch
+    except (ImportError, OSError, RuntimeError):  # the latter if built for another PyTorch
         return False
 
 
@@ -74,10 +74,10 @@ def _path_of_torchaudio(emissions: np.ndarray, labels: np.ndarray) -> np.ndarray
 
 class _Trellis:
     """
-    The likeliest paths to all states at one frame.
+    Scores of the most likely paths to all states at one frame.
 
-    States are a blank before each token, the tokens, and a blank in the end. Numbers are added in the order of
-    torchaudio, so that both round alike.
+    States are a blank before each token, the tokens, and a blank at the end. Values are added in the same order as in
+    torchaudio, to get the same rounding.
     """
 
     def __init__(self, labels: np.ndarray):
@@ -92,12 +92,12 @@ class _Trellis:
 
     def step(self, row: np.ndarray, blank_from: Any = None, token_from: Any = None) -> None:
         """
-        Go on by a frame.
+        Advance by one frame.
 
         Args:
-            row: (C,) float32 of the frame.
-            blank_from: (N + 1,) where to put whether each blank is best reached from the token before it.
-            token_from: (N,) where to put how far before it the state is from which each token is best reached.
+            row: (C,) float32 log-probabilities of the frame.
+            blank_from: (N + 1,) output, whether the best path to each blank comes from the token before it.
+            token_from: (N,) output, by how many states the best path to each token advances.
         """
         from_blank, from_token = self.blanks[:-1], self.tokens[:-1] + self._follows
         tokens = np.maximum(self.tokens, from_blank)
@@ -114,7 +114,7 @@ class _Trellis:
 
 
 def _path_of_numpy(emissions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The path, in memory that grows with the square root of the frames: blocks are computed again on the way back."""
+    """Find the path with back-pointers for only the square root of the frames: blocks are recomputed backwards."""
     frames, count = len(emissions), len(labels)
     block = 2 * math.isqrt(frames) + 1
     trellis = _Trellis(labels)

@@ -1,4 +1,4 @@
-"""A text as the tokens that a CTC head would write for it, each with the characters that it stands for."""
+"""Tokenise a text as a CTC head would write it, with the characters of each token."""
 
 import math
 import re
@@ -15,7 +15,7 @@ _UNKNOWN = "<unk>"
 
 @dataclass(frozen=True)
 class Token:
-    """A token: its id, and the characters [first, stop) of the text that it stands for."""
+    """A token: its id, and its characters [first, stop) in the text."""
 
     id: int
     first: int
@@ -24,7 +24,7 @@ class Token:
 
 @dataclass(frozen=True)
 class _Symbol:
-    """A character as a vocabulary may hold it, and the characters of the text that it is of: none for a boundary."""
+    """A character as the vocabulary writes it, and its characters [first, stop) in the text, empty for a boundary."""
 
     char: str
     first: int
@@ -32,22 +32,22 @@ class _Symbol:
 
 
 def is_silent(piece: str) -> bool:
-    """Whether a piece stands for nothing that is heard: a marker, a word boundary on its own, the unknown token."""
+    """Whether a piece is not spoken: a marker, a word boundary alone, or the unknown token."""
     spoken = piece.strip(f"{WORD_BOUNDARY} ")
     return not spoken or spoken == _UNKNOWN or MARKER_PIECE.fullmatch(spoken) is not None
 
 
 class TextTokenizer:
     """
-    Cuts texts into the pieces of a SentencePiece vocabulary, of which nothing is known but the pieces in their order.
+    Tokenises texts with a SentencePiece vocabulary, given only its pieces in order.
 
-    With the merges of a BPE vocabulary, which are in that order, the pieces are SentencePiece's. If a vocabulary is not
-    made of merges, it is taken for a unigram one, whose pieces are in the order of their probabilities: those are put
-    at one divided by the rank (Zipf). Characters that the vocabulary writes otherwise, in another width or case, are
-    put in its way; word boundaries on their own are left out, and characters that it does not know.
+    A BPE vocabulary lists its pieces in the order of their merges, so the tokens are those of SentencePiece. Another
+    vocabulary is taken as a unigram one, with its pieces in the order of their probabilities, which are estimated as
+    one divided by the rank (Zipf). Characters are converted to the width or case of the vocabulary; single word
+    boundaries and characters that are not in the vocabulary are left out.
 
     Args:
-        pieces: without the blank.
+        pieces: pieces of the vocabulary, without the blank.
     """
 
     def __init__(self, pieces: Sequence[str]):
@@ -60,13 +60,13 @@ class TextTokenizer:
 
     def __call__(self, text: str) -> list[Token]:
         """
-        Cut a text.
+        Tokenise a text.
 
         Args:
-            text: without markers.
+            text: text without markers.
 
         Returns:
-            Tokens in their order.
+            The tokens in order.
         """
         return [
             token
@@ -77,7 +77,7 @@ class TextTokenizer:
         ]
 
     def _runs(self, word: re.Match[str]) -> Iterator[list[_Symbol]]:
-        """Symbols of a word between characters that are not known."""
+        """Split a word into runs of symbols, at characters that are not in the vocabulary."""
         start = word.start()
         run = [_Symbol(WORD_BOUNDARY, start, start)] if self._has_boundaries else []
         for index, char in enumerate(word.group(), start):
@@ -90,7 +90,7 @@ class TextTokenizer:
             yield run
 
     def _written(self, char: str) -> str:
-        """A character as the vocabulary has it; nothing if it does not."""
+        """Return a character as the vocabulary writes it; empty if it is not in the vocabulary."""
         normal = unicodedata.normalize("NFKC", char)
         ways = (char, normal, normal.lower(), normal.upper())
         return next((way for way in ways if way.strip() and self._alphabet.issuperset(way)), "")
@@ -105,7 +105,7 @@ class TextTokenizer:
         ]
 
     def _merge(self, run: list[_Symbol]) -> list[tuple[int, int]]:
-        """BPE: of neighbours that make a piece, those are joined first whose piece comes first in the vocabulary."""
+        """BPE: repeatedly merge the neighbours whose joined piece comes first in the vocabulary."""
         text = "".join(symbol.char for symbol in run)
         bounds = list(range(len(run) + 1))
         while len(bounds) > 2:
@@ -117,7 +117,7 @@ class TextTokenizer:
         return list(pairwise(bounds))
 
     def _likeliest(self, run: list[_Symbol]) -> list[tuple[int, int]]:
-        """Unigram: the pieces of which the product of the probabilities is largest."""
+        """Unigram: find the pieces with the largest product of probabilities."""
         text = "".join(symbol.char for symbol in run)
         unknown = math.log(len(self._ids) + 1) * 3
         costs, begins = [0.0], [0]

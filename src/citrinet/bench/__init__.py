@@ -1,10 +1,10 @@
 """
-Speed of a model on this machine, in every precision and beside others, from waveform to text.
+Measure the speed of a model on this machine, from waveform to text, in each precision and against other runtimes.
 
-For every case each contestant lives in a process of its own: peak memory is its own, and what an earlier case left
-behind (an allocator keeps more of what it frees after it has seen large blocks) changes no later one. On a GPU,
-where their start would take most of the time, they stay. They are asked in turn, round by round, and only one works at
-a time.
+On a CPU, each contestant runs in a new process for each case, so that its peak memory is measured separately and
+earlier cases do not affect later ones (an allocator keeps more freed memory after it has seen large blocks). On a GPU,
+where starting would take most of the time, a process runs all cases. Contestants take turns, round by round, and only
+one works at a time.
 """
 
 from .measure import bench

@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, asked in turn."""
+"""Measure contestants in separate processes, in turn."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ from .worker import ANSWER
 RATE = 16_000
 NEMO_WORKER = Path(__file__).with_name("nemo_worker.py")
 DEVICE_PRECISIONS = ("float32", "float16", "bfloat16")
-PRODUCT = 8192  # rows and columns of the matrices whose product is a device's ceiling
+PRODUCT = 8192  # rows and columns of the matrices whose product measures the ceiling of a GPU
 OPPONENTS = ("compiled", "eager", "nemo", "onnxruntime")
 
 Command = list[str]
@@ -42,23 +42,23 @@ def bench(
     after_round: Callable[[Benchmark], object] | None = None,
 ) -> Benchmark:
     """
-    Measure a model in every precision; on a GPU in float32, float16 and bfloat16.
+    Measure the speed of a model in every precision; on a GPU in float32, float16 and bfloat16.
 
-    A contestant that does not start or stops is left out from there on, and the report says why.
+    A contestant that does not start or that stops is left out from then on, and the report says why.
 
     Args:
-        model: a folder or Hub repository, a folder of ONNX graphs, which have a precision of their own, or one of
+        model: a folder or Hub repository, a folder of ONNX graphs (measured only in their own precision), or one of
             `SIZES`, with random weights.
-        against: what else to measure: `nemo` (an export of the model, on the same device), `onnxruntime` (another, on
-            the CPU), `compiled` (the ordinary network by `torch.compile`; its start may take minutes).
-        rounds: how often each is asked; it answers twice, and the second time counts.
-        nemo_python: the interpreter of an environment that has NeMo.
-        device: where the model runs.
-        after_round: is given what was measured so far.
+        against: other contestants: `nemo` (an export of the model, on the same device), `onnxruntime` (an ONNX export,
+            on the CPU), `compiled` (the ordinary network with `torch.compile`; may take minutes to start).
+        rounds: number of measurements of each contestant; each runs twice, and the second run is timed.
+        nemo_python: Python interpreter of an environment with NeMo.
+        device: PyTorch device on which the model runs.
+        after_round: called with the measurements so far after each round.
 
     Raises:
-        OSError: if the model cannot be found or fetched.
-        ValueError: for another opponent, or if no contestant is left; the message has the last words of one.
+        OSError: if the model cannot be found or downloaded.
+        ValueError: for an unknown opponent, or if no contestant is left; the message ends with one contestant's error.
     """
     name = str(model)
     with ExitStack() as stack:
@@ -71,7 +71,7 @@ def bench(
         benchmark.memory.update(dict.fromkeys(contestants))
         if not graphs:
             benchmark.ceiling.update(dict.fromkeys(PRECISIONS if device == "cpu" else DEVICE_PRECISIONS, 0.0))
-        # On CPUs each case has processes of its own; on a GPU their start would take most of the time.
+        # On CPUs each case has its own processes; on a GPU starting them would take most of the time.
         groups = [{name: case} for name, case in CASES.items()] if device == "cpu" else [CASES_ON_DEVICES]
         if device != "cpu":
             benchmark.device = _device_name(device)
@@ -104,7 +104,7 @@ def bench(
 
 
 def _start(contestants: dict[str, Command], processes: ExitStack, benchmark: Benchmark) -> dict[str, Ask]:
-    """Start contestants at the same time; those that are ready."""
+    """Start all contestants at the same time, and return those that become ready."""
     ask: dict[str, Ask] = {}
     failed: dict[str, ValueError] = {}
     starting = {name: processes.enter_context(_process(command)) for name, command in contestants.items()}
@@ -120,7 +120,7 @@ def _start(contestants: dict[str, Command], processes: ExitStack, benchmark: Ben
 
 
 def _contestants(model: str, against: list[str], folder: str, nemo_python: str, device: str) -> dict[str, Command]:
-    """Name -> command; the first is the one that the others are compared with, a name ends in what it computes in."""
+    """Name -> command. The others are compared with the first; the part of a name after the comma is its precision."""
     if is_onnx_folder(model):
         if set(against) - {"eager"}:
             raise ValueError(f"{model} holds ONNX graphs, of which no others can be made: bench the model itself.")
@@ -155,13 +155,13 @@ def _contestants(model: str, against: list[str], folder: str, nemo_python: str, 
 
 
 def _ours(model: str, **options: object) -> Command:
-    """What `load_recognizer` makes of a model."""
+    """Command of a worker that loads a model with `load_recognizer`."""
     return [sys.executable, "-m", f"{__package__}.worker", json.dumps({"model": model, **options})]
 
 
 @contextmanager
 def _process(command: Command) -> Iterator[Callable[[], Ask]]:
-    """A process of `worker.py`; what is yielded waits until it is ready to transcribe what it is asked to."""
+    """Run a worker process; yields a function that waits until it is ready and returns a function to ask it."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", bufsize=1
@@ -171,13 +171,13 @@ def _process(command: Command) -> Iterator[Callable[[], Ask]]:
 
         def answer() -> str:
             for line in answers:
-                if line.startswith(ANSWER):  # NeMo writes other lines too
+                if line.startswith(ANSWER):  # NeMo prints other lines too
                     return line.removeprefix(ANSWER)
             errors.seek(0)
             raise ValueError("a contestant stopped: " + " ".join(errors.read().strip().splitlines()[-1:]))
 
         def ask(count: int, seconds: int) -> tuple[float, float | None]:
-            with suppress(OSError):  # if it has stopped, there is no answer
+            with suppress(OSError):  # if it has stopped, `answer` raises the error
                 questions.write(json.dumps([count, seconds]) + "\n")
             elapsed, peak = json.loads(answer())
             return elapsed, peak
@@ -194,7 +194,7 @@ def _process(command: Command) -> Iterator[Callable[[], Ask]]:
 
 
 def _flops(config: CitrinetConfig, seconds: int = 8) -> float:
-    """GFLOP of the network for a second of speech."""
+    """GFLOP that the network needs for a second of speech."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network: Any = CitrinetForCTC(config)
         network.eval()
@@ -203,14 +203,14 @@ def _flops(config: CitrinetConfig, seconds: int = 8) -> float:
 
 
 def _measure_ceiling(ceiling: dict[str, float], device: str) -> None:
-    """Keep the best speed of each precision."""
+    """Measure the peak speed in each precision, and keep the best so far."""
     for precision, best in ceiling.items():
         speed = _ceiling(precision) if device == "cpu" else _device_ceiling(precision, device)
         ceiling[precision] = max(best, speed)
 
 
 def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
-    """GFLOP/s of one large product."""
+    """GFLOP/s of one large matrix product on the CPU."""
     product = linear_for(precision)(torch.randn(size, size))
     inputs = torch.randn(rows, size, dtype=product.dtype)
     with torch.inference_mode():
@@ -222,11 +222,11 @@ def _ceiling(precision: str, size: int = 1024, rows: int = 2048) -> float:
 
 
 def _device_ceiling(precision: str, device: str) -> float:
-    """GFLOP/s of one large product on a GPU."""
+    """GFLOP/s of one large matrix product on a GPU."""
     with torch.inference_mode():
         factor = torch.randn(PRODUCT, PRODUCT, device=device, dtype=getattr(torch, precision))
         product = factor @ factor
-        product[0, 0].item()  # which waits until it is done
+        product[0, 0].item()  # waits for the GPU to finish
         start = time.perf_counter()
         for _ in range(5):
             torch.mm(factor, factor, out=product)
@@ -235,5 +235,5 @@ def _device_ceiling(precision: str, device: str) -> float:
 
 
 def _device_name(device: str) -> str:
-    """What the device is, as far as PyTorch says."""
+    """Name of the GPU, or of the device."""
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device

@@ -1,9 +1,9 @@
 """
-A contestant in NeMo: `worker.py` with NeMo's model, run by its path with an interpreter that has NeMo.
+NeMo as a contestant: `worker.py` with NeMo's model, run as a script by a Python interpreter that has NeMo.
 
     /path/to/nemo/bin/python nemo_worker.py model.nemo cuda bfloat16
 
-In bfloat16 it is PyTorch's autocast, as in NeMo's own scripts.
+For bfloat16 it uses PyTorch's autocast, as NeMo's own scripts do.
 """
 
 import sys
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from worker import serve  # run by its path, Python looks for modules in this folder
+from worker import serve  # run as a script, it finds modules in its own folder
 
 
 def main(file: str, device: str, precision: str) -> None:
-    """Serve a `.nemo` file."""
+    """Answer questions with the model of a `.nemo` file."""
     from nemo.collections.asr.models import ASRModel
 
     model = ASRModel.restore_from(file, map_location=device, strict=True).eval()

@@ -1,4 +1,4 @@
-"""What was measured, as a table and as a picture."""
+"""Measurements of a benchmark, as a table and as a plot."""
 
 import statistics
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ CASES_ON_DEVICES = {**CASES, "64 x 10 s": (64, 10)}
 @dataclass
 class Figures:
     """
-    What one contestant took for one case.
+    Measurements of one contestant in one case.
 
     Args:
-        seconds: of every round.
+        seconds: time of every round.
         speech: seconds of speech in the case.
-        gflop: billions of floating-point operations of the network in it; 0 where they are not known.
+        gflop: billions of floating-point operations of the network in the case; 0 if unknown.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -27,23 +27,23 @@ class Figures:
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median time in seconds."""
         return statistics.median(self.seconds)
 
 
 @dataclass
 class Benchmark:
     """
-    What was measured.
+    All measurements of a benchmark.
 
     Args:
-        model: its name.
-        threads: that PyTorch uses.
-        figures: contestant -> case -> [`Figures`]; the others are compared with the first one.
-        memory: contestant -> peak GB of its largest process, on a GPU of the GPU's; none where the system does not say.
+        model: name of the model.
+        threads: number of threads that PyTorch uses.
+        figures: contestant -> case -> [`Figures`]; the others are compared with the first contestant.
+        memory: contestant -> peak memory in GB of its largest process, on a GPU the GPU's memory; `None` if unknown.
         ceiling: precision -> GFLOP/s of a large matrix product on this CPU or GPU, measured in the same rounds.
         device: name of the GPU, or `cpu`.
-        failed: contestant that stopped -> why; what it did before is there.
+        failed: contestant that stopped -> reason; its earlier measurements are kept.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Benchmark:
         return "\n".join(self._lines())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The measurements as plain dicts and lists, for JSON."""
         return asdict(self)
 
     def _lines(self) -> Iterator[str]:
@@ -96,7 +96,7 @@ class Benchmark:
 
 
 def plot(benchmark: Benchmark, path: str | Path) -> None:
-    """Draw seconds of speech for each second of work, contestant by contestant."""
+    """Plot the speed of each contestant as a multiple of real time, and save it to `path`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")

@@ -1,8 +1,8 @@
 """
 Models of the published sizes, with random weights.
 
-How fast a network is does not depend on its weights, so that no download is needed to measure it. One thing differs:
-random weights write more tokens than anybody speaks, which takes longer to join.
+The speed of a network does not depend on its weights, so it can be measured without a download. One thing differs: with
+random weights the network writes more tokens than speech has, and joining them takes longer.
 """
 
 import re
@@ -29,12 +29,12 @@ SIZES = (*(f"citrinet_{width}{gamma}" for gamma in ("", "_gamma_0_25") for width
 
 def size_config(name: str) -> CitrinetConfig:
     """
-    Configuration of a published size, with the vocabulary of the package's own model.
+    Make the configuration of a published size, with the vocabulary of the package's own model.
 
     Args:
-        name: one of `SIZES`: `citrinet_WIDTH` with NeMo's kernels, `citrinet_WIDTH_gamma_0_25` with kernels a quarter
-            as long, or `stt_meta_zh_150m`, which is `citrinet_1024_gamma_0_25` with an adapter in every block and tag
-            heads, as in WhissleAI's model of that name.
+        name: one of `SIZES`: `citrinet_WIDTH` with NeMo's kernel sizes, `citrinet_WIDTH_gamma_0_25` with kernels a
+            quarter as long, or `stt_meta_zh_150m`, which is `citrinet_1024_gamma_0_25` with an adapter in every block
+            and tag heads, as in WhissleAI's model of that name.
 
     Raises:
         ValueError: for another name.
@@ -56,13 +56,13 @@ def size_config(name: str) -> CitrinetConfig:
 @contextmanager
 def model_folder(model: str) -> Iterator[str]:
     """
-    A folder that holds a model of a published size, for as long as it is needed; any other model stays as it is.
+    Write a model of a published size into a temporary folder; any other model is returned unchanged.
 
     Args:
-        model: one of `SIZES`, a folder (which comes first) or a Hub repository.
+        model: one of `SIZES`, a folder (preferred if it has the same name) or a Hub repository.
 
     Returns:
-        What [`load_recognizer`] takes.
+        A model for [`load_recognizer`].
     """
     if model not in SIZES or Path(model).is_dir():
         yield model

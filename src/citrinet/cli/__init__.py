@@ -1,39 +1,36 @@
-"""The `citrinet` command: one module a subcommand."""
+"""The `citrinet` command, with one module for each subcommand."""
 
 import argparse
 import atexit
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NoReturn
 
 from . import align, bench, console, convert, evaluate, export, info, listen, lm, serve, tokenizer, train, transcribe
+from .termination import unwinding_when_terminated
 
 _DESCRIPTION = """\
 NVIDIA Citrinet speech recognisers in Transformers.
 
-  citrinet convert model.nemo my-model           make a Transformers repository of a NeMo checkpoint
-  citrinet transcribe --model my-model talk.wav  print what is said, the entities and the speaker's tags
+  citrinet convert model.nemo my-model           convert a NeMo checkpoint to a Transformers repository
+  citrinet transcribe --model my-model talk.wav  print the transcript, the entities and the speaker tags
   citrinet align talk.wav talk.txt --format srt  find when each character of a text is said
-  citrinet listen --model my-model               print what is said into a microphone
-  citrinet serve --model my-model                answer OpenAI's clients on this machine
-  citrinet info my-model                         print what a checkpoint is
+  citrinet listen --model my-model               transcribe a microphone live
+  citrinet serve --model my-model                serve a model through OpenAI's transcription API
+  citrinet info my-model                         describe a checkpoint
   citrinet tokenizer train.jsonl --output tok    train a tokenizer
   citrinet train recipe.yaml                     train or fine-tune a model
-  citrinet evaluate --model my-model test.jsonl  measure how well one model or several transcribe
-  citrinet bench --model my-model                measure how fast a model is here
-  citrinet export nemo my-model model.nemo       make a NeMo checkpoint of a model
-  citrinet export onnx my-model my-model-onnx    make ONNX graphs of a model
+  citrinet evaluate --model my-model test.jsonl  measure the accuracy of one or several models
+  citrinet bench --model my-model                measure the speed of a model on this machine
+  citrinet export nemo my-model model.nemo       export a model to a NeMo checkpoint
+  citrinet export onnx my-model my-model-onnx    export a model to ONNX graphs
   citrinet lm train text.txt --output lm.arpa    train a language model for --lm
 """
 _COMMANDS = (convert, transcribe, listen, align, serve, info, tokenizer, lm, train, evaluate, bench, export)
-# What a shell reports of a program that SIGINT, SIGPIPE or SIGTERM ended.
-_INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 130, 141, 143
+# The exit statuses that a shell reports for a program ended by SIGINT, SIGPIPE or SIGTERM.
+_INTERRUPTED, _PIPE_CLOSED = 130, 141
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,16 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     Run the command line.
 
     Args:
-        arguments: words after `citrinet`; those of the process if not given.
+        arguments: the command-line arguments after `citrinet`, by default those of the process.
 
     Returns:
-        The exit status: 0 if all went well, 1 if something failed, 2 for wrong usage, 130 if interrupted, 141 if
-        nobody reads what is printed.
+        The exit status: 0 on success, 1 if something failed, 2 for wrong usage, 130 if interrupted, 141 if the reader
+        of standard output has closed it.
     """
     console.use_utf8()
     try:
         options = _parser().parse_args(arguments)
-        with warnings.catch_warnings(), _unwinding_when_terminated():
+        with warnings.catch_warnings(), unwinding_when_terminated():
             if not options.traceback:
                 console.show_warnings_in_one_line()
             return _run(options)
@@ -60,14 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def program() -> NoReturn:
     """
-    Run the command line, and end the process.
+    Run the command line, then end the process.
 
-    What was interrupted ends at once. Python would look at each of a million objects before (1.1 s), and stop threads
-    that read or compute wherever they are, which C++ answers now and then with an abort.
+    An interrupted process exits at once. Python's own shutdown would first visit each of a million objects (1.1 s) and
+    stop threads in the middle of reading or computing, to which C++ code sometimes responds with an abort.
     """
     status = main()
     if status == _INTERRUPTED:
-        atexit._run_exitfuncs()  # which remove temporary files
+        atexit._run_exitfuncs()  # they remove temporary files
         os._exit(status)
     sys.exit(status)
 
@@ -86,35 +83,23 @@ def _run(options: argparse.Namespace) -> int:
         line = console.one_line(error)
         if isinstance(error, ModuleNotFoundError):  # where only what ONNX folders need is installed
             line = f"{line}: it comes with the ordinary installation, without --no-deps"
-        expected = isinstance(error, (OSError, ValueError, ImportError, MemoryError)) or console.is_disk_full(error)
-        if not expected:  # a mistake of ours
+        expected = isinstance(error, (OSError, ValueError, ImportError))
+        expected = expected or console.is_out_of_memory(error) or console.is_disk_full(error)
+        if not expected:  # a bug in this package
             line = f"unexpected {type(error).__name__}: {line} (run with --traceback for details)"
         return console.fail(line, error if options.traceback else None)
 
 
-@contextmanager
-def _unwinding_when_terminated() -> Iterator[None]:
-    """A terminated command unwinds like an interrupted one, so that what it was writing is cleaned up."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class _Parser(argparse.ArgumentParser):
-    """A parser, of the command or a subcommand, that knows what may stand after either."""
+    """Parser of the command or a subcommand, with the options that both accept."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.add_argument(
             "--traceback",
             action="store_true",
-            default=argparse.SUPPRESS,  # a subcommand's does not undo the command's
-            help="show where in the program an error came up",
+            default=argparse.SUPPRESS,  # the subcommand's default must not overwrite the command's value
+            help="print the traceback of an error",
         )
 
 
@@ -129,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    """This package and those that matter in a report of a fault."""
+    """The versions of this package, its main dependencies and Python, for bug reports."""
     from .. import __version__
 
     others = []

@@ -22,17 +22,18 @@ FORMATS = ("json", "srt", "vtt", "textgrid", "ctm", "tsv")
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "align",
         help="find when each character of a text is said",
-        description="Find when the characters, words and entities of a text are said in a recording, or in those of a "
-        "NeMo manifest. Words that were likely not said are named, and what the text leaves out is passed over.",
+        description="Find when the characters, words and entities of a text are said in a recording, or in the "
+        "recordings of a NeMo manifest. Words that were probably not said are reported; speech that the text omits is "
+        "skipped.",
     )
     parser.add_argument("audio", metavar="AUDIO|MANIFEST", help="a recording, or a .jsonl manifest with texts")
     parser.add_argument(
         "text", nargs="?", metavar="TEXT_FILE",
-        help="what is said in the recording, in UTF-8, entity markers allowed; - is standard input",
+        help="transcript of the recording in UTF-8, with or without entity markers; - is standard input",
     )  # fmt: skip
     add_model(parser)
     add_format(parser, FORMATS)
@@ -83,7 +84,7 @@ def _texts(options: argparse.Namespace, count: int) -> list[str]:
 
 
 def _tell_unsaid(source: Source, alignment: Alignment) -> None:
-    """Name what was likely not said, words that follow each other together."""
+    """Report the words that were probably not said, consecutive ones together."""
     runs = []
     for said, words in groupby(alignment["words"], key=lambda word: word["said"]):
         if not said:

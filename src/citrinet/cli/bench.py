@@ -11,13 +11,13 @@ from .options import add_device, add_json, add_model, fail, positive, quiet
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "bench",
-        help="measure how fast a model is on this machine",
-        description="Measure a model in every precision, from waveform to text, beside this machine's ceiling of "
-        "matrix products. Contestants are processes of their own and take turns; medians, least and most are printed. "
-        "One that stops is left out, and the report says why.",
+        help="measure the speed of a model on this machine",
+        description="Measure the speed of a model in each precision, from waveform to text, and the peak speed of "
+        "matrix products on this machine. Each contestant runs in its own process, in turn; median, minimum and "
+        "maximum are printed. A contestant that fails is left out, and the report says why.",
     )
     add_model(
         parser,
@@ -26,19 +26,19 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--against", action="append", default=[], choices=["compiled", "eager", "nemo", "onnxruntime"],
-        help="measure others too; may be repeated; `eager`, the model as it is, is always there; `nemo` is on the same "
-        "device; `compiled` may take minutes to start",
+        help="another implementation to measure, may be repeated; `eager`, the model as it is, is always included; "
+        "`nemo` runs on the same device; `compiled` may take minutes to start",
     )  # fmt: skip
     parser.add_argument(
-        "--nemo-python", default=sys.executable, metavar="PATH", help="interpreter of an environment with NeMo"
+        "--nemo-python", default=sys.executable, metavar="PATH", help="Python interpreter of an environment with NeMo"
     )
     add_device(parser)
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="number of rounds (default 5)")
     add_json(parser, "all figures as JSON")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write all figures as JSON there, after every round what there is"
+        "--output", type=Path, metavar="FILE", help="write all figures as JSON to FILE, updated after every round"
     )
-    parser.add_argument("--plot", metavar="FILE", help="draw a picture (.png, .svg); needs matplotlib")
+    parser.add_argument("--plot", metavar="FILE", help="write a plot (.png, .svg); needs matplotlib")
     parser.set_defaults(run=run)
 
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from ..bench import Benchmark, bench, plot
     from ..default import default_model
 
-    if options.plot and find_spec("matplotlib") is None:  # before minutes of work
+    if options.plot and find_spec("matplotlib") is None:  # check before minutes of work
         return fail('a plot needs matplotlib: pip install "citrinet[evaluate]"')
     quiet()
     model = options.model or default_model()

@@ -1,4 +1,4 @@
-"""`citrinet transcribe --ray`: recordings for many machines."""
+"""`citrinet transcribe --ray`: transcribe recordings on many machines."""
 
 import argparse
 import logging
@@ -15,23 +15,24 @@ KINDS = ("json", "parquet")
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """`--ray` and what goes with it."""
+    """Add `--ray` and its options."""
     group = parser.add_argument_group("on a cluster")
     group.add_argument(
         "--ray", nargs="?", const="local", metavar="ADDRESS",
-        help="transcribe on the Ray cluster at this address, or on this machine if there is none, into shards in "
-        "--output; what is there already is not done again; an argument may be an address such as s3://bucket/folder",
+        help="transcribe on the Ray cluster at ADDRESS, or without ADDRESS on this machine, into shards in --output; "
+        "recordings that are in the shards already are skipped; inputs may be URLs such as s3://bucket/folder",
     )  # fmt: skip
-    group.add_argument("--parquet", action="store_true", help="shards in Parquet rather than JSON lines")
+    group.add_argument("--parquet", action="store_true", help="write shards as Parquet instead of JSON lines")
     group.add_argument(
-        "--workers", type=_bounds, default=(1, 1), metavar="N|MIN-MAX", help="recognisers, each its own (default 1)"
-    )
-    group.add_argument("--worker-cpus", type=positive, default=1, metavar="N", help="CPU cores of each (default 1)")
-    group.add_argument("--worker-gpus", type=float, default=0.0, metavar="N", help="GPUs of each (default none)")
+        "--workers", type=_bounds, default=(1, 1), metavar="N|MIN-MAX",
+        help="number of workers, each with its own recogniser (default 1)",
+    )  # fmt: skip
+    group.add_argument("--worker-cpus", type=positive, default=1, metavar="N", help="CPU cores per worker (default 1)")
+    group.add_argument("--worker-gpus", type=float, default=0.0, metavar="N", help="GPUs per worker (default 0)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Transcribe on a cluster."""
+    """Run the command on a cluster."""
     from .. import ray as cluster
 
     if options.output is None or options.beside:
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rows(paths: Sequence[str], channel: int | str | None) -> list[dict[str, Any]]:
-    """A row for each recording; what is on this disk by its whole path, for the workers are elsewhere."""
+    """A row for each recording; local files by their absolute path, since workers have other working directories."""
     from ..ray import is_remote, list_audio
 
     if channel == "all":
@@ -102,7 +103,7 @@ def _connect(address: str) -> tuple[Any, Any]:
 
 
 def _check_address(address: str) -> None:
-    """Find out in seconds whether anybody listens there; Ray itself takes minutes."""
+    """Check within seconds that a host accepts connections; Ray itself takes minutes to fail."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:  # `local` and `auto`
         return

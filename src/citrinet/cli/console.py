@@ -1,4 +1,4 @@
-"""What a command prints: streams in UTF-8, JSON, errors and warnings in one line each."""
+"""Console output of the commands: UTF-8 streams, JSON, one-line errors and warnings."""
 
 import errno
 import io
@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 
 def use_utf8() -> None:
     """
-    Print in UTF-8 whatever the console's encoding is.
+    Print in UTF-8, regardless of the console's encoding.
 
-    A file name that is not text leaves byte by byte as it came; where names are not bytes, and in messages, what cannot
-    be encoded is escaped.
+    A file name that is not valid text is written to standard output with its original bytes. On standard error, and on
+    systems where names are not bytes, characters that cannot be encoded are escaped.
     """
     for stream, errors in (sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace"):
         if isinstance(stream, io.TextIOWrapper):
@@ -25,18 +25,18 @@ def use_utf8() -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    r"""JSON with all characters as they are, except half ones (`\udcbc`), of which a name that is not text is made."""
+    r"""Format as JSON, with only lone surrogates (`\udcbc`, from file names that are not valid text) escaped."""
     return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def flush_output() -> None:
-    """Write what is printed, here rather than when Python ends, so that a full disk or a closed pipe is an error."""
+    """Flush standard output, here rather than when Python ends, so that a full disk or a closed pipe is an error."""
     if sys.stdout is not None:
         sys.stdout.flush()
 
 
 def drop_output() -> None:
-    """Drop what cannot be written, which Python would try once more when it ends, and complain."""
+    """Discard output that cannot be written, which Python would try to write again when it ends, and complain."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
@@ -48,11 +48,11 @@ def drop_output() -> None:
 
 def fail(message: str, error: BaseException | None = None) -> int:
     """
-    Say what went wrong, and return the exit status for it.
+    Print an error, and return the exit status for it.
 
     Args:
         message: one line.
-        error: what is to be traced back, for `--traceback`.
+        error: the exception whose traceback is printed, for `--traceback`.
     """
     if error is not None:
         tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr, end="")
@@ -61,13 +61,19 @@ def fail(message: str, error: BaseException | None = None) -> int:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says so; those of libraries in Rust and C++ say it in their text alone."""
+    """Whether an error means a full disk; libraries in Rust and C++ say so only in the message."""
     return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out; PyTorch raises its own errors on CPUs and GPUs."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    if isinstance(error, MemoryError):
+    """Format an error in one line."""
+    if is_out_of_memory(error):
         return "out of memory: a smaller --batch-size, --batch-seconds or --chunk-length needs less."
     if isinstance(error, OSError) and error.strerror:
         reason = "the disk is full" if is_disk_full(error) else error.strerror
@@ -79,7 +85,7 @@ def one_line(error: BaseException) -> str:
 
 
 def show_warnings_in_one_line() -> None:
-    """Print warnings without the place in the program, until the caller's `warnings.catch_warnings` ends."""
+    """Print warnings without their place in the code, until the caller's `warnings.catch_warnings` ends."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         tqdm.write(f"citrinet: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "evaluate",
-        help="measure how well models transcribe",
+        help="measure the accuracy of models",
         description="Transcribe the recordings of a NeMo manifest (JSON lines with `audio_filepath` and `text`) and "
         "print error rates, tag accuracies, entity scores and speed. A recording that cannot be read is reported, the "
-        'others are done, and the exit status is 1. Needs `pip install "citrinet[evaluate]"`.',
+        'others are evaluated, and the exit status is 1. Needs `pip install "citrinet[evaluate]"`.',
     )
-    parser.add_argument("manifest", metavar="MANIFEST", help="what is spoken in which files")
+    parser.add_argument("manifest", metavar="MANIFEST", help="NeMo manifest of recordings and their texts")
     parser.add_argument(
         "--model", type=model_name, action="append", metavar="DIR|REPO",
-        help="any model of automatic speech recognition, Citrinet or not; given several times, they share one table "
-        "(default: the small Mandarin model of the package)",
+        help="any speech recognition model, Citrinet or not; may be repeated to compare models in one table "
+        "(default: the package's small Mandarin model)",
     )  # fmt: skip
     add_json(parser, "the report as JSON")
     parser.add_argument(
-        "--output", metavar="OUT_DIR", help="write report.html (with plots), report.json and utterances.jsonl there"
+        "--output", metavar="OUT_DIR", help="folder for report.html (with plots), report.json and utterances.jsonl"
     )
     parser.add_argument(
         "--calibrate", action="store_true",
-        help="write the temperature that makes confidence as often right as it is sure into the config.json of --model",
+        help="find the temperature that calibrates confidence, and write it to config.json of --model",
     )  # fmt: skip
     add_decoding(parser)
     add_vad(parser)
@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
     from .. import evaluation
 
     quiet()
-    if options.output:  # before hours of work
-        from ..evaluation import page  # noqa: F401 - says what is missing
+    if options.output:  # check before hours of work
+        from ..evaluation import page  # noqa: F401 - raises if a package is missing
 
         Path(options.output).mkdir(parents=True, exist_ok=True)
     models = options.model or [default_model()]
@@ -79,7 +79,7 @@ def _calibrate(result: "ModelResult", model: str) -> None:
 
     found = result.calibration
     if found is None:
-        raise ValueError(f"{model} wrote no character, so there is nothing to calibrate.")
+        raise ValueError(f"{model} wrote no character to calibrate with: are the recordings in its language?")
     temperature = write_temperature(model, found.temperature)
     print(
         f"calibration error {100 * found.error:.1f} %, and {100 * found.error_at_temperature:.1f} % with "

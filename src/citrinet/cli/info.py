@@ -9,13 +9,13 @@ from .options import quiet
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "info",
-        help="print what a checkpoint is",
-        description="Print architecture, size, vocabulary, adapters and labels of a converted folder, a Hub "
-        "repository, a folder of ONNX graphs or a .nemo file. A .nemo file is checked as `convert` would, and nothing "
-        "is written.",
+        help="describe a checkpoint",
+        description="Print the architecture, size, vocabulary, adapters and labels of a converted folder, a Hub "
+        "repository, a folder of ONNX graphs or a .nemo file. A .nemo file is checked as by `convert`, but nothing is "
+        "written.",
     )
     parser.add_argument("model", metavar="DIR|REPO|FILE.nemo", help="the checkpoint")
     parser.set_defaults(run=run)

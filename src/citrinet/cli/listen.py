@@ -22,41 +22,41 @@ from ..streaming import CitrinetStream, StreamText
 from .console import to_json
 from .options import add_decoding, add_device, add_json, add_model, decoding_options, positive, quiet, seconds
 
-_PIECE_S = 0.1  # seconds of sound that a microphone gives at a time
-_AHEAD = 600  # pieces of standard input that may wait: a pipe is read no faster than it is recognised
-_POLL_S = 0.1  # after which Ctrl-C is noticed where nothing comes
-_CLEAR = "\r\x1b[K"  # to the start of the line, and what stands there away
+_PIECE_S = 0.1  # seconds of audio in a block from the microphone
+_AHEAD = 600  # blocks of standard input that may wait, so that a pipe is read no faster than it is transcribed
+_POLL_S = 0.1  # interval at which Ctrl-C is noticed while no audio arrives
+_CLEAR = "\r\x1b[K"  # move to the start of the line and erase it
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "listen",
-        help="print what is said into a microphone, while it is said",
-        description="Transcribe a microphone, or raw sound on standard input, while it comes in. Each stretch of "
-        "speech is a line with its times in seconds when it is finished; on a terminal, what is being said stands "
-        "below. Ctrl-C ends it.",
+        help="transcribe a microphone live",
+        description="Transcribe a microphone, or raw audio from standard input, as it arrives. Each finished segment "
+        "is printed on a line with its times in seconds; on a terminal, the provisional text of the current segment is "
+        "shown below. Stop with Ctrl-C.",
     )
     parser.add_argument(
         "source", nargs="?", choices=["-"], metavar="-",
-        help="take standard input, 16-bit little-endian mono samples, rather than a microphone",
+        help="read 16-bit little-endian mono samples from standard input instead of a microphone",
     )  # fmt: skip
     add_model(parser)
-    add_json(parser, "one JSON object for each stretch of speech")
+    add_json(parser, "one JSON object for each segment of speech")
     parser.add_argument(
         "--device-name",
         metavar="NAME",
-        help="the microphone, by its number or a part of its name (default: the system's)",
+        help="the microphone, by its number or part of its name (default: the system's default)",
     )
     parser.add_argument(
-        "--rate", type=positive, default=16_000, metavar="HZ", help="sampling rate of the sound (default 16000)"
+        "--rate", type=positive, default=16_000, metavar="HZ", help="sampling rate of the audio (default 16000)"
     )
     parser.add_argument(
         "--step", type=seconds, default=0.5, metavar="S",
-        help="seconds from one text of what is being said to the next (default 0.5); smaller costs more",
+        help="seconds between updates of the provisional text (default 0.5); smaller values need more computation",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", default="float32", choices=PRECISIONS, help="of matrix products (default float32)"
+        "--precision", default="float32", choices=PRECISIONS, help="precision of matrix products (default float32)"
     )
     add_device(parser)
     add_decoding(parser)
@@ -84,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C ends the sound and not what is recognised of it; another one ends the program."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    """Make the first Ctrl-C end the audio, but still transcribe what has arrived; a second one ends the program."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return
 
@@ -102,7 +102,7 @@ def _ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
 
 
 class _Lines:
-    """Prints segments once they are finished, and on a terminal what is being said, on a line that is written anew."""
+    """Prints finished segments and, on a terminal, the provisional text on a line that is rewritten."""
 
     def __init__(self, line: Callable[[RecognitionResult], str]):
         self._line = line
@@ -110,7 +110,7 @@ class _Lines:
         self._shown = ""
 
     def show(self, text: StreamText, segments: list[RecognitionResult]) -> None:
-        """Print what there is since the last time."""
+        """Print what has changed since the last call."""
         is_terminal = sys.stdout.isatty()
         done = [self._line(segment) + "\n" for segment in segments[self._printed :]]
         self._printed = len(segments)
@@ -122,7 +122,7 @@ class _Lines:
 
 
 def _line(result: RecognitionResult) -> str:
-    """A segment for people: its times, its transcript, a line for each entity."""
+    """Format a segment as text: its times, its transcript, a line for each entity."""
     segment = result["segments"][0]
     lines = [f"{segment['start']:8.2f} {segment['end']:8.2f}  {result['transcript']}"]
     for entity in result["entities"]:
@@ -132,7 +132,7 @@ def _line(result: RecognitionResult) -> str:
 
 
 def _tail(text: str, columns: int) -> str:
-    """The end of a text that fills not more than so many columns; characters of Chinese fill two."""
+    """The end of a text that fits a number of terminal columns; a Chinese character takes two."""
     for start, char in reversed(list(enumerate(text))):
         columns -= 2 if unicodedata.east_asian_width(char) in "WF" else 1
         if columns < 0:
@@ -142,11 +142,11 @@ def _tail(text: str, columns: int) -> str:
 
 @contextmanager
 def _standard_input(stop: threading.Event) -> Iterator[Iterator[np.ndarray]]:
-    """Pieces of 16-bit samples on standard input, read beside the recognition, as many at a time as have come."""
+    """Read 16-bit samples from standard input in a thread, and yield at each step all that have arrived."""
     waiting: queue.Queue[bytes] = queue.Queue(_AHEAD)
 
     def read() -> None:
-        # Not through `sys.stdin`, the lock of which a thread that still reads would hold when Python ends.
+        # Not through `sys.stdin`: a thread that still reads would hold its lock when Python ends.
         while content := os.read(0, 1 << 16):
             waiting.put(content)
         waiting.put(b"")
@@ -167,12 +167,12 @@ def _standard_input(stop: threading.Event) -> Iterator[Iterator[np.ndarray]]:
 
 @contextmanager
 def _microphone(name: str | None, rate: int, stop: threading.Event) -> Iterator[Iterator[np.ndarray]]:
-    """Pieces of a microphone's sound, as many at a time as have come while the last ones were recognised."""
+    """Record a microphone, and yield at each step all audio that arrived while the last was transcribed."""
     try:
         import sounddevice
     except ImportError as error:
         raise ImportError('a microphone needs the package sounddevice: pip install "citrinet[microphone]"') from error
-    except OSError as error:  # PortAudio, which its wheels hold for Windows and macOS alone
+    except OSError as error:  # no PortAudio: the wheels contain it for Windows and macOS only
         raise OSError(
             f"{error}: install PortAudio (apt install libportaudio2), or give sound on standard input."
         ) from error
@@ -201,7 +201,7 @@ def _microphone(name: str | None, rate: int, stop: threading.Event) -> Iterator[
 
 
 def _all_waiting(waiting: "queue.Queue[Any]", stop: threading.Event) -> list[Any]:
-    """All that is in a queue, once there is something; nothing once it is time to stop."""
+    """Wait for a queue to fill, and return all that is in it; empty once `stop` is set."""
     while not stop.is_set():
         try:
             parts = [waiting.get(timeout=_POLL_S)]

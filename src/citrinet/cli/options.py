@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 import argparse
 import math
@@ -15,82 +15,87 @@ from .console import fail
 
 
 def add_model(parser: argparse.ArgumentParser, others: str = "") -> None:
-    """`--model`, one model, the package's own if not given; `others` says what else it may be."""
+    """Add `--model`: one model, by default the package's own; `others` names what else it may be."""
     parser.add_argument(
         "--model",
         type=model_name,
         default=default_model(),
         metavar="DIR|REPO",
-        help=f"a folder or a Hub repository{others} (default: a small Mandarin one)",
+        help=f"model folder or Hub repository{others} (default: the package's small Mandarin model)",
     )
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """Where and how a model computes."""
+    """Add the options that set batching, precision and device."""
     parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="files at a time (default 1, or what --batch-seconds holds)"
+        "--batch-size", type=positive, metavar="N", help="files in a batch (default 1, or what fits --batch-seconds)"
     )
     parser.add_argument(
         "--batch-seconds",
         type=seconds,
         metavar="S",
-        help="seconds of audio at a time, padding counted; with --batch-size too, what is reached first",
+        help="seconds of audio in a batch, including padding; with --batch-size, whichever limit is reached first",
     )
     parser.add_argument(
         "--precision",
         default="float32",
         choices=PRECISIONS,
-        help="of matrix products (default float32); faster and a little less exact are bfloat16, int8 on a CPU and "
-        "float16 on a GPU",
+        help="precision of matrix products (default float32); bfloat16, int8 (on a CPU) and float16 (on a GPU) are "
+        "faster and slightly less exact",
     )
     add_device(parser)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """`--device`."""
-    parser.add_argument("--device", default="cpu", metavar="D", help="cpu (default), cuda, mps, ...")
+    """Add `--device`."""
+    parser.add_argument("--device", default="cpu", metavar="D", help="PyTorch device: cpu (default), cuda, mps, ...")
 
 
 def add_vad(parser: argparse.ArgumentParser) -> None:
-    """`--vad`, `--no-vad`."""
+    """Add `--vad` and `--no-vad`."""
     parser.add_argument(
         "--vad",
         action=argparse.BooleanOptionalAction,
-        help="cut audio at pauses and read each stretch of speech on its own (default: audio of more than 30 s)",
+        help="split audio at pauses and transcribe each segment separately (default: only audio over 30 s)",
     )
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """How outputs are decoded; [`decoding_options`] reads it."""
+    """Add the options of decoding, which [`decoding_options`] reads."""
     group = parser.add_argument_group("decoding")
     group.add_argument(
         "--lm", default=OWN, metavar="FILE|none",
-        help="an n-gram model (ARPA, KenLM binary, .npz) of the model's characters or pieces; none to decode without "
-        "(default: the model's own, if it has one)",
+        help="n-gram language model (ARPA, KenLM binary, .npz) of the model's characters or pieces; none to decode "
+        "without one (default: the model's own, if it has one)",
     )  # fmt: skip
     group.add_argument(
-        "--lm-weight", type=float, metavar="W", help=f"of its log-probabilities (default: its own or {WEIGHT})"
-    )
+        "--lm-weight", type=float, metavar="W",
+        help=f"weight of the language model's log-probabilities (default: that stored in the model, or {WEIGHT})",
+    )  # fmt: skip
     group.add_argument(
-        "--word-bonus", type=float, metavar="B", help=f"for each of its tokens (default: its own or {WORD_BONUS})"
-    )
-    group.add_argument("--hot-words", metavar="FILE", help="words to prefer, such as names, one a line")
+        "--word-bonus", type=float, metavar="B",
+        help=f"score added for each token of the language model (default: that stored in the model, or {WORD_BONUS})",
+    )  # fmt: skip
+    group.add_argument("--hot-words", metavar="FILE", help="file of words to prefer, such as names, one per line")
     group.add_argument(
         "--hot-word-boost", type=float, default=HOT_WORD_BOOST, metavar="B",
-        help=f"for each of their characters (default {HOT_WORD_BOOST})",
+        help=f"score added for each character of a hot word (default {HOT_WORD_BOOST})",
     )  # fmt: skip
-    group.add_argument("--beam-size", type=positive, default=BEAM_SIZE, metavar="N", help=f"default {BEAM_SIZE}")
+    group.add_argument(
+        "--beam-size", type=positive, default=BEAM_SIZE, metavar="N",
+        help=f"number of hypotheses in beam search (default {BEAM_SIZE})",
+    )  # fmt: skip
 
 
 def decoding_options(options: argparse.Namespace, alternatives: int = 1) -> DecodingOptions:
     """
-    What [`add_decoding`]'s options say.
+    Read the options that [`add_decoding`] adds.
 
     Raises:
-        OSError, ValueError: if the hot words cannot be read.
+        OSError, ValueError: if the language model or the hot words cannot be read.
     """
     if options.lm not in (OWN, NONE) and not Path(options.lm).is_file():
-        raise FileNotFoundError(f"there is no language model {options.lm}.")
+        raise FileNotFoundError(f"there is no language model {options.lm}: give a file, or none to decode without.")
     return DecodingOptions(
         language_model=options.lm,
         weight=options.lm_weight,
@@ -103,17 +108,17 @@ def decoding_options(options: argparse.Namespace, alternatives: int = 1) -> Deco
 
 
 def add_force(parser: argparse.ArgumentParser, output: str) -> None:
-    """`--force`."""
+    """Add `--force`."""
     parser.add_argument("--force", action="store_true", help=f"replace {output} if it exists")
 
 
 def add_json(parser: argparse.ArgumentParser, output: str) -> None:
-    """`--json`."""
+    """Add `--json`."""
     parser.add_argument("--json", action="store_true", help=f"print {output}")
 
 
 def positive(text: str) -> int:
-    """A whole number above zero."""
+    """Parse an integer above zero."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
@@ -121,25 +126,25 @@ def positive(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A time of zero or more."""
+    """Parse a number of seconds, zero or more."""
     value = float(text)
-    if not 0 <= value < math.inf:  # NaN is neither
+    if not 0 <= value < math.inf:  # also false for NaN
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return value
 
 
 def model_name(text: str) -> str:
-    """A model's folder or repository."""
+    """Parse the name of a model's folder or repository."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the name is empty")
     return text
 
 
 def quiet(unless_terminal: bool = False) -> None:
-    """Switch off the progress bars of Transformers: always, or where nobody sees them."""
+    """Switch off the progress bars of Transformers: always, or unless standard error is a terminal."""
     try:
         import transformers.utils.logging
-    except ImportError:  # ONNX graphs do without
+    except ImportError:  # ONNX graphs run without Transformers
         return
     logging: Any = transformers.utils.logging
     if not (unless_terminal and sys.stderr.isatty()):

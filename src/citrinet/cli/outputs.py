@@ -1,4 +1,4 @@
-"""Where the results of many recordings are written: printed, in a folder, or beside each recording."""
+"""Output of many recordings' results: printed, written into a folder, or next to each recording."""
 
 import argparse
 import os
@@ -16,36 +16,34 @@ from .sources import STANDARD_INPUT, Source, is_address
 
 
 def add_format(parser: argparse.ArgumentParser, kinds: Sequence[str] = tuple(formats.FORMATS)) -> None:
-    """`--format`, `--output`, `--beside` and `--force`."""
+    """Add `--format`, `--json`, `--output`, `--beside` and `--force`."""
+    parser.add_argument("--format", choices=kinds, default=kinds[0], help=f"output format (default {kinds[0]})")
     parser.add_argument(
-        "--format", choices=kinds, default=kinds[0], help=f"of what is printed or written (default {kinds[0]})"
-    )
-    parser.add_argument(
-        "--json", dest="format", action="store_const", const="json", help="--format json: one object a line, printed"
+        "--json", dest="format", action="store_const", const="json", help="same as --format json: one object per line"
     )
     places = parser.add_mutually_exclusive_group()
     places.add_argument(
-        "--output", metavar="DIR", help="write a file for each recording into this folder, in folders as it was found"
+        "--output", metavar="DIR", help="write a file for each recording into DIR, in the subfolders where it was found"
     )
-    places.add_argument("--beside", action="store_true", help="write a file beside each recording")
-    add_force(parser, "a file there")
+    places.add_argument("--beside", action="store_true", help="write a file next to each recording")
+    add_force(parser, "an output file")
 
 
 class Outputs:
     """
-    Results of recordings, in the format and the place that a command was given.
+    Writes or prints the results of recordings as the options of [`add_format`] say.
 
     Args:
-        options: what [`add_format`] added.
+        options: parsed options, with those of [`add_format`].
         sources: the recordings.
-        as_text: what is printed of one in the format `text`.
+        as_text: formats a result for the format `text`.
 
     Raises:
-        FileExistsError: if a file is there, without `--force`.
+        FileExistsError: if an output file exists, without `--force`.
         ImportError: if the library for the format is missing.
         OSError: if a folder cannot be made.
-        ValueError: for several recordings that would be printed in a format that has one in a file, and `--beside` of
-            what is in no folder.
+        ValueError: if several recordings would be printed in a format that holds one per file, or for `--beside` with
+            a recording from standard input or a URL.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class Outputs:
             self._paths = _paths(sources, None if options.beside else options.output, self.format.suffix)
             for path, source in zip(self._paths, sources, strict=True):
                 _check(path, source, options.force)
-            if options.output is not None:  # before the work
+            if options.output is not None:  # fail before the work
                 Path(options.output).mkdir(parents=True, exist_ok=True)
         elif len(sources) > 1 and not (self.format.joins or self._kind == "json"):
             raise ValueError(
@@ -77,9 +75,9 @@ class Outputs:
         Print or write a result.
 
         Args:
-            index: of its source.
-            result: a [`RecognitionResult`].
-            duration: seconds of the recording.
+            index: index of its source.
+            result: a [`RecognitionResult`], or an [`Alignment`].
+            duration: length of the recording in seconds.
         """
         source = self._sources[index]
         names: dict[str, Any] = {"name": Path(source.place).stem, "duration": duration}
@@ -101,7 +99,7 @@ class Outputs:
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """What JSON says of a recording."""
+    """The fields that identify a recording in JSON."""
     audio = source.audio
     place: dict[str, Any] = {"audio": source.name}
     if audio.offset or audio.duration is not None:
@@ -113,10 +111,10 @@ def describe(source: Source) -> dict[str, Any]:
 
 def _paths(sources: Sequence[Source], folder: str | None, suffix: str) -> list[Path]:
     """
-    A path for each recording: all different, also where capital and small letters are the same.
+    A path for each recording: all different, also on file systems that ignore case.
 
-    A name is the recording's without its suffix, with the part and the channel. Recordings that would share it keep
-    their suffix, then the folders in their name as it was given; the same twice is numbered.
+    A name is the recording's without its suffix, plus the part and the channel. Recordings that would share a name
+    keep their suffix, then the folders of their name as given; the rest is numbered.
     """
     ways: list[Callable[[Source], Path]] = [_stem, lambda source: Path(source.place), _whole]
     if folder is None:
@@ -139,7 +137,7 @@ def _stem(source: Source) -> Path:
 
 
 def _whole(source: Source) -> Path:
-    """The name as it was given, without what leads out of a folder."""
+    """The name as given, without the parts that lead out of a folder."""
     path = Path(source.name)
     return Path(*(part for part in path.parts if part not in (path.anchor, "..") and not part.endswith(":")))
 
@@ -167,7 +165,7 @@ def _part(source: Source) -> str:
 
 
 def _check(path: Path, source: Source, force: bool) -> None:
-    """Refuse to replace what may be somebody's work."""
+    """Refuse to replace the recording, anything but a plain file and, without `force`, any file."""
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_file():

@@ -11,32 +11,46 @@ KEY = "CITRINET_API_KEY"
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     from ..recognition.recognizer import PRECISIONS
 
     parser = commands.add_parser(
         "serve",
-        help="answer OpenAI's clients and live speech",
-        description="Serve /v1/audio/transcriptions and /v1/models as OpenAI's clients ask for them, live speech on "
-        f"the WebSocket /v1/listen, /health and /metrics. What clients have to know is in the variable {KEY}; without "
-        'it anybody may ask. Needs `pip install "citrinet[serve]"`.',
+        help="serve OpenAI's transcription API and live speech",
+        description="Serve /v1/audio/transcriptions and /v1/models for OpenAI's clients, live speech on the WebSocket "
+        f"/v1/listen, /health and /metrics. Clients need the API key in the environment variable {KEY}; if it is not "
+        'set, there is no authentication. Needs `pip install "citrinet[serve]"`.',
     )
     add_model(parser)
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: this machine's)"
+        "--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1, this machine only)"
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="P", help="(default 8000)")
-    parser.add_argument("--name", metavar="N", help="of the model, as clients ask for it (default: that of --model)")
-    parser.add_argument("--language", default="", metavar="CODE", help="what clients are told, such as zh")
-    parser.add_argument("--max-mb", type=positive, default=100, metavar="MB", help="of an upload (default 100)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="P", help="port to listen on (default 8000)")
+    parser.add_argument("--name", metavar="N", help="model name in the API (default: the name of --model)")
+    parser.add_argument("--language", default="", metavar="CODE", help="language to report when a request names none")
     parser.add_argument(
-        "--max-seconds", type=seconds, default=1800.0, metavar="S", help="of a recording (default 1800)"
+        "--max-mb", type=positive, default=100, metavar="MB", help="maximum size of an upload in MiB (default 100)"
     )
-    parser.add_argument("--max-waiting", type=positive, default=64, metavar="N", help="recordings in the queue (64)")
-    parser.add_argument("--max-live", type=positive, default=16, metavar="N", help="WebSocket connections (16)")
-    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="recordings at a time (16)")
-    parser.add_argument("--batch-seconds", type=seconds, default=120.0, metavar="S", help="seconds at a time (120)")
-    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of products (default float32)")
+    parser.add_argument(
+        "--max-seconds", type=seconds, default=1800.0, metavar="S",
+        help="maximum length of a recording in seconds (default 1800)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-waiting", type=positive, default=64, metavar="N", help="maximum recordings in the queue (default 64)"
+    )
+    parser.add_argument(
+        "--max-live", type=positive, default=16, metavar="N", help="maximum WebSocket connections (default 16)"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=16, metavar="N", help="maximum recordings in a batch (default 16)"
+    )
+    parser.add_argument(
+        "--batch-seconds", type=seconds, default=120.0, metavar="S",
+        help="maximum seconds of audio in a batch, including padding (default 120)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", default="float32", choices=PRECISIONS, help="precision of matrix products (default float32)"
+    )
     add_device(parser)
     add_decoding(parser)
     parser.set_defaults(run=run)
@@ -68,3 +82,10 @@ def run(options: argparse.Namespace) -> int:
     )
     uvicorn.run(create_app(recognizer, settings), host=options.host, port=options.port, timeout_graceful_shutdown=60)
     return 0
+
+
+def _port(text: str) -> int:
+    """A port to listen on; 0 is any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, a number of 0 to 65535")
+    return int(text)

@@ -1,4 +1,4 @@
-"""The recordings that the words on a command line stand for."""
+"""Recordings named by command-line arguments."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from ..audio_segment_citrinet import AudioSegment
 from ..audio_source_citrinet import BLOCK, MAX_BYTES, as_file
 
 STANDARD_INPUT = "-"
-# What soundfile or ffmpeg reads.
+# Formats that soundfile or ffmpeg reads.
 AUDIO_SUFFIXES = {
     *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka", ".mp2"),
     *(".mp3", ".oga", ".ogg", ".opus", ".snd", ".spx", ".w64", ".wav", ".wma", ".wv"),
@@ -28,9 +28,9 @@ class Source:
     A recording, or a part of one.
 
     Args:
-        name: as it was given.
-        audio: where it is.
-        place: its path in the folder that was given; its file's name if it was given itself, or by a manifest.
+        name: name as given.
+        audio: the audio, and the part and channel of it.
+        place: path relative to the folder that was given; the file name if the file itself or a manifest was given.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Source:
     place: str = ""
 
     def __str__(self) -> str:
-        """The name, with the part."""
+        """The name, with the part of the recording."""
         return str(replace(self.audio, source=self.name))
 
 
 def find_sources(path: str, channel: int | None = None) -> list[Source]:
     """
-    The recordings that an argument stands for: a file or an address itself, those in a folder, those of a manifest.
+    Find the recordings that an argument names: the file or URL itself, those in a folder, those of a manifest.
 
     Args:
         path: the argument; `-` is a file on standard input.
-        channel: which channel of the files to take; the mean of all if not given, or what a manifest says.
+        channel: channel of the files to use; by default the mean of all, or the channel that a manifest gives.
 
     Raises:
         OSError: if a folder or a manifest cannot be read.
@@ -70,11 +70,11 @@ def find_sources(path: str, channel: int | None = None) -> list[Source]:
 
 
 def split_channels(source: Source) -> list[Source]:
-    """Each channel of a recording; the recording as it is if it cannot be read, which is found out later."""
+    """Each channel of a recording; the recording unchanged if it cannot be read, so that reading it fails later."""
     audio = source.audio
     try:
         with as_file(audio.source) as file:
-            if not isinstance(audio.source, bytes) and file != Path(audio.source):  # what came over a network or a pipe
+            if not isinstance(audio.source, bytes) and file != Path(audio.source):  # from a network or a pipe
                 audio = replace(audio, source=file.read_bytes())
             channels = range(count_channels(file))
     except (OSError, ValueError):
@@ -83,7 +83,7 @@ def split_channels(source: Source) -> list[Source]:
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is that of something on a network."""
+    """Whether a name is a URL."""
     return name.startswith(("http://", "https://"))
 
 
@@ -93,7 +93,7 @@ def _source(name: str, audio: AudioSegment) -> Source:
 
 
 def _read_standard_input() -> bytes:
-    """What comes until its end; here rather than in the thread that reads ahead, without which Python could not end."""
+    """Read all of standard input, here and not in the thread that reads ahead, which would keep Python from ending."""
     content = bytearray()
     while block := sys.stdin.buffer.read(BLOCK):
         content += block
@@ -110,7 +110,7 @@ def _audio_files(folder: str) -> list[str]:
 
 
 def _files(folder: str) -> Iterator[str]:
-    """Files that are not hidden, in a folder and those below it: each folder once, however many links lead to it."""
+    """Files that are not hidden, in a folder and its subfolders: each folder once, even if links lead to it."""
     folders, links = deque([folder]), deque[str]()
     seen = set()
     while folders or links:
@@ -121,7 +121,7 @@ def _files(folder: str) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(place) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith("."):  # such as the `._*` in which macOS keeps what is no audio
+                if entry.name.startswith("."):  # such as the `._*` files that macOS writes next to audio
                     continue
                 if entry.is_dir():
                     (links if entry.is_symlink() else folders).append(entry.path)

@@ -6,25 +6,27 @@ from typing import Any
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "train",
         help="train or fine-tune a model",
-        description="Train as a recipe says, with Transformers' Trainer. Runs under `accelerate launch` too.",
+        description="Train a model from a recipe with Transformers' Trainer. Also runs under `accelerate launch`.",
     )
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="data, model, tokenizer and training arguments")
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="changes, such as training.learning_rate=1e-3")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.add_argument(
+        "changes", nargs="*", metavar="KEY=VALUE", help="values that replace the recipe's: training.learning_rate=1e-3"
+    )
+    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint, if there is one")
     parser.set_defaults(run=run)
     _allow_options_anywhere(parser)
 
 
 def _allow_options_anywhere(parser: argparse.ArgumentParser) -> None:
-    """`--resume` may stand before, between and after the other words; a subcommand's parser is not asked for that."""
+    """Accept `--resume` before, between and after the other arguments, which subcommand parsers do not by default."""
     ordinary = parser.parse_known_args
 
     def intermixed(args: Any = None, namespace: Any = None) -> Any:
-        parser.parse_known_args = ordinary  # type: ignore[method-assign]  # the next line uses it
+        parser.parse_known_args = ordinary  # type: ignore[method-assign]  # the next line calls it
         return parser.parse_known_intermixed_args(args, namespace)
 
     parser.parse_known_args = intermixed  # type: ignore[method-assign]

@@ -19,36 +19,37 @@ from .sources import Source, find_sources, split_channels
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "transcribe",
-        help="print what is said in audio files",
-        description="Transcribe audio files, all those in a folder, or those that a NeMo manifest (JSON lines with "
-        "`audio_filepath`) names. A file that cannot be read is reported, the others are done, and the exit status "
-        "is 1.",
+        help="transcribe audio files",
+        description="Transcribe audio files, all audio files in a folder, or those listed in a NeMo manifest (JSON "
+        "lines with `audio_filepath`). A file that cannot be read is reported, the others are transcribed, and the "
+        "exit status is 1.",
     )
     parser.add_argument(
         "paths", nargs="+", metavar="FILE|FOLDER|MANIFEST",
-        help="audio files or their addresses, folders, .jsonl manifests; - is a file on standard input",
+        help="audio files or their URLs, folders, .jsonl manifests; - reads a file from standard input",
     )  # fmt: skip
     add_model(parser)
     add_format(parser)
     parser.add_argument(
         "--timestamps", choices=["char", "word"],
-        help="times of characters or words as well, in text and JSON; other formats have them",
+        help="add the times of characters or words to text and JSON; other formats always have times",
     )  # fmt: skip
     parser.add_argument(
         "--chunk-length", type=seconds, metavar="S",
-        help="read longer audio in windows of S seconds, 0 for never (default: cut at pauses, else 30 s above 120 s)",
+        help="transcribe longer audio in windows of S seconds, 0 to disable (default: split at pauses, and use windows "
+        "of 30 s above 120 s without a pause)",
     )  # fmt: skip
     parser.add_argument(
         "--channel", type=_channel, metavar="0|1|all",
-        help="take one channel, counted from 0, or all of them one after the other (default: their mean)",
+        help="transcribe one channel, counted from 0, or each channel separately (default: the mean of all)",
     )  # fmt: skip
     parser.add_argument(
-        "--strict", action="store_true", help="count a file that is shorter than its header says as one that failed"
+        "--strict", action="store_true", help="treat a file that is shorter than its header says as failed"
     )
-    parser.add_argument("--n-best", type=positive, default=1, metavar="N", help="print the N likeliest readings")
+    parser.add_argument("--n-best", type=positive, default=1, metavar="N", help="print the N best hypotheses")
     add_decoding(parser)
     add_vad(parser)
     add_runtime(parser)
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     quiet()
     decoder = decoding_options(options, options.n_best)
     recognizer = load_recognizer(options.model, precision=options.precision, device=options.device, decoder=decoder)
-    # Each file's: Python shows a warning with the same words once only.
+    # Show it for every file: by default Python shows a warning with the same text only once.
     warnings.simplefilter("error" if options.strict else "always", TruncatedAudioWarning)
     limits: Any = {"batch_size": options.batch_size, "batch_seconds": options.batch_seconds}
     durations: dict[int, float] = {}
@@ -103,12 +104,12 @@ def run(options: argparse.Namespace) -> int:
 def _load(recognizer: Recognizer, source: Source) -> np.ndarray:
     try:
         return recognizer.load(source.audio)
-    except TruncatedAudioWarning as warning:  # an error if --strict says so
+    except TruncatedAudioWarning as warning:  # raised as an error with --strict
         raise ValueError(str(warning)) from warning
 
 
 def _reason(source: Source, error: OSError | ValueError) -> str:
-    """Why a recording failed, without its name, with which most messages begin."""
+    """Why a recording failed, without its name, which most messages start with."""
     reason = one_line(error)
     for name in (str(source.audio), source.audio.name):
         reason = reason.removeprefix(f"{name}: ")

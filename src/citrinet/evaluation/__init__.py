@@ -1,4 +1,4 @@
-"""How well models transcribe: error rates, tags, entities and speed on a manifest, for one model or several."""
+"""Evaluate one or several models on a manifest: error rates, tags, entities and speed."""
 
 from ..error_rates import normalize
 from .calibration import Calibration, write_temperature

@@ -1,4 +1,4 @@
-"""Whether a model is as often right as it is sure: expected calibration error, reliability, and the temperature."""
+"""Calibration of confidence: expected calibration error, reliability, and the temperature."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ BINS = 15  # of equal width, as in Guo et al., "On Calibration of Modern Neural 
 
 @dataclass(frozen=True)
 class Bin:
-    """Characters of similar confidence: how many, the mean of their confidence, and the part that is right."""
+    """Characters of similar confidence: their number, their mean confidence, and the fraction that is correct."""
 
     count: int
     confidence: float
@@ -25,14 +25,14 @@ class Bin:
 @dataclass(frozen=True)
 class Calibration:
     """
-    How far confidence is from what is right.
+    Calibration of the confidence of characters.
 
     Args:
-        count: characters that the model wrote.
-        error: expected calibration error, the mean over the characters of |confidence - right| of their bin.
-        temperature: by which the log-odds of the confidence are best divided: 1 if nothing is to be gained.
-        error_at_temperature: `error` after that.
-        bins: those that hold characters.
+        count: number of characters that the model wrote.
+        error: expected calibration error, the mean over the characters of `|confidence - right|` of their bin.
+        temperature: best temperature to divide the log-odds of the confidence by.
+        error_at_temperature: `error` with that temperature.
+        bins: the bins that have characters.
     """
 
     count: int
@@ -44,16 +44,16 @@ class Calibration:
 
 def calibration(outputs: Sequence[RecognitionResult], references: Sequence[str]) -> Calibration | None:
     """
-    Compare what a model was sure of with what was right.
+    Compare the confidence of characters with whether they are correct.
 
-    A character is right if it is part of the alignment with fewest edits.
+    A character is correct if it matches the reference in the alignment with fewest edits.
 
     Args:
         outputs: results with characters in `chunks`.
-        references: the transcripts.
+        references: the reference transcripts.
 
     Returns:
-        [`Calibration`]; none if no character has a confidence.
+        [`Calibration`]; `None` if no character has a confidence.
     """
     judged = [_judge(*pair) for pair in zip(outputs, references, strict=True)]
     confidences, right = (np.array([pair[side] for pairs in judged for pair in pairs]) for side in (0, 1))
@@ -66,7 +66,7 @@ def calibration(outputs: Sequence[RecognitionResult], references: Sequence[str])
 
 
 def reliability(confidences: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """Bins of (n,) confidences, and whether each is right."""
+    """Group (n,) confidences, and whether each is right, into bins; empty bins are left out."""
     places = np.minimum((confidences * BINS).astype(int), BINS - 1)
     members = [np.flatnonzero(places == index) for index in range(BINS)]
     return [Bin(len(own), float(confidences[own].mean()), float(right[own].mean())) for own in members if len(own)]
@@ -74,13 +74,13 @@ def reliability(confidences: np.ndarray, right: np.ndarray) -> list[Bin]:
 
 def fit_temperature(confidences: np.ndarray, right: np.ndarray) -> float:
     """
-    The temperature of the log-odds with the least negative log-likelihood, from 0.2 to 5 in steps of 1 %.
+    Find the temperature of the log-odds with the least negative log-likelihood, from 0.2 to 5 in steps of 1 %.
 
     Args:
-        confidences: (n,) from 0 to 1.
-        right: (n,) whether each is right.
+        confidences: (n,) confidences from 0 to 1.
+        right: (n,) whether each is correct.
     """
-    clipped = np.clip(confidences, 1e-4, 1 - 1e-4)  # results are rounded to so much
+    clipped = np.clip(confidences, 1e-4, 1 - 1e-4)  # results are rounded to four digits
     temperatures = np.geomspace(0.2, 5, 324)
     said = (np.clip(calibrated(clipped, temperature), 1e-12, 1 - 1e-12) for temperature in temperatures)
     losses = [-np.log(np.where(right, p, 1 - p)).mean() for p in said]
@@ -92,14 +92,14 @@ def write_temperature(model: str, factor: float) -> float:
     Multiply the temperature in the `config.json` of a model's folder.
 
     Args:
-        model: the folder, of a model or of ONNX graphs.
-        factor: by how much.
+        model: folder of a model or of ONNX graphs.
+        factor: factor to multiply the temperature by.
 
     Returns:
-        The temperature from then on.
+        The resulting temperature.
 
     Raises:
-        ValueError: if the model is not in a folder.
+        ValueError: if there is no `config.json`, for example because the model is not a folder.
     """
     path = Path(model) / "config.json"
     if not path.is_file():
@@ -114,7 +114,7 @@ def write_temperature(model: str, factor: float) -> float:
 
 
 def _judge(output: RecognitionResult, reference: str) -> list[tuple[float, bool]]:
-    """For each normalised character that was written its confidence, and whether it is right."""
+    """Return the confidence of each normalised character of an output, and whether it is correct."""
     written = [(char, chunk["confidence"]) for chunk in output.get("chunks", []) for char in normalize(chunk["text"])]
     is_right: list[bool] = []
     for kind, text in align(normalize(reference), "".join(char for char, _ in written)):

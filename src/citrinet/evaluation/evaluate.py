@@ -1,4 +1,4 @@
-"""Run models over a manifest and score what they write."""
+"""Run models over a manifest and score their outputs."""
 
 import time
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from .scoring import CONVENTIONS, Annotation, EntityScore, ErrorRate, TagScore
 @dataclass
 class Run:
     """
-    What one model returned.
+    The outputs of one model.
 
     Args:
-        model: its folder or Hub repository.
+        model: folder or Hub repository of the model.
         tag_labels: category -> labels of its tag heads.
         outputs: index of the manifest's entry -> result.
-        failed: index -> why the recording could not be read.
-        processing_seconds: for all of them, reading included.
-        audio_seconds: length of what was read.
+        failed: index -> reason why the recording could not be read.
+        processing_seconds: processing time of all recordings, including reading.
+        audio_seconds: length of the audio that was read.
     """
 
     model: str
@@ -43,20 +43,20 @@ class Run:
 @dataclass(frozen=True)
 class ModelResult:
     """
-    The figures of one model.
+    The scores of one model.
 
     Args:
-        model: its folder or Hub repository.
+        model: folder or Hub repository of the model.
         cer: character error rate.
         wer: word error rate without markers.
-        wer_tagged: with those of `Report.markers`, each one word; none if there are none.
+        wer_tagged: word error rate with the markers in `Report.markers` as words; `None` if there are none.
         tags: category -> score.
-        entities: none if the manifest marks none.
-        calibration: of the confidence of characters; none where the model says none.
-        real_time_factor: seconds of work for each second of audio; none if nothing was timed.
-        processing_seconds: seconds of work.
-        utterances: recording by recording: file, offset, duration and channel, the texts, edits, tags and entities of
-            both sides.
+        entities: entity scores; `None` if the manifest has no entities.
+        calibration: calibration of the confidence of characters; `None` if the model gives no confidence.
+        real_time_factor: processing time per second of audio; `None` if no audio was read.
+        processing_seconds: processing time in seconds.
+        utterances: for each recording file, offset, duration and channel, and the texts, edits, tags and entities of
+            reference and hypothesis.
     """
 
     model: str
@@ -74,17 +74,17 @@ class ModelResult:
 @dataclass(frozen=True)
 class Report:
     """
-    Several models on one manifest.
+    Scores of one or several models on a manifest.
 
     Args:
-        manifest: the file.
-        recordings: how many it names.
-        scored: how many of them every model transcribed.
-        audio_seconds: their length.
-        failed: `audio` and `error` of the others.
-        markers: which of `entities` and `tags` the manifest writes in its texts.
-        models: the figures.
-        settings: batch size, device, resamples, seed.
+        manifest: the manifest file.
+        recordings: number of recordings in the manifest.
+        scored: number of recordings that every model transcribed.
+        audio_seconds: length of the audio that the first model read.
+        failed: `audio` and `error` of the recordings that could not be read.
+        markers: which of `entities` and `tags` the texts of the manifest contain.
+        models: scores of each model.
+        settings: batch size, device and other settings, resamples, seed.
     """
 
     manifest: str
@@ -97,7 +97,7 @@ class Report:
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values, with its conventions and without the single utterances."""
+        """Return the report as JSON values, with its conventions and without the utterances."""
         models = [_model_dict(model) for model in self.models]
         return {**vars(self), "models": models, "conventions": CONVENTIONS}
 
@@ -115,31 +115,31 @@ def evaluate(
     decoding: DecodingOptions | None = None,
 ) -> Report:
     """
-    Transcribe the recordings of a manifest with each model and score what comes out.
+    Transcribe the recordings of a manifest with each model and score the results.
 
     Args:
-        models: what [`load_recognizer`] takes: Citrinets in PyTorch or ONNX, and others to compare with.
+        models: models that [`load_recognizer`] accepts: Citrinets in PyTorch or ONNX, and others for comparison.
         manifest: JSON lines with `audio_filepath` and `text`; markers in the text and columns named like tag
             categories (`gender`, ...) are the reference for entities and tags.
-        batch_size: recordings at a time, see [`Recognizer.stream`].
+        batch_size: number of recordings in a batch, see [`Recognizer.stream`].
         device: `cpu`, `cuda`, ...
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-        precision: of the models in PyTorch, see [`CitrinetInferenceConfig`].
-        batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
-        vad: whether audio is cut at pauses, see [`Recognizer.stream`].
-        decoding: how outputs are decoded; each model's own way if not given.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+        precision: precision of the models in PyTorch, see [`CitrinetInferenceConfig`].
+        batch_seconds: seconds of audio in a batch, see [`Recognizer.stream`].
+        vad: whether to cut audio at pauses, see [`Recognizer.stream`].
+        decoding: decoding options; defaults to those of each model.
 
     Returns:
-        [`Report`]. Recordings that cannot be read are left out and named in it.
+        [`Report`]. Recordings that cannot be read are not scored; the report lists them.
 
     Raises:
         OSError: if the manifest or a model cannot be found.
-        ValueError: if the manifest is empty, has lines without `text`, or names no recording that can be read; if a
-            model is none that recognises speech.
+        ValueError: if the manifest is empty, has lines without `text`, or has no recording that can be read; if a model
+            does not recognise speech.
     """
     entries = _read(manifest)
-    for model in models:  # before the first has run for an hour
+    for model in models:  # all of them before the first one runs
         check_model(model, precision=precision, device=device, citrinet_only=False)
     settings: dict[str, Any] = {
         "batch_size": batch_size,
@@ -167,14 +167,14 @@ def transcribe(
     Run one model over the recordings of a manifest.
 
     Args:
-        model: a folder or a Hub repository.
-        entries: those of the manifest.
-        batch_size: recordings at a time, see [`Recognizer.stream`].
+        model: folder or Hub repository.
+        entries: entries of the manifest.
+        batch_size: number of recordings in a batch, see [`Recognizer.stream`].
         device: `cpu`, `cuda`, ...
         precision: see [`CitrinetInferenceConfig`].
-        batch_seconds: seconds of audio at a time, see [`Recognizer.stream`].
-        vad: whether audio is cut at pauses, see [`Recognizer.stream`].
-        decoding: how outputs are decoded; the model's own way if not given.
+        batch_seconds: seconds of audio in a batch, see [`Recognizer.stream`].
+        vad: whether to cut audio at pauses, see [`Recognizer.stream`].
+        decoding: decoding options; defaults to those of the model.
     """
     recognizer = load_recognizer(model, precision=precision, device=device, citrinet_only=False, decoder=decoding)
     run = Run(model, recognizer.tag_labels)
@@ -194,7 +194,7 @@ def transcribe(
 
 
 def _reason(error: Exception, entry: ManifestEntry) -> str:
-    """An error without the recording's name, which stands before it in the report."""
+    """Return an error without the recording's name, which precedes it in the report."""
     return str(error).removeprefix(f"{entry.segment}: ").removeprefix(f"{entry.audio}: ")
 
 
@@ -207,15 +207,15 @@ def build_report(
     seed: int = 0,
 ) -> Report:
     """
-    Score what models returned for the entries of a manifest.
+    Score the outputs of models for the entries of a manifest.
 
     Args:
-        manifest: its file, for the report.
-        entries: its lines, with `text`.
-        runs: one for each model.
-        settings: how they ran, for the report.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        manifest: the manifest file, for the report.
+        entries: entries of the manifest, with `text`.
+        runs: outputs of each model.
+        settings: settings of the runs, for the report.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Raises:
         ValueError: if there is no recording that every model transcribed.
@@ -257,7 +257,7 @@ def _read(manifest: str | Path) -> list[ManifestEntry]:
 
 
 def _categories(entries: Sequence[ManifestEntry], runs: Sequence[Run]) -> list[str]:
-    """Categories of tags: those of the heads, and columns whose values begin with their name (`age`: `AGE_14_25`)."""
+    """Tag categories of the heads, and of columns whose values begin with their name (`age`: `AGE_14_25`)."""
     columns = {
         name.upper()
         for entry in entries

@@ -1,4 +1,4 @@
-"""The report as a page with plots."""
+"""Render the report as an HTML page with plots."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ from .scoring import SOURCES, Rate
 
 WORST = 20
 MAX_TYPES = 12
-# Okabe and Ito's colours, which most colour-blind people tell apart.
+# The palette of Okabe and Ito, which most colour-blind people can distinguish.
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000"]
 EDIT_COLOURS = {"substitutions": "#0072b2", "deletions": "#999999", "insertions": "#e69f00"}
 _STYLE: Any = {
@@ -35,15 +35,15 @@ _STYLE: Any = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "font.size": 10,
-    "svg.hashsalt": "citrinet",  # the same figures give the same file
-    "svg.fonttype": "none",  # the reader's browser draws the letters, whatever script they are in
+    "svg.hashsalt": "citrinet",  # the same scores give the same file
+    "svg.fonttype": "none",  # text is drawn by the browser, in any script
 }
 
 
 def html_page(report: Report) -> str:
-    """The page: tables, plots as embedded SVG, and the worst recordings with their edits marked."""
+    """Render the page: tables, plots as embedded SVG, and the worst recordings with their edits marked."""
     names = _short_names(report)
-    # A model's name may be in a script that the font which matplotlib measures with does not hold.
+    # matplotlib warns if a model's name has characters that its font lacks.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with matplotlib.rc_context(_STYLE):
         plots = {
@@ -70,7 +70,7 @@ def html_page(report: Report) -> str:
 
 
 def worst(model: ModelResult) -> list[dict[str, Any]]:
-    """The recordings with most edits for each character of the reference, and the edits."""
+    """Return the recordings with the highest character error rates, and their edits."""
     ranked = sorted(model.utterances, key=lambda utterance: -_cer(utterance))
     return [
         {
@@ -84,7 +84,7 @@ def worst(model: ModelResult) -> list[dict[str, Any]]:
 
 
 def plot_errors(report: Report, names: Sequence[str]) -> Figure:
-    """Error rates of each model: bars of substitutions, deletions and insertions, with the interval of their sum."""
+    """Plot error rates of each model: bars of substitutions, deletions and insertions, and the interval of the sum."""
     kinds = {"cer": "CER", **word_rates(report)}
     figure = Figure(figsize=(9, 1.3 + 0.45 * len(names)), layout="constrained")
     axes = figure.subplots(1, len(kinds), sharey=True)
@@ -105,7 +105,7 @@ def plot_errors(report: Report, names: Sequence[str]) -> Figure:
 
 
 def plot_spread(report: Report, names: Sequence[str]) -> Figure:
-    """For each model the share of recordings whose CER is at most x."""
+    """Plot for each model the share of recordings with a CER of at most x."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axis = figure.subplots()
     for index, (model, name) in enumerate(zip(report.models, names, strict=True)):
@@ -119,7 +119,7 @@ def plot_spread(report: Report, names: Sequence[str]) -> Figure:
 
 
 def plot_reliability(report: Report, names: Sequence[str]) -> Figure:
-    """The part of the characters that is right over their confidence, and below it how many there are."""
+    """Plot the fraction of correct characters over their confidence, and below it the share of the characters."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="perfect calibration")
@@ -140,7 +140,7 @@ def plot_reliability(report: Report, names: Sequence[str]) -> Figure:
 
 
 def plot_tags(report: Report, names: Sequence[str]) -> Figure:
-    """Accuracy of each category from head, text and merged, beside the majority class."""
+    """Plot the accuracy of each category for head, text and merged, next to that of the majority class."""
     categories = tag_categories(report)
     columns = min(len(categories), 3)
     rows = -(-len(categories) // columns)
@@ -169,7 +169,7 @@ def plot_tags(report: Report, names: Sequence[str]) -> Figure:
 
 
 def plot_confusions(model: ModelResult) -> Figure:
-    """Confusion matrices of one model, a row for each of head and merged, a column for each category."""
+    """Plot confusion matrices of one model, one row each for head and merged, one column per category."""
     sources = [source for source in ("head", "merged") if any(source in s.confusion for s in model.tags.values())]
     rows, columns = len(sources), len(model.tags)
     figure = Figure(figsize=(max(3.6 * columns, 5), 3.4 * rows), layout="constrained")
@@ -200,7 +200,7 @@ def _draw_confusion(axis: Any, counts: list[list[int]], labels: list[str], categ
 
 
 def plot_entities(report: Report, names: Sequence[str]) -> Figure:
-    """Entity F1 of each model: over all types, and for the most frequent of the manifest."""
+    """Plot entity F1 of each model: over all types, and for the most frequent types of the manifest."""
     scores = [model.entities for model in report.models if model.entities]
     wanted = {name: counts["reference"] for score in scores for name, counts in score.types.items()}
     types = sorted(wanted, key=lambda name: (-wanted[name], name))[:MAX_TYPES]
@@ -239,7 +239,7 @@ def _colour(index: int) -> str:
 
 
 def _cer(utterance: dict[str, Any]) -> float:
-    """CER of one recording; one edit where the reference is empty counts as one character."""
+    """CER of one recording; an empty reference counts as one character."""
     edits = Edits(**utterance["cer"])
     return edits.errors / max(edits.length, 1)
 
@@ -249,7 +249,7 @@ def _has_tags(model: ModelResult) -> bool:
 
 
 def _short_names(report: Report) -> list[str]:
-    """Last parts of the models' paths where these differ, for the plots."""
+    """Return short names for the plots: the last parts of the models' paths if all differ, otherwise the paths."""
     whole = [model.model for model in report.models]
     short = [Path(name).name or name for name in whole]
     return short if len(set(short)) == len(short) else whole

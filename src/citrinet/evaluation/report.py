@@ -1,4 +1,4 @@
-"""The figures as tables in Markdown, and the files of a report."""
+"""Format the scores as Markdown tables, and write the files of a report."""
 
 import json
 import tempfile
@@ -9,7 +9,7 @@ from .scoring import CONVENTIONS, SOURCES, Rate
 
 
 def format_report(report: Report) -> str:
-    """The figures as Markdown tables, rates in per cent with their 95 % intervals."""
+    """Format the scores as Markdown tables, with rates in per cent and their 95 % intervals."""
     head = f"{report.manifest}: {report.scored} of {report.recordings} recordings, {duration(report.audio_seconds)}"
     tables = [_table(*overview(report))]
     if any(model.tags for model in report.models):
@@ -20,7 +20,7 @@ def format_report(report: Report) -> str:
 
 
 def overview(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main table, a row for each model."""
+    """Return header and rows of the main table, one row per model."""
     names = ["entity precision", "recall", "F1"] if has_entities(report) else []
     names += ["calibration error"] if has_confidence(report) else []
     header = ["model", "CER", *word_rates(report).values(), *names, "real-time factor"]
@@ -35,7 +35,7 @@ def overview(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def tag_table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of tag accuracies, a row for each category and model."""
+    """Return header and rows of the table of tag accuracies, one row per category and model."""
     header = ["tag", "recordings", "majority class", "model", *SOURCES]
     rows = []
     for category in tag_categories(report):
@@ -48,7 +48,7 @@ def tag_table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def percent(rate: Rate | None) -> str:
-    """A rate as `12.3 (10.1-14.2)`."""
+    """Format a rate as `12.3 (10.1-14.2)`, in per cent."""
     if rate is None or rate.value is None or rate.low is None or rate.high is None:
         return "-"
     return f"{100 * rate.value:.1f} ({100 * rate.low:.1f}-{100 * rate.high:.1f})"
@@ -56,14 +56,15 @@ def percent(rate: Rate | None) -> str:
 
 def write_report(report: Report, folder: str | Path) -> None:
     """
-    Write `report.json`, `report.html` (self-contained, with plots) and `utterances.jsonl` (recording by recording).
+    Write `report.json`, `report.html` (self-contained, with plots) and `utterances.jsonl` (one line per recording).
 
     Args:
-        report: the figures.
-        folder: made if it is missing; each file appears, or replaces an older one, only when it is complete.
+        report: the report.
+        folder: output folder, created if it does not exist; each file appears, or replaces an older one, only when it
+            is complete.
 
     Raises:
-        ImportError: if a package is missing that the page needs.
+        ImportError: if a package that the page needs is missing.
         OSError: if the folder cannot be written to.
     """
     from .page import html_page
@@ -77,23 +78,23 @@ def write_report(report: Report, folder: str | Path) -> None:
 
 
 def tag_categories(report: Report) -> list[str]:
-    """Tag categories that the manifest knows labels of."""
+    """Return the tag categories for which the manifest has labels."""
     return list(report.models[0].tags)
 
 
 def word_rates(report: Report) -> dict[str, str]:
-    """The word error rates that there are, and their titles."""
+    """Return the available word error rates and their titles."""
     tagged = {"wer_tagged": "WER with tags"} if report.markers else {}
     return {"wer": "WER", **tagged}
 
 
 def has_entities(report: Report) -> bool:
-    """Whether the manifest marks entities."""
+    """Whether the manifest has entities."""
     return report.models[0].entities is not None
 
 
 def has_confidence(report: Report) -> bool:
-    """Whether a model says how sure it is."""
+    """Whether any model gives confidences."""
     return any(model.calibration for model in report.models)
 
 
@@ -106,13 +107,13 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as `3 min 5 s`, or `5.2 s`."""
+    """Format a time as `3 min 5 s`, or `5.2 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file beside its place, then put it there in one step."""
+    """Write a temporary file, then move it into place."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         written = Path(scratch) / path.name
         written.write_text(text, encoding="utf-8")

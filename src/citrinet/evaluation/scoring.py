@@ -1,4 +1,4 @@
-"""What a model wrote against what a manifest says: edits, tags, entities, and how sure the figures are."""
+"""Score outputs against a manifest: edits, tags and entities, with confidence intervals."""
 
 import unicodedata
 from collections import Counter
@@ -37,7 +37,7 @@ CONVENTIONS = {
 
 
 class Rate(NamedTuple):
-    """A ratio of sums over recordings and its 95 % interval; none where there is nothing to divide by."""
+    """A ratio of sums over recordings and its 95 % interval; all `None` if the denominator is zero."""
 
     value: float | None
     low: float | None
@@ -47,14 +47,14 @@ class Rate(NamedTuple):
 @dataclass(frozen=True)
 class Annotation:
     """
-    What one side says of a recording.
+    Reference or hypothesis of a recording.
 
     Args:
-        text: with markers.
-        transcript: without.
-        markers: those in `text`.
+        text: the text with markers.
+        transcript: the text without markers.
+        markers: the markers in `text`.
         entities: (type, normalised text), in order.
-        tags: source (`head`, `text`, `merged`) -> category -> label. A manifest has `merged` only.
+        tags: source (`head`, `text`, `merged`) -> category -> label. References have only `merged`.
     """
 
     text: str
@@ -66,7 +66,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """An error rate over recordings, and the edits it counts."""
+    """An error rate over recordings, and its edit counts."""
 
     rate: Rate
     edits: Edits
@@ -75,15 +75,15 @@ class ErrorRate:
 @dataclass(frozen=True)
 class TagScore:
     """
-    How well one category is told.
+    Scores of one tag category.
 
     Args:
-        count: recordings whose label the manifest knows.
+        count: number of recordings that have a label in the manifest.
         majority_label: the most frequent of these labels.
-        majority_accuracy: what always answering it would reach.
-        accuracy: source -> share of right labels, none for a source that never says anything.
+        majority_accuracy: accuracy of always predicting it.
+        accuracy: source -> share of correct labels, `None` for a source that never gives a label.
         labels: names of the rows and columns of `confusion`.
-        confusion: source -> counts, a row for each label of the manifest, a column for each answer.
+        confusion: source -> counts, with a row per label of the manifest and a column per predicted label.
     """
 
     count: int
@@ -96,7 +96,7 @@ class TagScore:
 
 @dataclass(frozen=True)
 class EntityCounts:
-    """Entities of the manifest, of the model, and those in both."""
+    """Numbers of entities in the manifest, in the model's outputs, and in both."""
 
     reference: int
     predicted: int
@@ -105,7 +105,7 @@ class EntityCounts:
 
 @dataclass(frozen=True)
 class EntityScore:
-    """How well entities are found, over all types and for each."""
+    """Entity scores, over all types and for each type."""
 
     counts: EntityCounts
     precision: Rate
@@ -116,11 +116,11 @@ class EntityScore:
 
 def annotate_references(entries: Sequence[ManifestEntry], labels: list[str], categories: list[str]) -> list[Annotation]:
     """
-    Take what a manifest says apart.
+    Make annotations from a manifest.
 
     Args:
-        entries: with `text`.
-        labels: known tag labels, found where they are glued to one another too.
+        entries: entries with `text`.
+        labels: known tag labels, which are found even without spaces between them.
         categories: tag categories.
     """
     annotations = []
@@ -138,11 +138,11 @@ def annotate_outputs(
     outputs: Sequence[RecognitionResult], labels: list[str], categories: list[str]
 ) -> list[Annotation]:
     """
-    Take what a recogniser returned apart.
+    Make annotations from results of a recogniser.
 
     Args:
-        outputs: the results of a recogniser. Entities and tags of a model that is no Citrinet, whose results hold none,
-            are read from the text.
+        outputs: the results. For models other than Citrinet, whose results have no entities or tags, they are read from
+            the text.
         labels: known tag labels.
         categories: tag categories.
     """
@@ -167,7 +167,7 @@ def annotate_outputs(
 
 
 def transcript_edits(references: Sequence[Annotation], hypotheses: Sequence[Annotation]) -> list[Edits]:
-    """Edits between the normalised characters of the transcripts, recording by recording."""
+    """Count edits between the normalised characters of the transcripts, for each recording."""
     return [
         character_edits(reference.transcript, hypothesis.transcript)
         for reference, hypothesis in zip(references, hypotheses, strict=True)
@@ -176,13 +176,13 @@ def transcript_edits(references: Sequence[Annotation], hypotheses: Sequence[Anno
 
 def word_edits(references: Sequence[Annotation], hypotheses: Sequence[Annotation], kept: set[str]) -> list[Edits]:
     """
-    Edits between words, recording by recording.
+    Count edits between words, for each recording.
 
     Args:
-        references: what the manifest says.
-        hypotheses: what the model says.
-        kept: which markers are words too. With [`written_kinds`] of the references, a manifest that marks no entities,
-            or that keeps tags in columns, does not make a model wrong that writes them.
+        references: annotations of the manifest.
+        hypotheses: annotations of the model's outputs.
+        kept: kinds of markers that count as words. With [`written_kinds`] of the references, entities or tags that a
+            model writes are not errors if the manifest's texts never contain them.
     """
     return [
         count_edits(words(reference.text, reference.markers, kept), words(hypothesis.text, hypothesis.markers, kept))
@@ -191,18 +191,18 @@ def word_edits(references: Sequence[Annotation], hypotheses: Sequence[Annotation
 
 
 def written_kinds(annotations: Iterable[Annotation]) -> set[str]:
-    """Which of `entities` and `tags` stand in the texts as markers."""
+    """Return which of `entities` and `tags` the texts contain as markers."""
     return {_kind(marker) for annotation in annotations for marker in annotation.markers}
 
 
 def words(text: str, markers: list[Marker], kept: set[str]) -> list[str]:
     """
-    Normalised words of a text, and its markers of the kinds to be kept, each one word.
+    Return the normalised words of a text, with its markers of the kept kinds as words.
 
     Args:
-        text: with markers.
-        markers: where they stand.
-        kept: of `entities` and `tags`.
+        text: text with markers.
+        markers: the markers in the text.
+        kept: kinds to keep, of `entities` and `tags`.
     """
     found: list[str] = []
     start = 0
@@ -215,7 +215,7 @@ def words(text: str, markers: list[Marker], kept: set[str]) -> list[str]:
 
 
 def error_rate(edits: Sequence[Edits], resamples: int = 1000, seed: int = 0) -> ErrorRate:
-    """Edits of all recordings for each unit of their references."""
+    """Error rate over all recordings: edits per character or word of the references."""
     total = Edits(*(sum(getattr(e, name) for e in edits) for name in Edits.__dataclass_fields__))
     return ErrorRate(rate([e.errors for e in edits], [e.length for e in edits], resamples, seed), total)
 
@@ -231,7 +231,7 @@ def tag_score(
     Score one category of tags.
 
     Returns:
-        [`TagScore`], or none if the manifest knows no label of this category.
+        [`TagScore`], or `None` if the manifest has no label of this category.
     """
     truth = [annotation.tags["merged"].get(category) for annotation in references]
     counts = Counter(label for label in truth if label)
@@ -264,10 +264,10 @@ def entity_score(
     references: Sequence[Annotation], hypotheses: Sequence[Annotation], resamples: int = 1000, seed: int = 0
 ) -> EntityScore | None:
     """
-    Score entities: type and normalised text must agree, each entity counts once.
+    Score entities: type and normalised text must match, and each entity counts once.
 
     Returns:
-        [`EntityScore`], or none if the manifest marks no entities.
+        [`EntityScore`], or `None` if the manifest has no entities.
     """
     if not any(annotation.entities for annotation in references):
         return None
@@ -287,16 +287,16 @@ def entity_score(
 
 def rate(numerators: Any, denominators: Any, resamples: int = 1000, seed: int = 0) -> Rate:
     """
-    A ratio of sums with the 95 % percentile interval of a bootstrap over recordings.
+    Compute a ratio of sums with the 95 % percentile interval of a bootstrap over recordings.
 
     Args:
-        numerators: (n,) what each recording adds above the line.
-        denominators: (n,) and below.
-        resamples: how often n recordings are drawn with replacement.
-        seed: of the draws. The same seed and n give the same draws, whatever is counted.
+        numerators: (n,) numerator of each recording.
+        denominators: (n,) denominator of each recording.
+        resamples: number of times that n recordings are drawn with replacement.
+        seed: seed of the draws. The same seed and n give the same draws.
 
     Returns:
-        [`Rate`]. Draws whose denominator is 0 are left out.
+        [`Rate`]. Draws whose denominator is 0 are ignored.
     """
     parts = np.stack([np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)])
     above, below = parts.sum(axis=1)

@@ -1,5 +1,5 @@
 """
-Results as files for other programs: text, JSON, SRT, WebVTT, Praat's TextGrid, NIST's CTM, Whisper's TSV.
+Write results for other programs: text, JSON, SRT, WebVTT, Praat's TextGrid, NIST's CTM, Whisper's TSV.
 
 ```python
 >>> result = recognizer("talk.wav", return_timestamps="char")
@@ -17,21 +17,22 @@ from .writers import FORMATS, Format, Recording
 
 def to_text(result: Any, kind: str, *, name: str = "audio", duration: float | None = None, channel: int = 1) -> str:
     """
-    One result in one of the formats.
+    Convert a result to the text of a file.
 
     Args:
-        result: a [`RecognitionResult`], with `chunks` of characters for formats with times, or an [`Alignment`].
-        kind: a key of `FORMATS`.
-        name: of the recording, which CTM says.
-        duration: its seconds, which TextGrid says and no subtitle outlasts; to the end of what is said if not given.
-        channel: counted from 1, which CTM says.
+        result: a [`RecognitionResult`], with `chunks` for formats with times, or an [`Alignment`].
+        kind: format, a key of `FORMATS`.
+        name: name of the recording, for CTM.
+        duration: length of the recording in seconds: that of a TextGrid, and the limit for subtitles. By default a
+            TextGrid ends with the last item, and subtitles have no limit.
+        channel: channel counted from 1, for CTM.
 
     Returns:
-        The text of a file.
+        The text of the file.
 
     Raises:
-        ImportError: if the library for the format is missing.
-        ValueError: for another format, or a result without times where they are needed.
+        ImportError: if the library for the format is not installed.
+        ValueError: if the format is unknown, or needs times and the result has none.
     """
     return _format(kind).write(result, Recording(name, duration, channel))
 
@@ -46,19 +47,19 @@ def write(
     channel: int = 1,
 ) -> Path:
     """
-    Write one result to a file, which is replaced at once if it is there.
+    Write a result to a file. An existing file is replaced when the new one is complete.
 
     Args:
         result, duration, channel: as in [`to_text`].
-        path: the file.
-        kind: a key of `FORMATS`; what the name of the file says if not given.
-        name: as in [`to_text`], that of the file if not given.
+        path: output file.
+        kind: format, a key of `FORMATS`; by default it follows from the suffix of `path`.
+        name: as in [`to_text`]; defaults to the name of the file without suffix.
 
     Returns:
         The path.
 
     Raises:
-        ImportError, ValueError: as [`to_text`] does.
+        ImportError, ValueError: as in [`to_text`].
         OSError: if the file cannot be written.
     """
     path = Path(path)
@@ -70,7 +71,7 @@ def write(
     text = to_text(result, kind, name=path.stem if name is None else name, duration=duration, channel=channel)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:40]}-") as scratch:
         complete = Path(scratch, "complete")
-        complete.write_bytes(text.encode("utf-8", "backslashreplace"))  # a name may be bytes that are no text
+        complete.write_bytes(text.encode("utf-8", "backslashreplace"))  # a name may not be valid text
         complete.replace(path)
     return path
 

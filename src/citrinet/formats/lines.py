@@ -1,4 +1,4 @@
-"""Characters with times to words, and to lines that people can read while they are spoken."""
+"""Group characters with times into words, and words into lines for subtitles."""
 
 import math
 import unicodedata
@@ -9,12 +9,12 @@ from typing import Any
 from ..transcript_citrinet import split_words
 
 PAUSE_S = 0.6  # a longer one always ends a line
-# How much a line holds is what subtitles usually hold: 20 Chinese characters, or 42 letters of a narrow script.
+# Line width, as usual for subtitles: 20 Chinese characters, or 42 letters of a narrow script.
 WIDE, NARROW = 21, 10
 FULL = 20 * WIDE
-SHORTEST_S, LONGEST_S = 5 / 6, 7.0  # a line on the screen, as in Netflix's style guides
+SHORTEST_S, LONGEST_S = 5 / 6, 7.0  # display time of a line, as in Netflix's style guides
 SENTENCE_ENDS, CLAUSE_ENDS = frozenset("。！？!?.…"), frozenset("，、；：,;:")
-# What a break costs beside the room that it leaves empty in its line, which costs 1 for an empty line.
+# Costs of breaks, added to the squared fraction of the line that is left empty, which is 1 for an empty line.
 AT_CLAUSE, AT_PAUSE, ANYWHERE, IN_ENTITY = 0.2, 0.2, 1.0, 10.0
 
 
@@ -24,8 +24,8 @@ class Piece:
     A part of a transcript.
 
     Args:
-        text: what it says.
-        start, end: seconds.
+        text: the text of the part.
+        start, end: times in seconds.
         first, stop: its characters [first, stop) in the transcript.
         confidence: from 0 to 1, if the result has one.
     """
@@ -40,10 +40,10 @@ class Piece:
 
 def find_chunks(result: Any) -> list[Piece]:
     """
-    The chunks of a result, with their places in its transcript.
+    Return the chunks of a result, with their positions in its transcript.
 
     Raises:
-        ValueError: for a result without times.
+        ValueError: if the result has no times.
     """
     transcript = result["transcript"]
     if "chunks" not in result and transcript.strip():
@@ -56,17 +56,17 @@ def find_chunks(result: Any) -> list[Piece]:
             raise ValueError(f"the transcript does not hold {chunk['text']!r} where its chunks say.")
         position = first + len(chunk["text"])
         start, end = chunk["timestamp"]
-        confidence = chunk.get("confidence") if chunk.get("known", True) else None  # of an alignment
+        confidence = chunk.get("confidence") if chunk.get("known", True) else None  # in alignments
         pieces.append(Piece(chunk["text"], start, end, first, position, confidence))
     return pieces
 
 
 def find_words(result: Any) -> list[Piece]:
     """
-    The words of a result, see [`split_words`]: each made of the chunks that are in it, with brackets that open before.
+    Return the words of a result, see [`split_words`]. An opening bracket belongs to the word after it.
 
     Raises:
-        ValueError: for a result without times.
+        ValueError: if the result has no times.
     """
     transcript = result["transcript"]
     begins = {first for first, _ in split_words(transcript)}
@@ -85,19 +85,19 @@ def cut_lines(result: Any, duration: float | None = None) -> list[Piece]:
     """
     Cut a result into lines.
 
-    A pause ends a line, and so does the end of one in the transcript. Between them, breaks are where they cost least:
-    after punctuation, at short pauses, never in a word, and in an entity only if it is longer than a line. A line stays
-    for a moment if nothing follows it at once.
+    Pauses and line breaks of the transcript end a line. Between them, breaks are placed at the least cost: after
+    punctuation, at short pauses, never inside a word, and inside an entity only if it is longer than a line. A short
+    line is shown for `SHORTEST_S` if the next line and the end of the recording allow it.
 
     Args:
         result: a [`RecognitionResult`] with `chunks`.
-        duration: seconds of the recording, which no line outlasts.
+        duration: length of the recording in seconds; no line ends after it.
 
     Returns:
-        Lines in their order, which do not overlap.
+        The lines in order, without overlaps.
 
     Raises:
-        ValueError: for a result without times.
+        ValueError: if the result has no times.
     """
     transcript = result["transcript"]
     inside = {i for entity in result["entities"] for i in range(entity["start"] + 1, entity["end"])}
@@ -119,7 +119,7 @@ def _between_pauses(transcript: str, words: list[Piece]) -> list[list[Piece]]:
 
 
 def _cheapest(transcript: str, words: list[Piece], inside: set[int]) -> list[tuple[int, int]]:
-    """Words [first, stop) of the lines that cost least together; the way of Knuth and Plass (1981)."""
+    """Words [first, stop) of the lines with the least total cost, as in Knuth and Plass (1981)."""
     costs, begins = [0.0], [0]
     for stop in range(1, len(words) + 1):
         after = 0.0 if stop == len(words) else _break_cost(words[stop - 1], words[stop], inside)
@@ -150,7 +150,7 @@ def _break_cost(word: Piece, following: Piece, inside: set[int]) -> float:
 
 
 def _shown(line: Piece, limit: float | None) -> Piece:
-    """A line as long as it takes to see it, if the next line or the end of the recording leaves the time."""
+    """Extend a line to the shortest display time, if the next line or the end of the recording allows it."""
     wanted = max(line.end, line.start + SHORTEST_S)
     end = wanted if limit is None else min(wanted, max(limit, line.start))
     return Piece(" ".join(line.text.split()), line.start, end, line.first, line.stop, line.confidence)
@@ -159,7 +159,7 @@ def _shown(line: Piece, limit: float | None) -> Piece:
 def _join(transcript: str, pieces: list[Piece]) -> Piece:
     first, last = pieces[0], pieces[-1]
     known = [piece.confidence for piece in pieces if piece.confidence is not None]
-    confidence = math.prod(known) if known else None  # as in results: that all of it is right
+    confidence = math.prod(known) if known else None  # as in results: the probability that all of it is correct
     text = transcript[first.first : last.stop]
     return Piece(text, first.start, max(piece.end for piece in pieces), first.first, last.stop, confidence)
 

@@ -1,4 +1,4 @@
-"""One result as the text of a file for another program."""
+"""Writers of results, one for each format."""
 
 import html
 import importlib
@@ -16,12 +16,12 @@ from .lines import Piece, cut_lines, find_chunks, find_words
 @dataclass(frozen=True)
 class Recording:
     """
-    What a result is of.
+    The recording of a result.
 
     Args:
-        name: of the recording, for formats that say it.
-        duration: seconds; to the end of what is said if not given.
-        channel: counted from 1, for formats that say it.
+        name: name of the recording, for formats that contain it.
+        duration: length in seconds; defaults to the end of the last item of the result.
+        channel: channel counted from 1, for formats that contain it.
     """
 
     name: str = "audio"
@@ -29,14 +29,14 @@ class Recording:
     channel: int = 1
 
     def length(self, result: Any) -> float:
-        """Seconds, at least to the end of all that the result says."""
+        """Length in seconds: `duration`, or the end of the last item of the result if it is `None`."""
         timed = [*result.get("chunks", ()), *result["entities"]]
         ends = [item["timestamp"][1] for item in timed] + [segment["end"] for segment in result.get("segments", ())]
         return float(max(ends, default=0.0) if self.duration is None else self.duration)
 
 
 def _text(result: Any, recording: Recording) -> str:
-    """The transcript, a line for each segment."""
+    """Write the transcript, one line per segment."""
     segments = [segment["transcript"] for segment in result.get("segments", ())] or [result["transcript"]]
     return "".join(f"{segment.strip()}\n" for segment in segments if segment.strip())
 
@@ -57,22 +57,22 @@ def _subtitles(result: Any, recording: Recording, kind: str, escape: Callable[[s
     pysubs2 = _library("pysubs2")
     subtitles = pysubs2.SSAFile()
     for line in cut_lines(result, recording.duration):
-        # To pysubs2 a backslash before h, n or N is a space or a break: a word joiner between them is not seen.
+        # pysubs2 reads a backslash before h, n or N as a space or a break; an invisible word joiner prevents that.
         text = re.sub(r"\\(?=[hnN])", "\\\\\u2060", escape(line.text))
         subtitles.append(pysubs2.SSAEvent(start=_ms(line.start), end=_ms(line.end), text=text))
-    written: str = subtitles.to_string(kind, keep_ssa_tags=True)  # braces are not tags, but said
+    written: str = subtitles.to_string(kind, keep_ssa_tags=True)  # braces are text, not tags
     return written
 
 
 def _tsv(result: Any, recording: Recording) -> str:
-    """Start and end in milliseconds and the line, as Whisper's `WriteTSV` does."""
+    """Write start and end in milliseconds and the line, like Whisper's `WriteTSV`."""
     lines = cut_lines(result, recording.duration)
     rows = ["start\tend\ttext", *(f"{_ms(line.start)}\t{_ms(line.end)}\t{line.text}" for line in lines)]
     return "".join(f"{row}\n" for row in rows)
 
 
 def _ctm(result: Any, recording: Recording) -> str:
-    """Words in NIST's columns: recording, channel, start, duration, word, confidence (`NA`, as in NeMo, if unknown)."""
+    """Write words as CTM: recording, channel, start, duration, word, confidence (`NA`, as in NeMo, if unknown)."""
     name = re.sub(r"\s", "_", recording.name) or "audio"
     return "".join(
         f"{name} {recording.channel} {word.start:.3f} {word.end - word.start:.3f} {word.text} {_score(word)}\n"
@@ -85,12 +85,12 @@ def _score(word: Piece) -> str:
 
 
 def _textgrid(result: Any, recording: Recording) -> str:
-    """Praat's tiers of characters, words, entities and segments; of entities inside others there is a second tier."""
+    """Write tiers of characters, words, entities and segments; nested entities are in further tiers."""
     textgrid = _library("praatio.textgrid")
     length = recording.length(result)
     grid = textgrid.Textgrid(0, length)
     for name, intervals in _tiers(result).items():
-        limits = [*(start for start, _, _ in intervals[1:]), length]  # those of a tier may not overlap
+        limits = [*(start for start, _, _ in intervals[1:]), length]  # intervals of a tier may not overlap
         whole = zip(intervals, limits, strict=False)
         inside = [(start, min(end, limit, length), label) for (start, end, label), limit in whole]
         grid.addTier(textgrid.IntervalTier(name, [one for one in inside if one[0] < one[1]], 0, length))
@@ -131,14 +131,14 @@ def _library(name: str) -> Any:
 @dataclass(frozen=True)
 class Format:
     """
-    A kind of file.
+    A file format.
 
     Args:
-        suffix: of its files.
-        write: makes the text of one.
-        library: what it needs beside this package.
-        has_times: whether it is made of `chunks`.
-        joins: whether the files of several recordings, one after the other, are a file too.
+        suffix: suffix of its files.
+        write: function that makes the text of a file.
+        library: library that it needs, if any.
+        has_times: whether it needs `chunks`.
+        joins: whether the concatenated files of several recordings are a valid file.
     """
 
     suffix: str
@@ -149,10 +149,10 @@ class Format:
 
     def check(self) -> None:
         """
-        Find out, before the work, whether such files can be written.
+        Check that files of this format can be written.
 
         Raises:
-            ImportError: if a library is missing.
+            ImportError: if the library is not installed.
         """
         if self.library:
             _library(self.library)

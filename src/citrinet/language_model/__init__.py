@@ -1,4 +1,4 @@
-"""Language models, hot words, and the beam search that decodes with them; plain NumPy."""
+"""Language models, hot words, and CTC beam search decoding with them; plain NumPy."""
 
 from .beam_search import BeamSearchDecoder, Hypothesis
 from .hot_words import read_hot_words

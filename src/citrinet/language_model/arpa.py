@@ -1,4 +1,4 @@
-"""n-gram models in ARPA's text form, as SRILM and KenLM read and write it."""
+"""Read and write n-gram models in ARPA format, as SRILM and KenLM do."""
 
 import gzip
 import itertools
@@ -14,7 +14,7 @@ from .ngram import START, STOP, UNKNOWN, NGramModel
 from .suffix_trie import SuffixTrie
 
 _LOG_10 = math.log(10)
-_NEVER = -99.0  # what ARPA files say of the probability of <s>
+_NEVER = -99.0  # log10 probability of <s> in ARPA files
 
 
 def read(path: str | Path) -> NGramModel:
@@ -22,11 +22,11 @@ def read(path: str | Path) -> NGramModel:
     Read an ARPA file.
 
     Args:
-        path: the file, in UTF-8, perhaps compressed with gzip.
+        path: the file, in UTF-8, optionally compressed with gzip.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no ARPA file, or damaged.
+        ValueError: if it is not an ARPA file, or damaged.
     """
     with Path(path).open("rb") as file:
         is_compressed = file.read(2) == b"\x1f\x8b"
@@ -108,7 +108,7 @@ class _Reader:
         self._add(ids, np.array(columns[0], float), np.array(columns[-1], float))
 
     def _add(self, ids: np.ndarray, log_probs: np.ndarray, back_offs: np.ndarray) -> None:
-        """Put the n-grams of one length, token ids (n, length), into the order of a trie."""
+        """Add the n-grams of one length, token ids (n, length), in the order of a trie."""
         size, parents = len(self.ids), np.zeros(len(ids), np.int64)
         trie = SuffixTrie(np.concatenate(self.keys), size) if self.keys else None
         for column in ids[:, :-1].T:
@@ -125,7 +125,7 @@ class _Reader:
         self.back_offs.append(back_offs[order])
 
     def _add_unknown(self) -> None:
-        """Give `<unk>` the probability of the rarest token; all keys are those of a smaller vocabulary."""
+        """Add `<unk>` with the probability of the rarest token, and recompute keys for the larger vocabulary."""
         size = len(self.ids)
         self.ids[UNKNOWN] = size
         old = np.concatenate(self.keys)
@@ -143,13 +143,13 @@ def write(model: NGramModel, file: IO[str]) -> None:
     Write an ARPA file.
 
     Args:
-        model: the n-grams.
-        file: opened for UTF-8.
+        model: the n-gram model.
+        file: text file, opened for writing in UTF-8.
     """
     file.write("\\data\\\n")
     file.writelines(f"ngram {length}={count}\n" for length, count in enumerate(model.counts, start=1))
     names, levels = model.vocabulary, model.trie.levels
-    before: list[str] = [""]  # the n-grams of the level below, a space after each
+    before: list[str] = [""]  # the n-grams of the previous level, each followed by a space
     for length, (start, stop) in enumerate(itertools.pairwise(levels[1:]), start=1):
         file.write(f"\n\\{length}-grams:\n")
         parents = (model.trie.parents[start - 1 : stop - 1] - levels[length - 1]).tolist()

@@ -12,23 +12,23 @@ from .model import LanguageModel
 from .spelling import is_marker, spell
 
 BEAM_SIZE = 32
-WEIGHT, WORD_BONUS = 0.4, 1.5  # of models that say nothing else
+WEIGHT, WORD_BONUS = 0.4, 1.5  # for language models without settings
 HOT_WORD_BOOST = 2.5
-# A token is tried where it is e**7 times less likely than the best of its frame, a prefix is followed where it is e**10
-# times less likely than the best: with 12 and 20, CER differs by less than 0.1 points.
+# Tokens up to e**7 times less likely than the best of their frame are tried, and prefixes up to e**10 times less likely
+# than the best are kept: with 12 and 20, CER differs by less than 0.1 points.
 _TOKEN_MARGIN, _PREFIX_MARGIN = 7.0, 10.0
-_NEVER = np.float32(-1e30)  # the logarithm of nothing; infinities would make NaN
+_NEVER = np.float32(-1e30)  # log-probability of the impossible; infinities would give NaN
 _HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """
-    One reading of a segment.
+    One hypothesis for a segment.
 
     Args:
-        tokens: what was written, with the frames of the likeliest way to write it.
-        score: natural logarithm of its probability, and what language model, bonus and hot words add.
+        tokens: its tokens, with the frames of the most likely path.
+        score: its natural log-probability plus the scores of language model, word bonus and hot words.
     """
 
     tokens: list[CTCToken]
@@ -38,17 +38,17 @@ class Hypothesis:
 @dataclass(frozen=True)
 class _Beam:
     """
-    The prefixes that are followed, (n,) each.
+    The prefixes in the beam; all arrays have shape (n,).
 
     Args:
-        sum_blank, sum_token: natural logarithms of the probability of all paths that write the prefix and end in a
-            blank or in its last token.
-        best_blank, best_token: those of the likeliest such path.
-        last: the last token, -1 before the first.
-        hashes: of the tokens, so that the same prefix is known again.
-        states: of the language model.
+        sum_blank, sum_token: natural log-probabilities of all paths that give the prefix and end in a blank or in its
+            last token.
+        best_blank, best_token: log-probabilities of the most likely of these paths.
+        last: last token, -1 for the empty prefix.
+        hashes: hashes of the tokens, to recognise equal prefixes.
+        states: states of the language model.
         hot: states of the hot words.
-        added: what language model and hot words add to the score.
+        added: scores added by language model and hot words.
     """
 
     sum_blank: np.ndarray
@@ -67,13 +67,13 @@ class _Beam:
         return scores
 
     def joined(self, kept: np.ndarray, other: "_Beam", added: np.ndarray) -> "_Beam":
-        """Some of the prefixes, and some of another beam's."""
+        """Join the prefixes `kept` of this beam and `added` of another."""
         mine, others = vars(self).values(), vars(other).values()
         return _Beam(*(np.concatenate([a[kept], b[added]]) for a, b in zip(mine, others, strict=True)))
 
 
-# Where the best path of each prefix came from, if it ends in a blank and if it ends in a token (2, n): the place of the
-# prefix before, times two, plus one if the path ended in a token there.
+# Back-pointers (2, n) of the best path of each prefix, if it ends in a blank and if it ends in a token: index of the
+# previous prefix, times two, plus one if the path ended in a token there.
 _Origins = np.ndarray
 
 
@@ -86,21 +86,23 @@ class BeamSearchDecoder:
     >>> recognizer.decoder = BeamSearchDecoder(recognizer.pieces, model, hot_words=["汪环"])
     ```
 
-    The probability of a text is the sum over its paths; its times are those of its likeliest path. Entity markers and
-    tags that the language model does not know cost nothing and are no context; those that it knows are tokens of it.
+    The probability of a text is the sum over its paths; its times are those of its most likely path. Entity markers and
+    tags that are not in the language model's vocabulary have no cost and are not part of its context; those that are in
+    it are scored as its tokens.
 
     Args:
-        pieces: the tokens without the blank, which comes after them: `recognizer.pieces`.
-        language_model: none for hot words alone.
-        weight: of the logarithms of its probabilities; its own if not given, or 0.4.
-        word_bonus: added for each of its tokens, since it prefers few; its own if not given, or 1.5.
-        hot_words: words that are preferred.
-        hot_word_boost: what each of their characters adds.
-        beam_size: how many prefixes are followed.
-        alternatives: how many readings results are to hold.
+        pieces: tokens without the blank, which follows them: `recognizer.pieces`.
+        language_model: the language model, or `None` for hot words only.
+        weight: weight of the language model's log-probabilities; defaults to that in its settings, or 0.4.
+        word_bonus: score added for each of its tokens, because a language model alone favours short texts; defaults to
+            that in its settings, or 1.5.
+        hot_words: words to prefer.
+        hot_word_boost: score added for each character of a hot word.
+        beam_size: number of prefixes to keep.
+        alternatives: number of hypotheses in results.
 
     Raises:
-        ValueError: if the language model knows none of the pieces.
+        ValueError: if none of the pieces is in the language model's vocabulary.
     """
 
     def __init__(
@@ -129,14 +131,14 @@ class BeamSearchDecoder:
         self._prefer(hot_words)
 
     def with_hot_words(self, words: Sequence[str]) -> "BeamSearchDecoder":
-        """The same decoder, which prefers other words; those that this one prefers are not among them."""
+        """Return a copy of this decoder with other hot words in place of its own."""
         other = copy(self)
         other._prefer(words)
         return other
 
     def _prefer(self, words: Sequence[str]) -> None:
         self.hot_words = HotWords(words, self.pieces, self.hot_word_boost) if words else None
-        # What a token may add: it is tried where it is that much less likely than others.
+        # Largest boost of each token: tokens less likely by this much are still tried.
         self._hopes = np.zeros(len(self.pieces), np.float32)
         if self.hot_words is not None:
             self._hopes[self.hot_words.pieces] = max(self.hot_word_boost, 0.0)
@@ -147,14 +149,14 @@ class BeamSearchDecoder:
 
     def n_best(self, log_probs: np.ndarray, n: int) -> list[Hypothesis]:
         """
-        Find the likeliest readings of one segment.
+        Find the most likely hypotheses for one segment.
 
         Args:
-            log_probs: (T', V) natural logarithms of the probabilities, the blank's last.
-            n: how many at most; no more than the size of the beam are known.
+            log_probs: (T', V) natural log-probabilities; the blank is the last token.
+            n: largest number of hypotheses; there are never more than `beam_size`.
 
         Returns:
-            Different texts, the likeliest first; at least one.
+            Different hypotheses, most likely first; at least one.
         """
         beam = self._start()
         trace: list[tuple[np.ndarray, _Origins]] = []
@@ -168,7 +170,7 @@ class BeamSearchDecoder:
         return [Hypothesis(tokens, float(score)) for tokens, score in zip(found, scores[best], strict=True)]
 
     def _candidates(self, log_probs: np.ndarray) -> list[np.ndarray]:
-        """The tokens that are tried in each frame."""
+        """Select the tokens to try in each frame."""
         least = log_probs.max(axis=1, keepdims=True, initial=_NEVER) - _TOKEN_MARGIN
         frames, tokens = np.nonzero(log_probs[:, : self.blank] + self._hopes > least)
         return np.split(tokens, np.searchsorted(frames, np.arange(1, len(log_probs))))[: len(log_probs)]
@@ -180,7 +182,7 @@ class BeamSearchDecoder:
         return _Beam(zero, never, zero, never, none - 1, none.astype(np.uint64), none + first, none, zero)
 
     def _step(self, beam: _Beam, row: np.ndarray, tokens: np.ndarray) -> tuple[_Beam, _Origins]:
-        """Go on by one frame with log-probabilities (V,), in which some tokens are tried."""
+        """Advance by one frame with log-probabilities (V,), trying the given tokens."""
         stay, origins = self._stay(beam, row)
         if not len(tokens):
             return stay, origins
@@ -197,7 +199,7 @@ class BeamSearchDecoder:
         return stay.joined(old, longer, new), np.concatenate([origins[:, old], from_new], axis=1)
 
     def _stay(self, beam: _Beam, row: np.ndarray) -> tuple[_Beam, _Origins]:
-        """The same prefixes, one blank or one more of the last token later."""
+        """Extend the paths of the prefixes by a blank or by a repeat of the last token."""
         blank = max(row[self.blank], _NEVER)
         repeated = np.where(beam.last < 0, _NEVER, np.maximum(row[beam.last], _NEVER))
         in_token = beam.best_token > beam.best_blank
@@ -212,7 +214,7 @@ class BeamSearchDecoder:
         return stay, np.stack([slots + in_token, slots + 1])
 
     def _promising(self, beam: _Beam, row: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which prefixes are continued by which tokens."""
+        """Select the pairs of prefixes and tokens to extend them with."""
         prefixes, hopes = beam.scores, row[tokens] + self._hopes[tokens]
         least = prefixes.max() + row.max() - _PREFIX_MARGIN - self.word_bonus
         parents, columns = np.nonzero(prefixes[:, None] + hopes > least)
@@ -221,8 +223,8 @@ class BeamSearchDecoder:
     def _longer(
         self, beam: _Beam, row: np.ndarray, parents: np.ndarray, tokens: np.ndarray
     ) -> tuple[_Beam, np.ndarray]:
-        """Prefixes by one token longer, not yet scored, and (n,) where their best paths came from."""
-        again = beam.last[parents] == tokens  # the same token twice needs a blank between
+        """Extend prefixes by one token, without its scores; also return the back-pointers (n,) of their best paths."""
+        again = beam.last[parents] == tokens  # a repeated token needs a blank before it
         sums = np.where(again, beam.sum_blank[parents], np.logaddexp(beam.sum_blank, beam.sum_token)[parents])
         from_token = ~again & (beam.best_token > beam.best_blank)[parents]
         bests = np.where(from_token, beam.best_token[parents], beam.best_blank[parents])
@@ -235,7 +237,7 @@ class BeamSearchDecoder:
         return longer, 2 * parents + from_token
 
     def _scored(self, longer: _Beam, fresh: np.ndarray) -> _Beam:
-        """Those prefixes that are new, with what language model and hot words say of their last token."""
+        """Return the prefixes that are new, with language model and hot word scores of their last token."""
         fields = {name: array[fresh] for name, array in vars(longer).items()}
         last, states, added = fields["last"], fields["states"], fields["added"]
         if self.language_model is not None:
@@ -260,7 +262,7 @@ class BeamSearchDecoder:
     def _readings(
         self, trace: list[tuple[np.ndarray, _Origins]], slots: np.ndarray, in_token: np.ndarray
     ) -> list[list[CTCToken]]:
-        """The tokens of the best paths that end at prefixes (n,)."""
+        """Trace back the best paths that end at prefixes (n,), and return their tokens."""
         paths = np.empty((len(slots), len(trace)), np.int64)
         for frame in reversed(range(len(trace))):
             last, origins = trace[frame]
@@ -271,12 +273,12 @@ class BeamSearchDecoder:
 
 
 def _merge(stay: _Beam, origins: np.ndarray, longer: _Beam, longer_origins: np.ndarray) -> np.ndarray:
-    """Add to the prefixes that stay the longer ones that are the same; the places of those that are new."""
+    """Merge extended prefixes into equal ones that stayed; return the indices of the new ones."""
     order = np.argsort(stay.hashes)
     places = np.searchsorted(stay.hashes, longer.hashes, sorter=order)
     slots = order[np.minimum(places, len(order) - 1)]
     same = stay.hashes[slots] == longer.hashes
-    into = slots[same]  # each once: a prefix is continued by a token in one way
+    into = slots[same]  # each once: a prefix and a token give one extended prefix
     stay.sum_token[into] = np.logaddexp(stay.sum_token[into], longer.sum_token[same])
     better = longer.best_token[same] > stay.best_token[into]
     stay.best_token[into[better]] = longer.best_token[same][better]
@@ -285,7 +287,7 @@ def _merge(stay: _Beam, origins: np.ndarray, longer: _Beam, longer_origins: np.n
 
 
 def _units(pieces: Sequence[str], model: LanguageModel) -> np.ndarray:
-    """(pieces, L) the language model's tokens for each piece."""
+    """Return the language model's tokens for each piece, (pieces, L)."""
     units = spell(pieces, model.ids, model.ids["<unk>"])
     known = (units >= 0) & (units != model.ids["<unk>"])
     if not known[[not is_marker(piece) for piece in pieces]].any():

@@ -1,4 +1,4 @@
-"""From files of text to a file of a language model."""
+"""Train a language model on text files and write it to a file."""
 
 import gzip
 import io
@@ -24,7 +24,7 @@ _ARPA, _COMPRESSED, _OWN = ".arpa", ".arpa.gz", ".npz"
 
 
 class _ModelFile(Kind):
-    """A file of a language model."""
+    """A language model file."""
 
     def difference(self, path: Path) -> str | None:
         if not path.is_file():
@@ -48,22 +48,22 @@ def train_language_model(
     force: bool = False,
 ) -> NGramModel:
     """
-    Train a language model and write it; the same texts give the same bytes.
+    Train a language model and write it to a file; the same texts give the same bytes.
 
     Args:
-        texts: files with a sentence a line, or JSON with `text`, perhaps compressed with gzip.
-        output: a file that ends in `.arpa`, `.arpa.gz` or `.npz`.
+        texts: files with one sentence per line, or JSON lines with `text`, optionally compressed with gzip.
+        output: output file, ending in `.arpa`, `.arpa.gz` or `.npz`.
         order, prune: see [`train`].
-        pieces: the model whose pieces are the tokens; characters and markers if not given.
-        keep_tags, keep_entities: which markers stay in the text.
-        excluded: says which texts are left out.
-        settings: `weight` and `word_bonus` that decoders are to use; only `.npz` holds them.
-        force: whether a language model that is there may be replaced.
+        pieces: model whose pieces are the tokens; by default the tokens are characters and markers.
+        keep_tags, keep_entities: which markers to keep in the texts.
+        excluded: function that returns `True` for texts to leave out.
+        settings: `weight` and `word_bonus` for decoders; only `.npz` files can hold them.
+        force: whether to replace an existing language model.
 
     Raises:
-        FileExistsError: if `output` is there, and is none or `force` is not set.
+        FileExistsError: if `output` exists and is not a language model, or `force` is not set.
         OSError: if a file cannot be read or written.
-        ValueError: for a name of another kind, a text that is damaged, or too little of it.
+        ValueError: if `output` has another ending, or a text is damaged or empty.
     """
     if not str(output).endswith((_ARPA, _COMPRESSED, _OWN)):
         raise ValueError(f"{output}: name a file that ends in {_ARPA}, {_COMPRESSED} or {_OWN}.")
@@ -92,11 +92,11 @@ def read_texts(path: Path) -> Iterator[str]:
     Read the texts of a file.
 
     Args:
-        path: a sentence a line, or JSON with `text`, perhaps compressed with gzip.
+        path: file with one sentence per line, or JSON lines with `text`, optionally compressed with gzip.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is not in UTF-8, or no such JSON.
+        ValueError: if it is not UTF-8, or a line is not a JSON object.
     """
     is_compressed = path.suffix == ".gz"
     kind = Path(path.stem).suffix if is_compressed else path.suffix
@@ -128,7 +128,7 @@ def _write(model: NGramModel, path: Path, name: str) -> None:
         return
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("wb"))
-        if name.endswith(_COMPRESSED):  # without time and name, so that the same model gives the same bytes
+        if name.endswith(_COMPRESSED):  # without time and name, for reproducible bytes
             file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
         arpa.write(model, stack.enter_context(io.TextIOWrapper(file, "utf-8", newline="\n")))
 

@@ -1,4 +1,4 @@
-"""Words that a decoder is to prefer, such as names; many prefixes are followed at once."""
+"""Hot words: words that a decoder prefers, such as names; scored for many prefixes at once."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ _OTHER = -2
 
 class HotWords:
     """
-    A list of words as an automaton of Aho and Corasick (1975), whose states are what hypotheses have of a word.
+    Hot words as an Aho-Corasick automaton (1975); a state is the part of a word that a hypothesis ends with.
 
-    Each character that continues a word adds `boost` to a hypothesis; what a word that then ends otherwise has added
-    is taken back.
+    Each character that continues a word adds `boost` to the score of a hypothesis. If the word is not completed, its
+    boost is taken back.
 
     Args:
-        words: may have spaces in them.
-        pieces: of the vocabulary. Their markers neither begin nor end a word.
-        boost: natural logarithm of what the probability of each character is multiplied by.
+        words: the words; they may contain spaces.
+        pieces: pieces of the vocabulary; markers are ignored.
+        boost: score added per character, a natural logarithm.
     """
 
     def __init__(self, words: Sequence[str], pieces: Sequence[str], boost: float):
@@ -41,26 +41,26 @@ class HotWords:
         self.pieces = (self._units >= 0).any(axis=1)
 
     def _scores(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(nodes,) what each has of a word that is not whole, and what it has of one that has just become whole."""
+        """(nodes,) scores for an incomplete word, and (nodes,) scores for a word completed at the node."""
         trie, suffixes = self._trie, self._trie.suffixes
         is_end = np.zeros(len(suffixes), bool)
         is_end[ends] = True
         held, earned = np.zeros(len(suffixes), np.float32), np.zeros(len(suffixes), np.float32)
-        for node, parent in enumerate(trie.parents.tolist(), start=1):  # shorter ones come first
+        for node, parent in enumerate(trie.parents.tolist(), start=1):  # parents come first
             score = held[parent] + self.boost
             held[node], earned[node] = (0, score) if is_end[node] else (score, earned[suffixes[node]])
         return held, earned
 
     def advance(self, states: np.ndarray, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        Follow hypotheses by one more piece each.
+        Advance each hypothesis by one piece.
 
         Args:
-            states: (n,) 0 at the start.
-            pieces: (n,) ids.
+            states: (n,) states, 0 at the start.
+            pieces: (n,) ids of pieces.
 
         Returns:
-            (n,) what is added to their scores, and (n,) their states.
+            (n,) changes of their scores, and (n,) their new states.
         """
         gains = -self._held[states]
         for unit in self._units[pieces].T:
@@ -71,7 +71,7 @@ class HotWords:
         return gains + self._held[states], states
 
     def unfinished(self, states: np.ndarray) -> np.ndarray:
-        """(n,) what hypotheses that end here have of words that are not whole."""
+        """(n,) scores of incomplete words, to be taken back from hypotheses that end here."""
         held: np.ndarray = self._held[states]
         return held
 
@@ -85,11 +85,11 @@ def read_hot_words(path: str) -> list[str]:
     Read a list of hot words.
 
     Args:
-        path: a UTF-8 file with one a line; blank lines and those that begin with `#` are left out.
+        path: UTF-8 file with one word per line; blank lines and lines that begin with `#` are ignored.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is not UTF-8 or holds no word.
+        ValueError: if it is not UTF-8 or has no words.
     """
     try:
         with Path(path).open(encoding="utf-8-sig") as file:

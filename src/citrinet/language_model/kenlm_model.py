@@ -1,4 +1,4 @@
-"""Binary files of KenLM, read by its own package, where that is installed."""
+"""KenLM binary files, read with the package `kenlm` if it is installed."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,19 @@ _MAGIC = b"mmap lm http://kheafield.com/code"
 
 
 def is_kenlm_binary(start: bytes) -> bool:
-    """Whether a file that begins so is a binary file of KenLM."""
+    """Whether the first bytes of a file are those of a KenLM binary file."""
     return start.startswith(_MAGIC)
 
 
 class KenLMModel:
     """
-    A model of KenLM; see [`LanguageModel`]. It scores one token at a time, and serves one decoder at a time.
+    A KenLM model; see [`LanguageModel`]. It scores one token at a time, and only one decoder can use it at a time.
 
     Args:
         path: the file.
 
     Raises:
-        ImportError: without the package `kenlm`.
+        ImportError: if the package `kenlm` is not installed.
         OSError: if the file cannot be read.
     """
 
@@ -44,7 +44,7 @@ class KenLMModel:
         self.begin()
 
     def begin(self) -> int:
-        """The state at the start of a sentence; those of sentences before are forgotten."""
+        """Return the state at the start of a sentence; all earlier states become invalid."""
         first = self._new_state()
         self._model.BeginSentenceWrite(first)
         self._states = [first]
@@ -71,7 +71,7 @@ class KenLMModel:
 
 
 class _Vocabulary(Mapping[str, int]):
-    """The tokens of a model of KenLM, which can be asked for but not listed; they get numbers as they are asked for."""
+    """Vocabulary of a KenLM model, which cannot be listed; tokens get ids when they are first looked up."""
 
     def __init__(self, model: Any):
         self._model = model

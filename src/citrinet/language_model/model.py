@@ -1,4 +1,4 @@
-"""What a decoder asks of a language model, and models in files, whatever their form."""
+"""The protocol of language models, and reading them from files of any supported format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ from .ngram import NGramModel
 
 class LanguageModel(Protocol):
     """
-    A model that scores tokens after states, which stand for the tokens before them.
+    A language model that scores tokens given a state, which represents the preceding tokens.
 
     Args:
-        ids: token -> id; `<unk>` among them.
-        stop: the id of what ends a sentence.
-        settings: `weight` and `word_bonus` that a decoder is to use, if the model says.
+        ids: token -> id, including `<unk>`.
+        stop: id of the end-of-sentence token.
+        settings: `weight` and `word_bonus` for decoders, if the model has them.
     """
 
     @property
@@ -31,7 +31,7 @@ class LanguageModel(Protocol):
     def settings(self) -> dict[str, float]: ...  # noqa: D102
 
     def begin(self) -> int:
-        """The state at the start of a sentence; states of sentences before need no longer be known."""
+        """Return the state at the start of a sentence; earlier states may become invalid."""
 
     def score(self, states: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -42,7 +42,7 @@ class LanguageModel(Protocol):
             tokens: (n,) int64 ids.
 
         Returns:
-            (n,) natural logarithms of the probabilities of tokens after states, and (n,) the states that follow.
+            (n,) natural log-probabilities of the tokens given the states, and (n,) the next states.
         """
 
 
@@ -51,13 +51,13 @@ def read_language_model(path: str | Path) -> LanguageModel:
     Read an n-gram model.
 
     Args:
-        path: an ARPA file, also compressed with gzip; a binary file of KenLM, which needs the package `kenlm`; or what
-            [`NGramModel.save`] wrote.
+        path: an ARPA file, optionally compressed with gzip; a KenLM binary file, which needs the package `kenlm`; or a
+            file written by [`NGramModel.save`].
 
     Raises:
-        ImportError: if `kenlm` is missing that the file needs.
+        ImportError: if the file needs `kenlm` and it is not installed.
         OSError: if it cannot be read.
-        ValueError: if it is no language model, or damaged.
+        ValueError: if it is not a language model, or damaged.
     """
     with Path(path).open("rb") as file:
         start = file.read(64)

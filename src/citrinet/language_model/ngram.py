@@ -1,4 +1,4 @@
-"""Back-off n-gram models that score many continuations at once; plain NumPy."""
+"""Back-off n-gram models with vectorised scoring; plain NumPy."""
 
 import io
 import json
@@ -19,14 +19,14 @@ START, STOP, UNKNOWN = "<s>", "</s>", "<unk>"
 @dataclass(frozen=True)
 class NGramModel:
     """
-    An n-gram model with back-off (Katz 1987), as ARPA files describe it.
+    An n-gram model with back-off (Katz 1987), as in ARPA files.
 
-    A state is the node of the longest sequence of the last tokens that the model knows.
+    A state is the trie node of the longest known sequence of preceding tokens.
 
     Args:
-        vocabulary: the tokens, `<unk>`, `<s>` and `</s>` among them.
+        vocabulary: the tokens, including `<unk>`, `<s>` and `</s>`.
         trie: the n-grams.
-        log_probs: (nodes,) float32, natural logarithm of the probability of the last token after those before it.
+        log_probs: (nodes,) float32, natural log-probability of the last token given those before it.
         back_offs: (nodes,) float32, natural logarithm of the back-off weight.
         settings: see [`LanguageModel`].
     """
@@ -39,7 +39,7 @@ class NGramModel:
 
     @property
     def order(self) -> int:
-        """The length of the longest n-grams."""
+        """Length of the longest n-grams."""
         return len(self.trie.levels) - 2
 
     @property
@@ -53,18 +53,18 @@ class NGramModel:
         return {token: index for index, token in enumerate(self.vocabulary)}
 
     def begin(self) -> int:
-        """The state at the start of a sentence."""
+        """Return the state at the start of a sentence."""
         root, token = np.zeros(1, np.int64), self.ids.get(START)
         return 0 if token is None else int(self.score(root, np.array([token]))[1][0])
 
     @property
     def stop(self) -> int:
-        """The id of what ends a sentence."""
+        """Id of the end-of-sentence token."""
         return self.ids[STOP]
 
     @cached_property
     def _contexts(self) -> np.ndarray:
-        """(nodes,) the state that an n-gram leads to: itself, or its suffix if it is of the longest."""
+        """(nodes,) the state after each n-gram: the n-gram itself, or its suffix if it has the longest length."""
         contexts = np.arange(len(self.log_probs))
         longest = self.trie.levels[-2]
         contexts[longest:] = self.trie.suffixes[longest:]
@@ -72,14 +72,14 @@ class NGramModel:
 
     def score(self, states: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        Score tokens after what states stand for.
+        Score tokens given states.
 
         Args:
             states: (n,) int64 states.
             tokens: (n,) int64 ids.
 
         Returns:
-            (n,) natural logarithms of their probabilities, and (n,) the states that they lead to.
+            (n,) natural log-probabilities of the tokens, and (n,) the next states.
         """
         trie = self.trie
         found = trie.find(states, tokens)
@@ -96,9 +96,9 @@ class NGramModel:
 
     def save(self, file: BinaryIO) -> None:
         """
-        Write a small file: numbers of 8 bits for probabilities, in equal steps for n-grams of one length.
+        Write a small file, with probabilities quantised to 8 bits, in equal steps for each length of n-grams.
 
-        The bytes are the same wherever it is written.
+        The bytes are the same on every machine.
         """
         levels = self.trie.levels
         children = np.bincount(self.trie.parents, minlength=levels[-2])
@@ -119,11 +119,11 @@ class NGramModel:
     @classmethod
     def load(cls, path: str | Path) -> "NGramModel":
         """
-        Read what [`save`] wrote.
+        Read a file written by [`save`].
 
         Raises:
             OSError: if it cannot be read.
-            ValueError: if it is damaged, or something else.
+            ValueError: if it is damaged, or not such a file.
         """
         content = Path(path).read_bytes()
         try:
@@ -152,7 +152,7 @@ class NGramModel:
 
 
 def _quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) codes of 8 bits and (256,) what they stand for, from the least to the greatest in equal steps."""
+    """Quantise values: (n,) 8-bit codes, and their (256,) values in equal steps from smallest to largest."""
     meanings = np.linspace(values.min(), values.max(), 256, dtype=np.float32)
     steps = (values - meanings[0]) / max(float(meanings[1] - meanings[0]), 1e-9)
     return np.rint(steps).clip(0, 255).astype(np.uint8), meanings

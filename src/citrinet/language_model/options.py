@@ -1,4 +1,4 @@
-"""How a model's outputs are decoded: its own language model, another or none, and hot words."""
+"""Decoding options: the model's own language model, another one or none, and hot words."""
 
 import os
 from collections.abc import Sequence
@@ -16,14 +16,15 @@ OWN, NONE = "own", "none"
 @dataclass(frozen=True)
 class DecodingOptions:
     """
-    How the outputs of a model are decoded.
+    Options for decoding the outputs of a model.
 
     Args:
-        language_model: `"own"`, the model's own, if `language_model.npz` is with it; `"none"`; or a model or its file.
+        language_model: `"own"` for the model's `language_model.npz`, if it has one; `"none"`; or a language model or
+            its file.
         weight, word_bonus, hot_words, hot_word_boost, beam_size, alternatives: see [`BeamSearchDecoder`].
 
     Raises:
-        ValueError: for a number that cannot be.
+        ValueError: if `alternatives` is not between 1 and `beam_size`.
     """
 
     language_model: LanguageModel | str | Path = OWN
@@ -40,11 +41,11 @@ class DecodingOptions:
 
     @property
     def is_default(self) -> bool:
-        """Whether nothing is asked for that only a Citrinet does."""
+        """Whether no option is set that only a Citrinet supports."""
         return self == DecodingOptions() or self == DecodingOptions(NONE)
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as JSON takes them."""
+        """Return the options as JSON values."""
         return {**vars(self), "language_model": str(self.language_model), "hot_words": list(self.hot_words)}
 
     def decoder(self, model: str, pieces: Sequence[str]) -> BeamSearchDecoder | None:
@@ -52,16 +53,16 @@ class DecodingOptions:
         Make the decoder of a model.
 
         Args:
-            model: its folder or Hub repository.
+            model: folder or Hub repository of the model.
             pieces: its tokens without the blank.
 
         Returns:
-            None for greedy decoding: without a language model, hot words and alternatives.
+            The decoder; `None` for greedy decoding, if there are no language model, hot words or alternatives.
 
         Raises:
-            ImportError: if a package is missing that the language model needs.
+            ImportError: if a package that the language model needs is missing.
             OSError: if the language model cannot be read.
-            ValueError: if it is none, or none for these tokens.
+            ValueError: if it is not a language model, or does not match the tokens.
         """
         language_model = self._language_model(model)
         if language_model is None and not self.hot_words and self.alternatives == 1:
@@ -91,12 +92,15 @@ def find_language_model(model: str) -> Path | None:
     Find a model's own language model.
 
     Args:
-        model: a folder or a Hub repository; empty for a network that is from neither.
+        model: folder or Hub repository; empty for a network from neither.
+
+    Returns:
+        Path of the file; `None` if there is none.
     """
     if not model:
         return None
     folder = Path(model)
-    if os.path.isdir(model):  # noqa: PTH112 - Path's raises for a name too long
+    if os.path.isdir(model):  # noqa: PTH112 - Path.is_dir raises if the name is too long
         return folder / LANGUAGE_MODEL_FILE if (folder / LANGUAGE_MODEL_FILE).is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -111,7 +115,7 @@ def find_language_model(model: str) -> Path | None:
         return Path(hf_hub_download(model, LANGUAGE_MODEL_FILE))
     except (EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled):
         return None
-    except (HFValidationError, RepositoryNotFoundError):  # a network that came from elsewhere
+    except (HFValidationError, RepositoryNotFoundError):  # the network is from neither a folder nor the Hub
         return None
 
 

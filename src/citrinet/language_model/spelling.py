@@ -1,4 +1,4 @@
-"""Texts and pieces of vocabularies as the units of language models and hot words: characters and markers."""
+"""Split texts and vocabulary pieces into the units of language models and hot words: characters and markers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from ..transcript_citrinet import MARKER_PIECE, find_markers, is_unspaced
 
 def split_characters(text: str) -> list[str]:
     """
-    Split a text into characters and markers; `▁` is put before words of scripts that have spaces between words.
+    Split a text into characters and markers; `▁` is put before words of scripts with spaces between words.
 
     ```python
     >>> split_characters("来首ENTITY_SONG_NAME Let it be END")
@@ -31,30 +31,30 @@ def _characters(text: str) -> list[str]:
 
 
 def _spelled(piece: str) -> list[str]:
-    """The characters of a piece; a word boundary before a character of a script without spaces says nothing."""
+    """Return the characters of a piece, without a word boundary before a character of a script without spaces."""
     says_nothing = piece[:1] == WORD_BOUNDARY and len(piece) > 1 and is_unspaced(piece[1])
     return list(piece[1:] if says_nothing else piece)
 
 
 def is_marker(piece: str) -> bool:
-    """Whether a piece is an entity marker or a tag as a whole."""
+    """Whether a whole piece is an entity marker or a tag."""
     return MARKER_PIECE.fullmatch(piece.lstrip(WORD_BOUNDARY)) is not None
 
 
 def spell(pieces: Sequence[str], ids: Mapping[str, int], unknown: int) -> np.ndarray:
     """
-    Say of which units each piece is made.
+    Split each piece into units.
 
-    A piece that is a unit is that one; a marker that is none is nothing; any other piece is its characters, of which
-    `▁` is nothing where it is no unit.
+    A piece that is a unit becomes that unit; a marker that is not a unit becomes empty; any other piece becomes its
+    characters, without `▁` if that is not a unit.
 
     Args:
-        pieces: of a vocabulary.
+        pieces: pieces of a vocabulary.
         ids: unit -> id.
-        unknown: the id of other characters.
+        unknown: id for other characters.
 
     Returns:
-        (pieces, L) ids, -1 after the last.
+        (pieces, L) ids, padded with -1.
     """
     spelled = [_unit_ids(piece, ids, unknown) for piece in pieces]
     units = np.full((len(spelled), max(1, *map(len, spelled))), -1, np.int64)

@@ -1,4 +1,4 @@
-"""Sequences of tokens with the longest suffix of each: what n-gram models and hot words both look up."""
+"""Trie of token sequences with suffix links, for n-gram models and hot words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import numpy as np
 @dataclass(frozen=True)
 class SuffixTrie:
     """
-    A trie of token sequences in one sorted array; many look-ups are one NumPy call.
+    A trie of token sequences in one sorted array, with vectorised look-ups.
 
-    Node 0 is the empty sequence. The others are numbered level by level, in a level by their parent, then by their last
-    token, so that `parent * size + token` rises from each node to the next.
+    Node 0 is the empty sequence. The others are numbered level by level, within a level by parent and then by last
+    token, so that `parent * size + token` is strictly increasing.
 
     Args:
-        keys: (nodes - 1,) int64, `parent * size + token` of each node but the first.
+        keys: (nodes - 1,) int64, `parent * size + token` of each node except the first.
         size: number of different tokens.
     """
 
@@ -26,7 +26,7 @@ class SuffixTrie:
 
     @property
     def parents(self) -> np.ndarray:
-        """(nodes - 1,) the sequence without its last token."""
+        """(nodes - 1,) node of each sequence without its last token."""
         return self.keys // self.size
 
     @property
@@ -36,21 +36,21 @@ class SuffixTrie:
 
     @cached_property
     def levels(self) -> list[int]:
-        """First node of each length of sequence, 0 first, and the number of nodes at the end."""
+        """First node of each sequence length, starting with length 0, followed by the number of nodes."""
         levels, parents = [0, 1], self.parents
         while levels[-1] <= len(self.keys):
             levels.append(1 + int(np.searchsorted(parents, levels[-1])))
         return levels
 
     def find(self, nodes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Children of nodes by token; -1 where there is none."""
+        """Return the children of nodes for tokens, -1 if there is none."""
         wanted = nodes * self.size + tokens
         places = np.minimum(self.keys.searchsorted(wanted), len(self.keys) - 1)
         return np.where(self.keys[places] == wanted, places + 1, -1)
 
     @cached_property
     def suffixes(self) -> np.ndarray:
-        """(nodes,) the longest proper suffix of each sequence that is in the trie."""
+        """(nodes,) node of the longest proper suffix of each sequence that is in the trie."""
         suffixes = np.zeros(len(self.keys) + 1, np.int64)
         parents, tokens = self.parents, self.tokens
         for start, stop in pairwise(self.levels[2:]):
@@ -59,7 +59,7 @@ class SuffixTrie:
         return suffixes
 
     def longest(self, nodes: np.ndarray, tokens: np.ndarray, suffixes: np.ndarray | None = None) -> np.ndarray:
-        """The longest suffix of each sequence with one more token that is in the trie."""
+        """Append a token to each sequence, and return the node of the longest suffix that is in the trie."""
         suffixes = self.suffixes if suffixes is None else suffixes
         found = self.find(nodes, tokens)
         open_ = np.flatnonzero((found < 0) & (nodes > 0))
@@ -75,10 +75,10 @@ class SuffixTrie:
 
 def build_trie(sequences: Sequence[Sequence[int]], size: int) -> tuple[SuffixTrie, np.ndarray]:
     """
-    Make a trie of sequences and all that they begin with.
+    Make a trie of sequences and all their prefixes.
 
     Args:
-        sequences: tokens below `size`; none may be empty.
+        sequences: non-empty sequences of tokens below `size`.
         size: number of different tokens.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Trains n-gram models: modified Kneser-Ney smoothing and pruning by entropy, with the counts in NumPy arrays."""
+"""Train n-gram models with modified Kneser-Ney smoothing and entropy pruning, in NumPy."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ _UNKNOWN, _START, _STOP = range(3)  # ids
 @dataclass(frozen=True)
 class _Level:
     """
-    The n-grams of one length in a text, each once; those of length 1 are the whole vocabulary.
+    The distinct n-grams of one length in a text; those of length 1 are the whole vocabulary.
 
     Args:
-        parents: (n,) the n-gram without its last token: its place in the level below; rising.
-        tokens: (n,) the last token; rising where the parent is the same.
-        suffixes: (n,) the n-gram without its first token: its place in the level below.
-        occurrences: (n,) how often it is in the text.
-        counts: (n,) what its probability is made of: that number for the longest n-grams and those that begin with
-            `<s>`, for others the number of different tokens before it.
+        parents: (n,) index, in the level below, of the n-gram without its last token; ascending.
+        tokens: (n,) last token; ascending for equal parents.
+        suffixes: (n,) index, in the level below, of the n-gram without its first token.
+        occurrences: (n,) number of occurrences in the text.
+        counts: (n,) count used for the probability: occurrences for the longest n-grams and those that begin with
+            `<s>`, for others the number of different tokens before the n-gram.
     """
 
     parents: np.ndarray
@@ -35,7 +35,7 @@ class _Level:
 
 @dataclass(frozen=True)
 class _Smoothed:
-    """Probabilities of the n-grams of a [`_Level`], and what the level below would give in their place."""
+    """Probabilities of the n-grams of a [`_Level`], and the lower-order probabilities from the level below."""
 
     level: _Level
     probs: np.ndarray
@@ -46,16 +46,17 @@ def train(sentences: Iterable[Sequence[str]], order: int = 4, prune: float = 0.0
     """
     Train an n-gram model with interpolated modified Kneser-Ney smoothing, as KenLM's lmplz does (Heafield et al. 2013).
 
-    The smoothing is that of Chen and Goodman (1999). n-grams are pruned by relative entropy (Stolcke 1998), with the
-    text's own frequencies of contexts, since Kneser-Ney's lower orders are none (Chelba et al. 2010).
+    The smoothing is that of Chen and Goodman (1999). n-grams are pruned by relative entropy (Stolcke 1998), with
+    context frequencies from the text, because Kneser-Ney's lower orders are not frequencies (Chelba et al. 2010).
 
     Args:
-        sentences: their tokens; empty ones are left out.
-        order: the length of the longest n-grams, 2 or more.
-        prune: an n-gram goes whose loss raises the perplexity by less than this part, such as 1e-7; 0 keeps all.
+        sentences: tokens of each sentence; empty sentences are ignored.
+        order: length of the longest n-grams, 2 or more.
+        prune: pruning threshold, such as 1e-7: an n-gram is removed if the perplexity then rises by less than this
+            fraction; 0 keeps all.
 
     Raises:
-        ValueError: if there is no text, or for an order or a threshold that cannot be.
+        ValueError: if there is no text, or `order` or `prune` is out of range.
     """
     if order < 2:
         raise ValueError(f"the order of a language model is 2 or more, not {order}.")
@@ -68,7 +69,7 @@ def train(sentences: Iterable[Sequence[str]], order: int = 4, prune: float = 0.0
 
 
 def _encode(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray]:
-    """Vocabulary, and all sentences one after the other, `<s>` before and `</s>` after each."""
+    """Return the vocabulary, and the concatenated ids of all sentences, each between `<s>` and `</s>`."""
     ids = {UNKNOWN: _UNKNOWN, START: _START, STOP: _STOP}
     text: list[int] = []
     for tokens in sentences:
@@ -78,7 +79,7 @@ def _encode(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray]:
             text.append(_STOP)
     if not text:
         raise ValueError("there is no text to train a language model on.")
-    names = sorted(ids, key=lambda token: (min(ids[token], _STOP + 1), token))  # whatever the order of the sentences
+    names = sorted(ids, key=lambda token: (min(ids[token], _STOP + 1), token))  # for any order of the sentences
     numbers = np.empty(len(ids), np.int64)
     numbers[[ids[name] for name in names]] = np.arange(len(ids))
     return names, numbers[text]
@@ -86,11 +87,11 @@ def _encode(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray]:
 
 def _count(text: np.ndarray, size: int, order: int) -> list[_Level]:
     starts = np.flatnonzero(text == _START)
-    places = np.arange(len(text)) - np.repeat(starts, np.diff(np.append(starts, len(text))))  # in their sentences
+    places = np.arange(len(text)) - np.repeat(starts, np.diff(np.append(starts, len(text))))  # within sentences
     none = np.zeros(size, np.int64)
     occurrences = np.bincount(text, minlength=size)
     levels = [_Level(none, np.arange(size), none, occurrences, occurrences)]
-    numbers = text.copy()  # of the n-gram that ends at a place of the text
+    numbers = text.copy()  # index of the n-gram that ends at each position of the text
     for length in range(2, order + 1):
         ends = np.flatnonzero(places >= length - 1)
         keys, first, inverse, occurrences = np.unique(
@@ -101,14 +102,14 @@ def _count(text: np.ndarray, size: int, order: int) -> list[_Level]:
     at_start = np.arange(size) == _START
     for index, (level, above) in enumerate(pairwise(levels)):
         varied = np.bincount(above.suffixes, minlength=len(level.tokens))
-        counts = np.where(at_start, level.occurrences, varied)  # nothing stands before the start of a sentence
+        counts = np.where(at_start, level.occurrences, varied)  # no token precedes the start of a sentence
         levels[index] = _Level(level.parents, level.tokens, level.suffixes, level.occurrences, counts)
         at_start = at_start[above.parents]
     return levels
 
 
 def _smooth(levels: list[_Level]) -> list[_Smoothed]:
-    """Interpolated probabilities, from the shortest n-grams to the longest."""
+    """Compute interpolated probabilities, from the shortest n-grams to the longest."""
     counts = levels[0].counts.copy()
     counts[_START] = 0  # never predicted
     taken = _discounts(counts)[np.minimum(counts, 3)]
@@ -127,7 +128,7 @@ def _smooth(levels: list[_Level]) -> list[_Smoothed]:
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """(4,) what is taken from counts of 0, 1, 2, and 3 or more; lmplz's `--discount_fallback` if counts do not say."""
+    """(4,) discounts for counts of 0, 1, 2, and 3 or more; lmplz's `--discount_fallback` if they are not defined."""
     n = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
     if n.all():
         y = n[0] / (n[0] + 2 * n[1])
@@ -138,7 +139,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def _kept(levels: list[_Smoothed], length: int, threshold: float) -> list[np.ndarray]:
-    """(n,) of each level, whether an n-gram stays: those that matter, and what longer ones begin and end with."""
+    """(n,) for each level, whether to keep an n-gram: if its loss is large, or a longer one begins or ends with it."""
     kept = [np.ones(len(level.probs), bool) for level in levels]
     for index in range(len(levels) - 1, 0, -1) if threshold else ():
         level, below = levels[index].level, levels[index - 1].level
@@ -146,7 +147,7 @@ def _kept(levels: list[_Smoothed], length: int, threshold: float) -> list[np.nda
         if index + 1 < len(levels):
             above = levels[index + 1].level
             begun[above.parents[kept[index + 1]]] = True
-            begun[above.suffixes[kept[index + 1]]] = True  # KenLM looks longer ones up by way of these
+            begun[above.suffixes[kept[index + 1]]] = True  # KenLM needs these to look up longer ones
         loss = _losses(levels[index], below.occurrences / length)
         kept[index] = begun | (np.expm1(loss) >= threshold)
     return kept
@@ -154,11 +155,11 @@ def _kept(levels: list[_Smoothed], length: int, threshold: float) -> list[np.nda
 
 def _losses(smoothed: _Smoothed, contexts: np.ndarray) -> np.ndarray:
     """
-    Relative entropy of a model without an n-gram to the one with it, equation (6) of Stolcke (1998), for each n-gram.
+    Relative entropy between the models with and without an n-gram, equation (6) of Stolcke (1998), for each n-gram.
 
     Args:
         smoothed: the n-grams.
-        contexts: (m,) probabilities of the n-grams without their last token.
+        contexts: (m,) probabilities of the contexts, the n-grams without their last token.
     """
     parents, probs, lower = smoothed.level.parents, smoothed.probs, smoothed.lower
     free = np.maximum(1 - np.bincount(parents, probs, len(contexts)), 1e-12)
@@ -171,17 +172,17 @@ def _losses(smoothed: _Smoothed, contexts: np.ndarray) -> np.ndarray:
 
 
 def _assemble(vocabulary: list[str], levels: list[_Smoothed], kept: list[np.ndarray]) -> NGramModel:
-    """The model of the n-grams that stay, with back-off weights that make all sums 1."""
+    """Make the model of the kept n-grams, with back-off weights that make all sums 1."""
     size, offset = len(vocabulary), 1
     keys: list[np.ndarray] = []
-    nodes = np.zeros(1, np.int64)  # of the level below; where an n-gram goes, that of another
+    nodes = np.zeros(1, np.int64)  # of the level below; wrong for removed n-grams, which are never used
     for smoothed, mask in zip(levels, kept, strict=True):
         keys.append(nodes[smoothed.level.parents[mask]] * size + smoothed.level.tokens[mask])
         nodes = offset - 1 + np.cumsum(mask)
         offset += int(mask.sum())
     trie = SuffixTrie(np.concatenate(keys), size)
     probs = np.concatenate([[1.0], *(level.probs[mask] for level, mask in zip(levels, kept, strict=True))])
-    probs[1 + _START] = 1.0  # never predicted, and has no logarithm else
+    probs[1 + _START] = 1.0  # never predicted; 1 avoids the logarithm of 0
     model = NGramModel(vocabulary, trie, np.log(probs).astype(np.float32), np.zeros(len(probs), np.float32))
     for start, stop in pairwise(trie.levels[2:]):
         parents, tokens = trie.parents[start - 1 : stop - 1], trie.tokens[start - 1 : stop - 1]

@@ -1,7 +1,7 @@
 """
-Faster inference: batch normalisation folded away, weights packed for a CPU, or Triton's kernels on a GPU.
+Faster inference: folded batch normalisation, with weights packed for a CPU or Triton kernels on a GPU.
 
-A checkpoint stays what it is; the faster network is made of it while it is loaded:
+The checkpoint does not change; the network is optimised while it is loaded:
 
     AutoModelForCTC.from_pretrained(model, quantization_config=CitrinetInferenceConfig("int8"))
 """

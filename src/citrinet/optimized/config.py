@@ -1,4 +1,4 @@
-"""The `quantization_config` that makes a network faster while it is loaded."""
+"""The `quantization_config` that optimises a network while it is loaded."""
 
 from typing import Any
 
@@ -19,21 +19,21 @@ METHOD = "citrinet"
 @register_quantization_config(METHOD)
 class CitrinetInferenceConfig(QuantizationConfigMixin):
     """
-    How to run a Citrinet fast on a CPU or a GPU: the `quantization_config` of `from_pretrained`.
+    Fast inference on a CPU or a GPU: pass it as `quantization_config` to `from_pretrained`.
 
-    The network is made for the device that it is loaded to, and made anew when it moves from the CPU to another.
+    The network is optimised for the device that it is loaded to, and again when it moves from the CPU to another.
 
     Args:
-        precision: `"float32"` gives the numbers of the ordinary model up to rounding, `"bfloat16"`, `"float16"` (for
-            GPUs; a CPU computes it slowly) and `"int8"` (for CPUs alone) are faster and less exact. In int8, weights
-            are quantised by output channel and activations by tensor, as they come; everything between the linear
-            layers stays float32. Where the CPU has no instructions for bfloat16, or PyTorch no oneDNN for int8,
-            float32 is used in its place, with a warning.
-        quant_method: Transformers' name for all of this, `"citrinet"`.
+        precision: `"float32"` gives the outputs of the ordinary model up to rounding; `"bfloat16"`, `"float16"` (for
+            GPUs; slow on a CPU) and `"int8"` (for CPUs only) are faster and less exact. In int8, weights are quantised
+            per output channel and activations dynamically per tensor; everything between the linear layers stays
+            float32. If the CPU has no instructions for bfloat16, or PyTorch no oneDNN for int8, float32 is used
+            instead, with a warning.
+        quant_method: the name of this method in Transformers, `"citrinet"`.
 
     Raises:
-        ValueError: for another precision or method.
-        TypeError: for another argument.
+        ValueError: for an unknown precision or method.
+        TypeError: for an unknown argument.
     """
 
     def __init__(self, precision: str = "float32", quant_method: str = METHOD):
@@ -47,16 +47,16 @@ class CitrinetInferenceConfig(QuantizationConfigMixin):
 
 @register_quantizer(METHOD)
 class CitrinetInferenceQuantizer(HfQuantizer):
-    """Optimises a model after its weights were loaded; what it leaves is an ordinary model to all others."""
+    """Quantizer that optimises a model once its weights are loaded, and removes its `quantization_config`."""
 
     quantization_config: CitrinetInferenceConfig
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """Weights are loaded as float32, so that folding rounds once."""
+        """Load weights as float32, so that folding rounds only once."""
         return torch.float32
 
     def update_device_map(self, device_map: Any) -> Any:
-        """Put the network on one device: layers are exchanged, and hooks that pass tensors on would not survive it."""
+        """Keep the network on one device: layers are replaced, and Accelerate's hooks on them would be lost."""
         if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
             has_accelerator = torch.accelerator.is_available()
             return {"": torch.accelerator.current_accelerator() if has_accelerator else torch.device("cpu")}
@@ -71,7 +71,7 @@ class CitrinetInferenceQuantizer(HfQuantizer):
         self._shapes = {name: weight.shape for name, weight in model.state_dict().items()}
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        # Some releases of Transformers leave it to a quantizer to compare the shapes.
+        # Some releases of Transformers leave the comparison of shapes to the quantizer.
         changed = [name for name, weight in model.state_dict().items() if weight.shape != self._shapes[name]]
         if changed:
             raise ValueError(
@@ -82,12 +82,12 @@ class CitrinetInferenceQuantizer(HfQuantizer):
         return model
 
     def is_serializable(self) -> bool:
-        """Whether it saves: as an ordinary checkpoint, without folded layers."""
+        """Whether the model can be saved: yes, as an ordinary checkpoint without folded layers."""
         return True
 
     @property
     def is_trainable(self) -> bool:
-        """Whether it trains: no."""
+        """Whether the model can be trained: no."""
         return False
 
 

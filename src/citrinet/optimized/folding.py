@@ -1,4 +1,4 @@
-"""A faster network from an ordinary one: batch normalisation folded into linear layers, weights packed or quantised."""
+"""Optimise a network: fold batch normalisation into linear layers, pack or quantise the weights."""
 
 import copy
 import inspect
@@ -29,11 +29,11 @@ from .portable import PortableLinear, make_portable, portable_linear_for
 @torch.no_grad()
 def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Weight and bias of the linear layer that does what a linear layer and its batch normalisation do in evaluation.
+    Fold batch normalisation in evaluation mode into the linear layer before it.
 
     Args:
         linear: (.., C_in) -> (.., C_out), without bias.
-        norm: of its output.
+        norm: batch normalisation of its output.
 
     Returns:
         Weight (C_out, C_in) and bias (C_out,), in float32; scale and bias are computed in double precision.
@@ -46,17 +46,17 @@ def fold_batch_norm(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[torch.Tens
 
 def optimize_for_inference(model: CitrinetPreTrainedModel, precision: str = "float32") -> CitrinetPreTrainedModel:
     """
-    Make a faster copy of a model; the model itself stays as it is and can be trained on.
+    Make an optimised copy of a model; the model itself does not change and can still be trained.
 
-    The copy cannot be trained. `save_pretrained` writes it as an ordinary checkpoint of the same outputs, with
-    normalisation that changes nothing.
+    The copy cannot be trained. `save_pretrained` writes it as an ordinary checkpoint with the same outputs, whose
+    normalisation layers change nothing.
 
     Args:
-        model: a `CitrinetForCTC` or `CitrinetModel`; the copy is made for the device that it is on.
+        model: a `CitrinetForCTC` or `CitrinetModel`; the copy is optimised for the device of the model.
         precision: see [`CitrinetInferenceConfig`].
 
     Raises:
-        ValueError: for a precision that is unknown, or not of this device, or a model that was optimised already.
+        ValueError: if the precision is unknown or not available on this device, or the model is optimised already.
     """
     _linear_for(precision, model.device)
     _refuse_optimized(model)
@@ -71,19 +71,19 @@ def optimize(
     mappings: Sequence[range] = (),
 ) -> CitrinetPreTrainedModel:
     """
-    Make a model faster, itself and not a copy.
+    Optimise a model in place.
 
     Args:
-        model: in float32.
+        model: the model, in float32.
         precision: see [`CitrinetInferenceConfig`].
-        device: where it is to compute; where it is if not given.
-        mappings: addresses of the files that its weights are mapped from: what is packed leaves the memory there.
+        device: device to compute on, by default that of the model.
+        mappings: addresses at which the files of its weights are mapped: weights are dropped from memory once packed.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: if it was optimised already, or the precision is not of this device.
+        ValueError: if the model is optimised already, or the precision is not available on this device.
     """
     linear = _linear_for(precision, device or model.device)
     _refuse_optimized(model)
@@ -99,7 +99,7 @@ def optimize(
     if isinstance(head, nn.Linear):
         model.ctc_head = linear(head.weight, head.bias)
     keep_free_memory()
-    for parameter in model.parameters():  # a file is mapped as long as one parameter uses it: the rest are copied
+    for parameter in model.parameters():  # copied, since a file stays mapped while one parameter uses it
         parameter.data = parameter.data.clone()
     encoder.register_forward_pre_hook(_without_padding, with_kwargs=True)
     if issubclass(linear, PortableLinear):
@@ -110,7 +110,7 @@ def optimize(
 
 
 def _linear_for(precision: str, device: torch.device) -> type[PackedLinear]:
-    """The linear layer of a precision: packed for this CPU, or portable; CPUs have none of their own for float16."""
+    """The linear layer of a precision: packed on a CPU, portable elsewhere and for float16, which is never packed."""
     if device.type == "cpu" and precision != "float16":
         return linear_for(precision)
     return portable_linear_for(precision, device.type)
@@ -118,10 +118,10 @@ def _linear_for(precision: str, device: torch.device) -> type[PackedLinear]:
 
 @torch.no_grad()
 def _follow(precision: str, model: Any, device: torch.device) -> None:
-    """Make an optimised network portable before it leaves the CPU that its weights are packed for."""
+    """Make an optimised network portable before it moves from the CPU that its weights are packed for."""
     encoder = getattr(model, model.base_model_prefix, model)
     if getattr(encoder, "run_blocks", None) is not None:  # portable already
-        encoder.run_blocks = GraphedBlocks()  # graphs know weights by where they lie
+        encoder.run_blocks = GraphedBlocks()  # graphs hold the addresses of weights
         return
     if device.type == "cpu":
         return
@@ -152,7 +152,7 @@ def _optimize_block(block: Any, linear: type[PackedLinear]) -> None:
         if not portable:
             conv.depthwise = PackedDepthwiseConv(conv.depthwise, linear.dtype)
     if relu:
-        block.act = nn.ReLU(inplace=True)  # of a sum that nothing else reads
+        block.act = nn.ReLU(inplace=True)  # in place: nothing else reads the sum
     if block.residual is not None:
         block.residual, block.residual_norm = _folded(block.residual, block.residual_norm, linear)
     gate, small = block.squeeze_excitation, PackedLinear if linear is Int8Linear else linear
@@ -184,7 +184,7 @@ def _optimize_adapter(adapter: Any, linear: type[PackedLinear]) -> None:
 
 
 def _fuse_adds(block: Any) -> None:
-    """Have int8 layers add and activate what is else read and written again; those of float32 are slower for it."""
+    """Fuse additions and activations into int8 layers, which saves memory traffic; float32 layers would be slower."""
     if block.residual is not None:
         block.__class__ = Int8Block
         if isinstance(block.act, nn.ReLU):
@@ -200,9 +200,9 @@ def _without_padding(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """
-    Cut the padding that all rows of a batch share, and leave the mask out where nothing is left to be masked.
+    Cut the padding that all rows of a batch share, and remove the mask if no padding is left.
 
-    On a GPU they stay: it would have to finish its work to say how much there is to cut.
+    On a GPU both stay: reading the lengths would wait for the GPU to finish its work.
     """
     call = inspect.signature(module.forward).bind(*args, **kwargs)
     mask = call.arguments.get("attention_mask")

@@ -1,7 +1,7 @@
 """
-The blocks of a network as CUDA graphs: one launch for all of them, where launches would take longer than the work.
+Run the blocks of a network as a CUDA graph: one launch for all, where launches would take longer than the work.
 
-A graph is of one shape. Batches are therefore padded to one of a few lengths, which the mask makes good.
+A graph has a fixed shape. Batches are therefore padded to one of a few lengths; the mask excludes the added frames.
 """
 
 import threading
@@ -15,21 +15,21 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-MAX_FRAMES = 8192  # of features in a batch: 80 s of speech; beyond them the work takes longer than its launches
-MAX_GRAPHS = 16  # they share one pool of memory; its input and its output, each has for itself
+MAX_FRAMES = 8192  # feature frames in a batch, 80 s of speech; with more, the work takes longer than the launches
+MAX_GRAPHS = 16  # graphs share one memory pool, but each has its own input and output
 
 Blocks = Iterable[Any]
 Output = tuple[torch.Tensor, torch.Tensor | None]
 
 
 def padded_length(frames: int) -> int:
-    """The next multiple of 128 frames, or of 256 or 512 above 2,048 or 4,096: an eighth more at most from 1,024 on."""
+    """Round up to a multiple of 128 frames, of 256 above 2,048 or 512 above 4,096: from 1,024 on at most 1/8 more."""
     step = max(128, 1 << (frames - 1).bit_length() >> 4)
     return -(-frames // step) * step
 
 
 def run_in_turn(blocks: Blocks, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> Output:
-    """(B, T, F), (B, T) -> (B, T', C), (B, T')."""
+    """Run blocks one by one: (B, T, F), (B, T) -> (B, T', C), (B, T')."""
     for block in blocks:
         hidden_states, mask = block(hidden_states, mask)
     return hidden_states, mask
@@ -38,13 +38,13 @@ def run_in_turn(blocks: Blocks, hidden_states: torch.Tensor, mask: torch.Tensor 
 @dataclass
 class Graph:
     """
-    Work that was captured.
+    A captured CUDA graph and its buffers.
 
     Args:
-        features: (B, T, F), where it reads its input.
-        mask: (B, T) bool, where it reads which frames are valid.
-        output: (B, T', C) and (B, T'), where it writes.
-        replay: does the work.
+        features: (B, T, F), buffer of the input.
+        mask: (B, T) bool, buffer of the mask, True at valid frames.
+        output: (B, T', C) and (B, T'), buffers of the output.
+        replay: runs the graph.
     """
 
     features: torch.Tensor
@@ -55,21 +55,21 @@ class Graph:
 
 def capture(blocks: Blocks, features: torch.Tensor, mask: torch.Tensor, pool: Any) -> Graph:
     """
-    Capture the work of blocks in a CUDA graph.
+    Capture blocks in a CUDA graph.
 
     Args:
-        blocks: those of a network on a GPU.
-        features: (B, T, F), where the graph is to read its input.
-        mask: (B, T) bool.
-        pool: memory that graphs share.
+        blocks: the blocks of a network on a GPU.
+        features: (B, T, F), buffer that the graph reads its input from.
+        mask: (B, T) bool, buffer of the mask.
+        pool: memory pool that graphs share.
     """
     current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(current)
-    with torch.cuda.stream(side):  # what is done once, such as compiling kernels, cannot be captured
+    with torch.cuda.stream(side):  # first-call work, such as compiling kernels, cannot be captured
         run_in_turn(blocks, features, mask)
     current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # Other threads, which read files, may use the GPU meanwhile.
+    # `thread_local`: other threads, which read files, may use the GPU meanwhile.
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         output = run_in_turn(blocks, features, mask)
     return Graph(features, mask, output, graph.replay)
@@ -77,14 +77,14 @@ def capture(blocks: Blocks, features: torch.Tensor, mask: torch.Tensor, pool: An
 
 class GraphedBlocks:
     """
-    Runs blocks as CUDA graphs, captured when a shape is first met; the least recently used go.
+    Runs blocks as CUDA graphs, one per shape, captured at first use; the least recently used graphs are dropped.
 
-    Large batches, and whatever a graph cannot do, run block by block. A copy starts without graphs.
+    Large batches, and calls that a graph cannot handle, run block by block. A copy starts without graphs.
     """
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[tuple[Any, ...], Graph] = OrderedDict()
-        self._lock = threading.Lock()  # a graph has one input and one output, whoever asks
+        self._lock = threading.Lock()  # threads share the input and output of a graph
         self._pool: Any = None
         self._works = True
 
@@ -98,7 +98,7 @@ class GraphedBlocks:
         length = padded_length(frames)
         if not self._works or batch * length > MAX_FRAMES or not self._suits(blocks, features):
             return run_in_turn(blocks, features, mask)
-        # Modules rather than their names or addresses: adapters can be exchanged.
+        # Modules as keys, not their names or addresses, because adapters can be replaced.
         adapters = [(adapter, adapter.enabled) for block in blocks for adapter in block.adapters.values()]
         key = (batch, length, bins, features.dtype, features.device, *adapters)
         with self._lock, torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
@@ -112,7 +112,7 @@ class GraphedBlocks:
 
     @staticmethod
     def _suits(blocks: Blocks, features: torch.Tensor) -> bool:
-        """Whether this call can be replayed: on a GPU, in the order of its work, with nothing to be called between."""
+        """Whether a graph can serve this call: on the default stream of a GPU, without hooks, autocast or compiling."""
         if features.device.type != "cuda" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cuda"):
             return False
         if any(block._forward_hooks or block._forward_pre_hooks for block in blocks):
@@ -142,7 +142,7 @@ def _new_pool() -> Any:
 
 
 def _replayed(graph: Graph, blocks: Blocks, features: torch.Tensor, mask: torch.Tensor | None) -> Output:
-    """The output for these features, in memory of its own."""
+    """Replay a graph with these features, and copy its output."""
     frames = features.shape[1]
     graph.features[:, :frames] = features
     graph.mask[:, :frames] = True if mask is None else mask

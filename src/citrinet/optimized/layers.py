@@ -1,8 +1,8 @@
 """
-Layers of an optimised network: packed linear layers and convolutions, and what is left of folded normalisations.
+Layers of an optimised network: packed linear layers and convolutions, and placeholders of folded normalisations.
 
-Packing, and int8, are private operators of PyTorch. Where one is missing or has changed, the ordinary operator computes
-instead, and a warning says so once.
+Packing and int8 use private operators of PyTorch. If one is missing or has changed, the ordinary operator is used
+instead, with one warning.
 """
 
 import warnings
@@ -26,16 +26,16 @@ _UNPACKED = (
 
 class PackedLinear(nn.Module):
     """
-    Linear layer (.., C_in) -> (.., C_out) in float32, with the weight packed as oneDNN wants it.
+    Linear layer (.., C_in) -> (.., C_out) in float32, with the weight packed for oneDNN.
 
     Args:
         weight: (C_out, C_in).
         bias: (C_out,).
-        activation: what comes after it, `"none"` or `"relu"`; a `"relu"` costs nothing here. Int8 has `"swish"`, too.
+        activation: activation after it, `"none"` or `"relu"`, which is fused at no cost; in int8 also `"swish"`.
     """
 
     dtype = torch.float32
-    saves_bias = True  # unless a normalisation saves it
+    saves_bias = True  # False if a normalisation layer saves the bias
     bias: torch.Tensor | None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None, activation: str = "none"):
@@ -72,7 +72,7 @@ class PackedLinear(nn.Module):
         self._pack(weight, bias)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "PackedLinear":
-        """Refuse to leave the CPU; a whole network is given other layers before it does."""
+        """Refuse to leave the CPU; when a whole model moves, its layers are replaced first."""
         if fn(torch.empty(0)).device.type != "cpu":
             raise ValueError("layers that were optimised for a CPU cannot be moved alone: move the whole model.")
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -98,7 +98,7 @@ class BFloat16Linear(PackedLinear):
 
 
 class Int8Linear(PackedLinear):
-    """Linear layer in int8: the weight quantised by output channel, the activations by tensor as they come."""
+    """Linear layer in int8: the weight quantised per output channel, the activations dynamically per tensor."""
 
     def _pack(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.bias = bias
@@ -108,18 +108,18 @@ class Int8Linear(PackedLinear):
         self.zero = torch.zeros(len(weight), dtype=torch.long)
         quantized = (weight / self.scale[:, None]).round_().to(torch.int8)
         self.packed = torch.ops.onednn.qlinear_prepack(quantized, None)
-        # Without VNNI a CPU adds pairs of products in 16 bits: they have to fit.
+        # Without VNNI a CPU adds pairs of products in 16 bits, which must not overflow.
         self.levels = 255 if _cpu_supports("vnni") else 127
 
     def forward(self, hidden_states: torch.Tensor, addend: torch.Tensor | None = None) -> torch.Tensor:
         """(.., C_in) -> (.., C_out); `addend` (.., C_out) is added before the activation."""
         hidden_states = hidden_states.contiguous()
         low, high = (bound.item() for bound in torch.aminmax(hidden_states))
-        low, high = min(low, 0.0), max(high, 0.0)  # zero is exact: silence and padding stay what they are
+        low, high = min(low, 0.0), max(high, 0.0)  # zero is exact, so silence and padding do not change
         scale = max((high - low) / self.levels, 1e-12)
         zero = round(-low / scale)
         quantized = torch.quantize_per_tensor(hidden_states, scale, zero, torch.quint8)
-        # The numbers in it as they lie in memory: `int_repr` would copy them, slowly.
+        # A view of the integers: `int_repr` would copy them, slowly.
         storage, shape, stride = quantized.untyped_storage(), quantized.shape, quantized.stride()
         numbers = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape, stride)
         factors = (numbers, scale, zero, self.packed, self.scale, self.zero)
@@ -136,10 +136,10 @@ def _int8_linear(
     factors: tuple[Any, ...], bias: torch.Tensor | None, activation: str, addend: torch.Tensor | None = None
 ) -> torch.Tensor:
     """
-    Multiply in int8: numbers (.., C_in) times a packed weight.
+    Multiply quantised activations (.., C_in) by a packed weight in int8.
 
     Args:
-        factors: the numbers, their scale and zero, the weight, its scales and zeros (C_out,).
+        factors: the activations, their scale and zero point, the weight, its scales and zero points (C_out,).
         bias: (C_out,).
         activation: `"none"`, `"relu"` or `"swish"`.
         addend: (.., C_out) float32, added before the activation.
@@ -157,7 +157,7 @@ def _int8_linear(
 
 
 class PackedDepthwiseConv(nn.Module):
-    """Depthwise convolution over time with the weight packed as oneDNN wants it: (B, T, C) -> (B, T', C)."""
+    """Depthwise convolution over time with the weight packed for oneDNN: (B, T, C) -> (B, T', C)."""
 
     def __init__(self, conv: CitrinetDepthwiseConv, dtype: torch.dtype):
         super().__init__()
@@ -191,14 +191,14 @@ class PackedDepthwiseConv(nn.Module):
 
 
 class FoldedBatchNorm(nn.Module):
-    """What is left of a batch normalisation that was folded: it saves as one that only adds the bias."""
+    """Placeholder of a folded batch normalisation: identity here, saved as a normalisation that only adds the bias."""
 
     def __init__(self, bias: torch.Tensor):
         super().__init__()
         self.bias = bias
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, T, C), as it is."""
+        """Return hidden states (B, T, C) unchanged."""
         return hidden_states
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -219,7 +219,7 @@ class FoldedLayerNorm(nn.Module):
     def __init__(self, norm: nn.LayerNorm):
         super().__init__()
         self.eps = norm.eps
-        self.shift = norm.bias / norm.weight  # of the linear layer's input, in place of the bias of its output
+        self.shift = norm.bias / norm.weight  # saved: shifts the next layer's input, in place of its folded bias
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -230,7 +230,7 @@ class FoldedLayerNorm(nn.Module):
 
 
 class Int8Block(CitrinetBlock):  # type: ignore[no-untyped-call]
-    """A block with a fused add: the residual's linear layer adds the other branch and activates the sum."""
+    """Block with a fused addition: the residual's linear layer adds the other branch and applies the activation."""
 
     def _with_residual(self, inputs: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.residual(inputs, addend=hidden_states.mul_(gate))
@@ -238,7 +238,7 @@ class Int8Block(CitrinetBlock):  # type: ignore[no-untyped-call]
 
 
 class Int8Adapter(CitrinetAdapter):
-    """An adapter with a fused add: its second linear layer adds what the first was given."""
+    """Adapter with a fused addition: its second linear layer adds the adapter's input."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -258,13 +258,13 @@ PRECISIONS = tuple(_LINEARS)
 
 def linear_for(precision: str) -> type[PackedLinear]:
     """
-    The linear layer that computes in a precision; float32's, with a warning, where this CPU or PyTorch cannot.
+    The linear layer of a precision; that of float32, with a warning, if this CPU or PyTorch does not support it.
 
     Args:
         precision: `"float32"`, `"bfloat16"` or `"int8"`.
 
     Raises:
-        ValueError: for another precision.
+        ValueError: for an unknown precision.
     """
     if precision not in _LINEARS:
         raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
@@ -280,33 +280,33 @@ def linear_for(precision: str) -> type[PackedLinear]:
 
 
 def computes_fast_in(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there, and this CPU computes in this type."""
+    """Whether oneDNN is available, and this CPU is fast in a dtype."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if dtype == torch.float32:
         return True
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    # Where AVX-512 lacks the instructions, oneDNN takes several others for each.
+    # With AVX-512 but without its bfloat16 instructions, oneDNN emulates each by several others.
     emulated = _cpu_supports("avx512") is not False and not _cpu_supports("avx512_bf16")
     return supported is not None and supported() and not emulated
 
 
 def computes_int8() -> bool:
-    """Whether PyTorch multiplies in int8; a warning, once, where it does not."""
+    """Whether PyTorch multiplies in int8; warns once if it does not."""
     message = "This PyTorch has no oneDNN operators for int8: float32 is used instead."
     return _works(_try_int8_linear, message)
 
 
 def _cpu_supports(instructions: str) -> bool | None:
-    """Whether the CPU has these instructions; none if this PyTorch does not say."""
+    """Whether the CPU has these instructions; `None` if this PyTorch cannot tell."""
     check = getattr(torch.cpu, f"_is_{instructions}_supported", None)
     return None if check is None else check()
 
 
 def _works(attempt: Callable[[], object], otherwise: str) -> bool:
-    """Whether private operators are there and take what they are given here; a warning, once, where they do not."""
+    """Whether private operators exist and accept the arguments used here; warns once if not."""
     try:
-        with warnings.catch_warnings():  # once: `quantize_per_tensor` ends in a later PyTorch than the package takes
+        with warnings.catch_warnings():  # `quantize_per_tensor` is deprecated, but no supported PyTorch lacks it
             warnings.simplefilter("ignore", UserWarning)
             attempt()
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):

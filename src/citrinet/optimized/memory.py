@@ -1,4 +1,4 @@
-"""What loading and computing leave behind in memory, on Linux with glibc; elsewhere these functions do nothing."""
+"""Control of memory after loading and computing, on Linux with glibc; elsewhere these functions do nothing."""
 
 import ctypes
 import mmap
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def mapped_ranges(files: Iterable[str]) -> list[range]:
-    """Addresses at which Linux maps files of weights into the memory of this process."""
+    """Address ranges at which Linux maps weight files into the memory of this process."""
     if sys.platform != "linux":
         return []
     paths = {str(Path(file).resolve()) for file in files}
@@ -23,14 +23,14 @@ def mapped_ranges(files: Iterable[str]) -> list[range]:
 
 def drop_pages(weights: Iterable[torch.Tensor], mappings: Sequence[range]) -> None:
     """
-    Drop the pages of weights that were read for the last time, where they are mapped from a file.
+    Drop the pages of weights that are mapped from a file and not needed any more.
 
-    They would stay, beside the packed ones, as long as anything uses the file. Only whole pages of a weight go, so that
-    what is next to it stays.
+    Otherwise they would stay in memory, in addition to the packed weights, as long as anything uses the file. Only
+    whole pages are dropped, so that neighbouring weights stay.
 
     Args:
         weights: the weights, anywhere in memory.
-        mappings: what [`mapped_ranges`] gives for their files.
+        mappings: the result of [`mapped_ranges`] for their files.
     """
     libc = _glibc()
     if libc is None:
@@ -43,16 +43,17 @@ def drop_pages(weights: Iterable[torch.Tensor], mappings: Sequence[range]) -> No
 
 
 def return_free_memory() -> None:
-    """Have glibc return what lies free between matrices; else as much stays taken again as the packed ones need."""
+    """Make glibc return free memory between matrices, which otherwise takes as much again as the packed weights."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
 
 def keep_free_memory() -> None:
     """
-    Have glibc keep what a network of this process frees, up to 256 MB, for its next activations.
+    Make glibc keep up to 256 MB that the network frees, for its next activations.
 
-    Those of long or many recordings are so large that it returns them at once, and has them back as fresh pages.
+    Activations of long or many recordings are so large that glibc would return their memory at once, and then have to
+    request fresh pages.
     """
     if libc := _glibc():
         libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)

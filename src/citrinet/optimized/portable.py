@@ -1,9 +1,9 @@
 """
 Layers of a folded network that run on any device, for GPUs.
 
-Between matrix products they call the kernels of `triton_kernels.py` where Triton works, PyTorch's own operators
-elsewhere; hidden states stay (B, T, C) as they lie. Frames beyond an utterance are read as zeros by the depthwise step
-itself, which is told how many are valid: a batch is padded on the right.
+Between matrix products they use the kernels of `triton_kernels.py` if Triton works, otherwise PyTorch's own operators;
+hidden states keep their memory layout (B, T, C). The depthwise convolution itself reads frames beyond an utterance as
+zeros, given the number of valid frames: batches are padded on the right.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ logger = logging.get_logger(__name__)
 
 
 class PortableLinear(PackedLinear):
-    """Linear layer (.., C_in) -> (.., C_out) in float32, with the weight as it is, wherever it is."""
+    """Linear layer (.., C_in) -> (.., C_out) in float32, with an ordinary weight, on any device."""
 
     weight: nn.Parameter
 
@@ -37,7 +37,7 @@ class PortableLinear(PackedLinear):
         """(.., C_in) -> (.., C_out)."""
         if self.activation == "none":
             return F.linear(hidden_states, self.weight, self.bias)
-        fused = getattr(torch, "_addmm_activation", None)  # private: the product applies bias and ReLU itself
+        fused = getattr(torch, "_addmm_activation", None)  # private: fuses the product, bias and ReLU
         if fused is None or self.bias is None or hidden_states.dtype != self.weight.dtype:
             return F.linear(hidden_states, self.weight, self.bias).relu_()
         rows = hidden_states.reshape(-1, self.in_features)
@@ -49,7 +49,7 @@ class PortableLinear(PackedLinear):
         return self.weight.float(), None if self.bias is None else self.bias.float()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "PortableLinear":
-        """Move or cast."""
+        """Move or cast the layer, which [`PackedLinear`] refuses."""
         nn.Module._apply(self, fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -82,14 +82,14 @@ PORTABLE_PRECISIONS = tuple(_LINEARS)
 
 def portable_linear_for(precision: str, device: str) -> type[PortableLinear]:
     """
-    The linear layer that computes in a precision, on any device.
+    The linear layer of a precision, for any device.
 
     Args:
         precision: `"float32"`, `"float16"` or `"bfloat16"`.
-        device: where it is to compute, for the message.
+        device: device to compute on, for the error message.
 
     Raises:
-        ValueError: for another precision.
+        ValueError: for an unknown precision, or int8.
     """
     if precision in _LINEARS:
         return _LINEARS[precision]
@@ -103,9 +103,9 @@ class PortableDepthwiseConv(nn.Module):
     Depthwise convolution over time that reads frames beyond an utterance as zeros.
 
     Args:
-        weight: (C, 1, K), as `nn.Conv1d` has it.
+        weight: (C, 1, K), as in `nn.Conv1d`.
         stride: frames from one output to the next.
-        dtype: type to compute in.
+        dtype: dtype to compute in.
     """
 
     def __init__(self, weight: torch.Tensor, stride: int, dtype: torch.dtype):
@@ -121,7 +121,7 @@ class PortableDepthwiseConv(nn.Module):
         mask = _mask(hidden_states, lengths)
         if mask is not None:
             hidden_states = hidden_states.masked_fill(~mask[..., None], 0.0)
-        # In memory an image of one row with channels last, as in CitrinetDepthwiseConv.
+        # An image of one row with channels last in memory, as in CitrinetDepthwiseConv.
         image, weight = hidden_states.transpose(1, 2).unsqueeze(2), self.taps.T[:, None, None]
         image = F.conv2d(image, weight, None, (1, self.stride), (0, len(self.taps) // 2), groups=len(weight))
         return image.squeeze(2).transpose(1, 2).contiguous()
@@ -131,13 +131,13 @@ class PortableDepthwiseConv(nn.Module):
 
 
 class PortableBlock(CitrinetBlock):  # type: ignore[no-untyped-call]
-    """A folded block: mask, mean, gate, residual and activation are three steps rather than a dozen."""
+    """Folded block that does masking, mean, gate, residual and activation in three steps instead of a dozen."""
 
     def forward(
         self, inputs: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, T, C_in), (B, T) -> (B, T / stride, C), (B, T / stride)."""
-        # Triton launches where the current device is. On a CPU nothing changes.
+        # Triton launches on the current device. On a CPU this has no effect.
         with torch.cuda.device_of(inputs):  # type: ignore[no-untyped-call]
             return self._computed(inputs, mask)
 
@@ -163,7 +163,7 @@ class PortableBlock(CitrinetBlock):  # type: ignore[no-untyped-call]
 
 
 class PortableAdapter(CitrinetAdapter):
-    """An adapter that normalises first: its second product adds what the first was given."""
+    """Adapter with normalisation first: its second product also adds the adapter's input."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -176,11 +176,11 @@ class PortableAdapter(CitrinetAdapter):
 
 def make_portable(block: Any, dtype: torch.dtype) -> None:
     """
-    Give a block, whose linear layers are portable ones already, the other layers and the order of work of this module.
+    Make a block with portable linear layers portable as a whole: replace its other layers and its `forward`.
 
     Args:
         block: a folded [`CitrinetBlock`].
-        dtype: type to compute in.
+        dtype: dtype to compute in.
     """
     for conv in block.convs:
         conv.depthwise = PortableDepthwiseConv(conv.depthwise.weight, conv.stride, dtype)
@@ -188,14 +188,14 @@ def make_portable(block: Any, dtype: torch.dtype) -> None:
         if not isinstance(adapter.up, PortableLinear):  # loaded after the network was optimised
             continue
         if isinstance(adapter.act, (nn.SiLU, SiLUActivation)):
-            adapter.act = nn.SiLU(inplace=True)  # of a product that nothing else reads
+            adapter.act = nn.SiLU(inplace=True)  # in place: nothing else reads the product
         if adapter.pre_norm:
             adapter.__class__ = PortableAdapter
     block.__class__ = PortableBlock
 
 
 def masked_mean(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-    """Mean over valid frames, added up in float32: (B, T, C), (B,) int32 -> (B, C). No valid frame gives zero."""
+    """Mean over valid frames, summed in float32: (B, T, C), (B,) int32 -> (B, C); zero without valid frames."""
     if kernels := triton_kernels_for(hidden_states):
         mean: torch.Tensor = kernels.masked_mean(hidden_states, lengths)
         return mean
@@ -205,7 +205,7 @@ def masked_mean(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> to
 def gated_sum(
     hidden_states: torch.Tensor, residual: torch.Tensor | None, gate: torch.Tensor, relu: bool
 ) -> torch.Tensor:
-    """`residual + hidden_states * sigmoid(gate)`, with a ReLU or without: (B, T, C), (B, T, C), (B, C) -> (B, T, C)."""
+    """`residual + hidden_states * sigmoid(gate)`, optionally with a ReLU: (B, T, C) twice, (B, C) -> (B, T, C)."""
     total: torch.Tensor
     if kernels := triton_kernels_for(hidden_states):
         total = kernels.gated_sum(hidden_states, residual, gate, relu)
@@ -223,19 +223,19 @@ def _mask(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Te
 
 
 def triton_kernels_for(hidden_states: torch.Tensor) -> Any:
-    """The module of Triton's kernels, none where PyTorch's own operators compute."""
+    """The module of Triton kernels; `None` if PyTorch's own operators are to be used."""
     return None if hidden_states.device.type == "cpu" else _load_kernels(hidden_states.device.type)
 
 
 @torch.no_grad()
 def _check_kernels(kernels: Any, device: str) -> None:
     """
-    Compare what kernels compute on a device with PyTorch's operators on the CPU.
+    Compare the kernels' results on a device with those of PyTorch's operators on the CPU.
 
-    Triton needs a driver and a C compiler that suit it, which shows when it compiles.
+    This also shows whether Triton can compile here, for which it needs a suitable driver and C compiler.
 
     Raises:
-        ValueError: if the numbers differ.
+        ValueError: if the results differ.
     """
     chance = torch.Generator().manual_seed(0)
     rows, gate = torch.randn(2, 40, 33, generator=chance), torch.randn(2, 33, generator=chance)
@@ -245,7 +245,7 @@ def _check_kernels(kernels: Any, device: str) -> None:
         (masked_mean(rows, lengths), kernels.masked_mean(there, lengths_there)),
         (gated_sum(rows, rows, gate, True), kernels.gated_sum(there, there, gate_there, True)),
     ]
-    for size, stride in ((5, 2), (27, 1)):  # written out, and as a loop
+    for size, stride in ((5, 2), (27, 1)):  # unrolled, and as a loop
         conv = PortableDepthwiseConv(torch.randn(33, 1, size, generator=chance), stride, torch.float32)
         pairs.append((conv(rows, lengths), kernels.depthwise(there, conv.taps.to(device), lengths_there, stride)))
     if not all(torch.allclose(found.cpu(), expected, atol=1e-3) for expected, found in pairs):
@@ -261,7 +261,7 @@ def _load_kernels(device: str) -> Any:
 
             _check_kernels(triton_kernels, device)
             return triton_kernels
-        except Exception as error:  # Triton has a class for every step that may fail
+        except Exception as error:  # Triton raises a different class at each step that may fail
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     logger.warning_once(f"Without Triton's kernels ({reason}), PyTorch's own operators are used, which are slower.")
     return None

@@ -1,24 +1,24 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, attr-defined"
 """
-What a network does between its matrix products, as Triton kernels over hidden states (B, T, C) as they lie.
+Triton kernels for the operations between matrix products, on hidden states (B, T, C) in their memory layout.
 
 Each reads its input once and writes its output once: no mask, transposed copy or intermediate sum goes through memory.
-Sums are in float32, whatever the type of the numbers.
+Sums are in float32 for every dtype.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-# From this size on, taps are counted by a loop of the program rather than written out one after the other, so that
-# neither the program nor the time to compile it grows with the kernel.
+# From this kernel size on, the loop over taps is not unrolled, so that neither the program nor its compile time grows
+# with the kernel size.
 LOOP_FROM = 25
-SPAN = 2048  # frames whose sum is one part of the gradient of a tap
+SPAN = 2048  # frames that are summed into one partial gradient of a tap
 
 
 @triton.jit
 def _tap(x, taps, tap, frames, channels, in_channels, end, C, K: tl.constexpr, STRIDE: tl.constexpr):
-    """What one tap adds to each output: (BLOCK_T, BLOCK_C) float32."""
+    """Contribution of one tap to each output: (BLOCK_T, BLOCK_C) float32."""
     source = frames * STRIDE + tap - K // 2
     inside = (source >= 0) & (source < end)
     numbers = tl.load(
@@ -71,16 +71,16 @@ def depthwise(
     hidden_states: torch.Tensor, taps: torch.Tensor, lengths: torch.Tensor | None, stride: int
 ) -> torch.Tensor:
     """
-    Depthwise convolution over time, with padding of half a kernel, which reads frames beyond an utterance as zeros.
+    Depthwise convolution over time, padded by half a kernel, that reads frames beyond an utterance as zeros.
 
     Args:
         hidden_states: (B, T, C), contiguous.
         taps: (K, C), contiguous; K is odd.
-        lengths: (B,) int32, valid frames of each utterance; none means all.
+        lengths: (B,) int32, valid frames of each utterance; `None` means all.
         stride: frames from one output to the next.
 
     Returns:
-        (B, ceil(T / stride), C), in the type of `hidden_states`.
+        (B, ceil(T / stride), C), in the dtype of `hidden_states`.
     """
     batch, frames, channels = hidden_states.shape
     kernel, out_frames = len(taps), -(-frames // stride)
@@ -126,7 +126,7 @@ def _depthwise_input_kernel(
     gradient += row.to(tl.int64) * T_OUT * C
     total = tl.zeros((BLOCK_T, BLOCK_C), dtype=tl.float32)
     for tap in tl.range(K):
-        place = frames + K // 2 - tap  # of the output frame that saw this one through this tap, times the stride
+        place = frames + K // 2 - tap  # of the output frame that reads this one with this tap, times the stride
         source = place // STRIDE
         inside = (place >= 0) & (place % STRIDE == 0) & (source < T_OUT)
         numbers = tl.load(
@@ -178,18 +178,18 @@ def depthwise_gradients(
     hidden_states: torch.Tensor, taps: torch.Tensor, gradient: torch.Tensor, stride: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Gradients of [`depthwise`] without lengths.
+    Compute the gradients of [`depthwise`] without lengths.
 
-    Sums over frames are taken in parts, which are added up always in the same order.
+    Sums over frames are taken in parts, which are always added in the same order.
 
     Args:
-        hidden_states: (B, T, C), contiguous: its input.
+        hidden_states: (B, T, C), contiguous: the input.
         taps: (K, C), contiguous.
-        gradient: (B, ceil(T / stride), C), contiguous: of its output.
+        gradient: (B, ceil(T / stride), C), contiguous: the gradient of the output.
         stride: frames from one output to the next.
 
     Returns:
-        Of the input (B, T, C), in its type, and of the taps (K, C), in float32.
+        The gradients of the input (B, T, C), in its dtype, and of the taps (K, C), in float32.
     """
     batch, frames, channels = hidden_states.shape
     kernel, out_frames = len(taps), gradient.shape[1]
@@ -227,18 +227,18 @@ def _mean_kernel(x, lengths, y, T, C, MASKED: tl.constexpr, BLOCK_T: tl.constexp
 
 def masked_mean(hidden_states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """
-    Mean over the valid frames of each utterance, zero for one without any.
+    Mean over the valid frames of each utterance, zero for an utterance without any.
 
     Args:
         hidden_states: (B, T, C), contiguous.
-        lengths: (B,) int32, valid frames of each utterance; none means all.
+        lengths: (B,) int32, valid frames of each utterance; `None` means all.
 
     Returns:
-        (B, C), in the type of `hidden_states`.
+        (B, C), in the dtype of `hidden_states`.
     """
     batch, frames, channels = hidden_states.shape
     output = hidden_states.new_empty(batch, channels)
-    block_c = 32 if batch < 32 else 64  # few utterances leave a GPU idle unless their channels are divided
+    block_c = 32 if batch < 32 else 64  # smaller blocks keep a GPU busy with few utterances
     _mean_kernel[(triton.cdiv(channels, block_c), batch)](
         hidden_states,
         hidden_states if lengths is None else lengths,
@@ -276,7 +276,7 @@ def _gate_kernel(
     if RESIDUAL:
         total += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
     if RELU:
-        total = tl.where(total < 0.0, 0.0, total)  # unlike the maximum of the two it keeps NaN, as PyTorch's ReLU does
+        total = tl.where(total < 0.0, 0.0, total)  # unlike a maximum it keeps NaN, as PyTorch's ReLU does
     tl.store(y + place, total.to(y.dtype.element_ty), mask=inside)
 
 
@@ -284,16 +284,16 @@ def gated_sum(
     hidden_states: torch.Tensor, residual: torch.Tensor | None, gate: torch.Tensor, relu: bool
 ) -> torch.Tensor:
     """
-    `residual + hidden_states * sigmoid(gate)`, with or without a ReLU after it.
+    `residual + hidden_states * sigmoid(gate)`, optionally followed by a ReLU.
 
     Args:
         hidden_states: (B, T, C), contiguous.
-        residual: the same, or none.
+        residual: (B, T, C), contiguous, or `None`.
         gate: (B, C), contiguous, before the sigmoid.
-        relu: whether negative sums become zero.
+        relu: whether to apply a ReLU to the sum.
 
     Returns:
-        (B, T, C), in the type of `hidden_states`.
+        (B, T, C), in the dtype of `hidden_states`.
     """
     batch, frames, channels = hidden_states.shape
     output = torch.empty_like(hidden_states)

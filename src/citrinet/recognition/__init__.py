@@ -1,4 +1,4 @@
-"""Recognisers: one way to make one, one protocol for all of them, and files read ahead for them."""
+"""Recognisers: how to load one, the protocol of all of them, and reading files ahead for them."""
 
 from .onnx_folder import is_onnx_folder
 from .onnx_recognizer import CitrinetOnnx

@@ -1,4 +1,4 @@
-"""The folder that `citrinet export onnx` writes: the names of its files, and what those in JSON say."""
+"""The folder that `citrinet export onnx` writes: its file names, and a reader for its JSON files."""
 
 import json
 import math
@@ -12,7 +12,7 @@ _REMEDY = "export the model again, `citrinet export onnx`"
 
 
 def is_onnx_folder(path: str | Path) -> bool:
-    """Whether a path is a folder of ONNX graphs, whole or not, rather than a model with weights for PyTorch."""
+    """Whether a path is a folder of exported ONNX graphs, even incomplete, and not a model with PyTorch weights."""
     folder = Path(path)
     is_exported = any((folder / name).is_file() for name in (FRONT_END, NETWORK, VOCABULARY))
     return is_exported and not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir())
@@ -21,17 +21,17 @@ def is_onnx_folder(path: str | Path) -> bool:
 @dataclass(frozen=True)
 class OnnxDescription:
     """
-    What is to be known of exported graphs.
+    Description of exported graphs.
 
     Args:
-        sampling_rate: of the waveforms, in Hz.
-        hop_length: samples from one frame of features to the next.
-        pad_to: the frames of a batch are a multiple of this.
-        subsampling_factor: frames of features for each frame of logits.
+        sampling_rate: sampling rate of the waveforms in Hz.
+        hop_length: number of samples between feature frames.
+        pad_to: the number of frames of a batch is a multiple of this.
+        subsampling_factor: number of feature frames per frame of logits.
         pieces: the tokens, without the blank.
-        blank_id: the blank.
-        unknown_id: the unknown token, if there is one.
-        leading_boundaries: what becomes of word boundaries at the start of a text, see [`CitrinetTokenizer`].
+        blank_id: id of the blank.
+        unknown_id: id of the unknown token, if there is one.
+        leading_boundaries: treatment of word boundaries at the start of a text, see [`CitrinetTokenizer`].
         tag_labels: category -> labels in the order of the head's outputs.
         confidence_temperature: see [`CitrinetConfig`].
     """
@@ -50,14 +50,14 @@ class OnnxDescription:
 
 def read_description(folder: Path) -> OnnxDescription:
     """
-    Read what an export says of itself.
+    Read the description of an export.
 
     Raises:
-        OSError: if files of it are missing.
+        OSError: if files of the export are missing.
         ValueError: if one of them is damaged.
     """
     missing = [name for name in (FRONT_END, NETWORK, CONFIG, VOCABULARY) if not (folder / name).is_file()]
-    # Without either of the two, results would have no tags, and nobody would be told.
+    # If one of the two were missing, results would silently have no tags.
     heads = [(folder / name).is_file() for name in (TAG_HEADS, TAG_LABELS)]
     missing += [name for name, is_there in zip((TAG_HEADS, TAG_LABELS), heads, strict=True) if any(heads) > is_there]
     if missing:
@@ -83,7 +83,7 @@ def _tag_labels(content: "_Json") -> dict[str, list[str]]:
 
 
 class _Json:
-    """A JSON file, whose values are asked for by the keys that lead to them."""
+    """A JSON file with checked access to its values by their keys."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -100,7 +100,7 @@ class _Json:
 
     def positive(self, *keys: str, default: float) -> float:
         value = self.find(*keys)
-        if value is None:  # an export of earlier versions
+        if value is None:  # exports may lack it
             return default
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
             self._refuse(keys, "a number above 0")
@@ -125,7 +125,7 @@ class _Json:
         return dict(value)
 
     def find(self, *keys: str) -> Any:
-        """The value, None if there is none."""
+        """Return the value, or `None` if there is none."""
         value = self._content
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""Exported models in onnxruntime, with what the pipeline returns; neither PyTorch nor Transformers is imported."""
+"""Recogniser for exported models in onnxruntime; it imports neither PyTorch nor Transformers."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,13 +21,13 @@ from .protocol import Progress, Recognizer, Timestamps
 
 class _Window(NamedTuple):
     """
-    What goes through the network at once.
+    A window of features, the input of the network.
 
     Args:
         features: (80, T).
-        kept: [start, end) of the frames of logits that are kept.
-        place: [start, stop) in samples of the part of the recording that it is a window of.
-        is_last: whether the recording ends with it.
+        kept: [start, end) of the frames of logits to keep.
+        place: [start, stop), in samples, of the part of the recording to which the window belongs.
+        is_last: whether this is the last window of the recording.
     """
 
     features: np.ndarray
@@ -37,7 +37,7 @@ class _Window(NamedTuple):
 
 
 class _Output(NamedTuple):
-    """What is kept of the network's outputs for a window, `pooled` the sum of its encoder outputs."""
+    """Outputs kept for a window; `pooled` is the sum of its encoder outputs."""
 
     place: tuple[int, int]
     emissions: Emissions
@@ -46,22 +46,22 @@ class _Output(NamedTuple):
 
 class CitrinetOnnx(Recognizer):
     """
-    Recognise speech with a folder that `citrinet export onnx` wrote.
+    Recogniser for a folder written by `citrinet export onnx`.
 
     ```python
     >>> recognizer = CitrinetOnnx("exported")
-    >>> recognizer("speech.wav")  # what `pipeline("automatic-speech-recognition")` returns
+    >>> recognizer("speech.wav")  # the result of `pipeline("automatic-speech-recognition")`
     ```
 
     Args:
-        folder: the exported model.
-        decoder: what finds the tokens in the outputs, none for greedy decoding; if not given, a beam search with the
-            language model that is in the folder, if there is one.
-        threads: threads of onnxruntime; its own choice if not given.
-        providers: where onnxruntime computes.
+        folder: folder of the exported model.
+        decoder: decoder for the outputs, or `None` for greedy decoding. The default is a beam search with the language
+            model in the folder, if there is one, otherwise greedy decoding.
+        threads: number of threads; onnxruntime chooses by default.
+        providers: execution providers of onnxruntime.
 
     Raises:
-        ImportError: without onnxruntime.
+        ImportError: if onnxruntime is not installed.
         OSError: if files of the export are missing.
         ValueError: if one of them is damaged.
     """
@@ -143,7 +143,7 @@ class CitrinetOnnx(Recognizer):
         return np.concatenate(kept)
 
     def describe(self) -> str:
-        """Say what the graphs are, see [`Recognizer.describe`]."""
+        """Describe the graphs, see [`Recognizer.describe`]."""
         facts = self._facts
         dtype = self._network.get_modelmeta().custom_metadata_map.get("dtype")
         lines = [
@@ -166,7 +166,7 @@ class CitrinetOnnx(Recognizer):
                 yield _Window(features[:, start:stop], kept, place, is_last)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
-        """(n,) samples to (80, T) features."""
+        """Compute the features (80, T) of samples (n,)."""
         inputs = {"waveform": samples[None], "waveform_length": np.array([len(samples)], np.int64)}
         features, length = self._front_end.run(None, inputs)
         kept: np.ndarray = features[0, :, : length[0]]
@@ -175,7 +175,7 @@ class CitrinetOnnx(Recognizer):
     def _run(
         self, windows: Iterable[_Window], count: int, seconds: float
     ) -> Iterator[tuple[_Window, np.ndarray, np.ndarray]]:
-        """Run the network over batches; windows with log-probabilities (T', V) and encoder outputs (C, T')."""
+        """Run the network on batches; yield windows with log-probabilities (T', V) and encoder outputs (C, T')."""
         for batch in batches(windows, lambda window: window.features.shape[1] * self._feature_s, count, seconds):
             lengths = np.array([window.features.shape[1] for window in batch], np.int64)
             frames = -(-int(lengths.max()) // self._facts.pad_to) * self._facts.pad_to
@@ -186,7 +186,7 @@ class CitrinetOnnx(Recognizer):
             yield from zip(batch, *outputs, strict=True)
 
     def _hear(self, windows: Iterable[_Window], count: int, seconds: float) -> Iterator[tuple[bool, _Output]]:
-        """Run the network; for each window whether it is the last of its recording, and what to keep."""
+        """Run the network; yield for each window whether it is the last of its recording, and the outputs to keep."""
         tokens = 1 if self.decoder is None else DECODER_TOKENS
         for window, logprobs, encoded in self._run(windows, count, seconds):
             kept = slice(*window.kept)
@@ -194,7 +194,7 @@ class CitrinetOnnx(Recognizer):
             yield window.is_last, _Output(window.place, emissions, encoded[:, kept].sum(axis=-1))
 
     def _heard_until(self, outputs: list[_Output]) -> float:
-        """How many samples have gone through the network, pauses included."""
+        """Position in the recording, in samples, up to which the network has processed it."""
         start = outputs[-1].place[0]
         frames = sum(len(output.emissions.tokens) for output in outputs if output.place[0] == start)
         return start + frames * self.frame_s * self.sampling_rate
@@ -204,7 +204,7 @@ class CitrinetOnnx(Recognizer):
         return self._results.build([self._heard(place, list(parts)) for place, parts in by_place], return_timestamps)
 
     def _heard(self, place: tuple[int, int], outputs: list[_Output]) -> Heard:
-        """What was heard in the windows of one part."""
+        """Join and decode the windows of one part."""
         emissions = Emissions.joined([output.emissions for output in outputs])
         frames = len(emissions.tokens)
         tag_logits = np.zeros(0)
@@ -218,7 +218,7 @@ class CitrinetOnnx(Recognizer):
 
 
 class _Graphs:
-    """Opens the graphs of a folder, and makes sure that they are the ones that its other files describe."""
+    """Opens the graphs of a folder, and checks that they match the description in its other files."""
 
     def __init__(self, folder: Path, threads: int | None, providers: list[str]):
         try:
@@ -231,11 +231,11 @@ class _Graphs:
             self._options.intra_op_num_threads = threads
 
     def open(self, name: str, inputs: list[str], sizes: Sequence[int | None] | None = None) -> Any:
-        """The session of a graph with these inputs, and these sizes of the last axes of its outputs."""
+        """Open a graph, and check the names of its inputs and the sizes of its outputs' last axes."""
         path = self._folder / name
         try:
             session = self._session(str(path), self._options, providers=self._providers)
-        except Exception as error:  # onnxruntime has a class for every way to be damaged
+        except Exception as error:  # onnxruntime has an exception class for every kind of damage
             raise ValueError(f"{path} is no graph that onnxruntime reads: {error}") from error
         if [node.name for node in session.get_inputs()] != inputs:
             raise ValueError(f"{path} was not written by `citrinet export onnx`: its inputs are not {inputs}.")
@@ -246,7 +246,7 @@ class _Graphs:
 
 
 def _fit(found: list[Any], sizes: Sequence[int | None]) -> bool:
-    """Whether sizes are as they should be; those that a graph leaves open, it names by strings."""
+    """Whether the sizes of a graph are the expected ones; dynamic sizes are strings in the graph."""
     pairs = zip(found, sizes, strict=False)
     return len(found) == len(sizes) and all(size in (None, end) or isinstance(end, str) for end, size in pairs)
 

@@ -1,4 +1,4 @@
-"""What every recogniser can do, whatever computes."""
+"""The protocol of all recognisers, for any runtime."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -17,11 +17,11 @@ Timestamps = Literal["char", "word"]
 @dataclass(frozen=True)
 class Progress:
     """
-    How far a recogniser is with one recording.
+    Progress of a recogniser on one recording.
 
     Args:
-        done: the part of the recording that is done, from 0 to 1.
-        result: what was recognised, once all is done.
+        done: fraction of the recording that is done, from 0 to 1.
+        result: the result, when all is done.
     """
 
     done: float
@@ -30,7 +30,7 @@ class Progress:
 
 class Recognizer(Protocol):
     """
-    A model that is ready to recognise speech; [`load_recognizer`] makes one.
+    A loaded speech recognition model; [`load_recognizer`] returns one.
 
     ```python
     >>> recognizer = citrinet.load_recognizer("my-model")
@@ -38,13 +38,13 @@ class Recognizer(Protocol):
     ```
 
     Args:
-        model: the folder or Hub repository that it was made of.
-        sampling_rate: of the waveforms that it takes, in Hz.
+        model: folder or Hub repository of the model.
+        sampling_rate: sampling rate of the input waveforms in Hz.
         tag_labels: category -> labels of its tag heads.
-        pieces: its tokens as SentencePiece writes them, without the blank, which comes after them; none where a model
-            is of another kind.
-        frame_s: seconds from one frame of its outputs to the next.
-        decoder: what finds the tokens in its outputs; greedy decoding if there is none.
+        pieces: tokens as SentencePiece writes them, without the blank, which follows them; empty for models other than
+            Citrinet.
+        frame_s: seconds per output frame.
+        decoder: decoder for the outputs; `None` is greedy decoding.
     """
 
     model: str
@@ -57,10 +57,10 @@ class Recognizer(Protocol):
     @abstractmethod
     def load(self, source: Any) -> np.ndarray:
         """
-        Read audio, and check that this model can take it.
+        Read audio and check that the model accepts it.
 
         Args:
-            source: what [`load_audio`] takes: a path, an address, bytes, an array, an [`AudioSegment`], ...
+            source: anything that [`load_audio`] accepts: a path, a URL, bytes, an array, an [`AudioSegment`], ...
 
         Returns:
             (n,) float32 at `sampling_rate`.
@@ -82,22 +82,23 @@ class Recognizer(Protocol):
         vad: bool | None = None,
     ) -> Iterator[RecognitionResult]:
         """
-        Recognise waveforms one after the other, as they come.
+        Recognise a stream of waveforms.
 
         Args:
-            waveforms: (n,) float32 at `sampling_rate`, as [`load`] gives them; each is taken when its turn comes, and
-                not held once its features are there.
-            batch_size: how many recordings, or windows of long ones, go through the network at a time; one if
-                nothing is given. Batches change nothing but the speed.
-            batch_seconds: how many seconds of audio go through the network at a time, padding counted; beside it
-                `batch_size`, if given, is a limit too. What is longer goes alone.
+            waveforms: (n,) float32 at `sampling_rate`, as returned by [`load`]. They are consumed lazily, and none is
+                kept after its features are computed.
+            batch_size: number of recordings, or windows of long ones, in a batch; defaults to one if `batch_seconds` is
+                not given either. Batches affect only the speed.
+            batch_seconds: seconds of audio in a batch, including padding; a longer recording is a batch by itself. If
+                `batch_size` is given too, both are limits.
             return_timestamps: `"char"` or `"word"` for `chunks`.
-            chunk_length_s: seconds of a window, 0 for never; windows of 30 s above 120 s without a pause if not given.
-            vad: whether to cut at pauses and read each stretch of speech on its own; if not given, above 30 s and
-                unless `chunk_length_s` says how to cut.
+            chunk_length_s: window length in seconds, 0 for no windows; by default, audio of more than 120 s without a
+                pause is cut into windows of 30 s.
+            vad: whether to cut at pauses and recognise each segment of speech separately; by default only above 30 s,
+                and only if `chunk_length_s` is not given.
 
         Returns:
-            A result for each waveform, in their order.
+            A result for each waveform, in order.
         """
 
     @abstractmethod
@@ -110,42 +111,42 @@ class Recognizer(Protocol):
         vad: bool | None = None,
     ) -> Iterator[Progress]:
         """
-        Recognise one waveform and tell after each of its windows how far it is.
+        Recognise one waveform and report progress after each of its windows.
 
         Args:
-            waveform: (n,) float32 at `sampling_rate`, as [`load`] gives it.
+            waveform: (n,) float32 at `sampling_rate`, as returned by [`load`].
             return_timestamps: as in [`stream`].
             chunk_length_s, vad: as in [`stream`].
 
         Returns:
-            [`Progress`], the last one with the result.
+            [`Progress`] objects, the last one with the result.
         """
 
     @abstractmethod
     def log_probs(self, waveform: np.ndarray, chunk_length_s: float | None = None) -> np.ndarray:
         """
-        What the network says of one waveform, for aligners and decoders.
+        Compute the log-probabilities of one waveform, for aligners and decoders.
 
         Args:
-            waveform: (n,) float32 at `sampling_rate`, as [`load`] gives it.
+            waveform: (n,) float32 at `sampling_rate`, as returned by [`load`].
             chunk_length_s: as in [`stream`]; pauses are kept.
 
         Returns:
-            (T', V) float32 natural logarithms of the probabilities of all tokens, the blank the last one.
+            (T', V) float32 natural log-probabilities of all tokens; the blank is the last token.
 
         Raises:
-            ValueError: for a model without such outputs.
+            ValueError: if the model has no such outputs.
         """
 
     def with_decoder(self, decoder: Decoder | None) -> "Recognizer":
-        """The same model, not loaded again, with another decoder; this one keeps its own."""
+        """Return a recogniser that shares this model but has another decoder; this one is unchanged."""
         other = copy(self)
         other.decoder = decoder
         return other
 
     @abstractmethod
     def describe(self) -> str:
-        """Say in a few lines what the model is."""
+        """Describe the model in a few lines."""
 
     @overload
     def __call__(
@@ -182,7 +183,7 @@ class Recognizer(Protocol):
         Recognise one recording, or a list of them.
 
         Args:
-            audio: what [`load`] takes, or a list of such.
+            audio: anything that [`load`] accepts, or a list of such values.
             return_timestamps: as in [`stream`].
             chunk_length_s, batch_size, batch_seconds, vad: as in [`stream`].
 
@@ -190,10 +191,10 @@ class Recognizer(Protocol):
             [`RecognitionResult`], or a list of them.
 
         Raises:
-            OSError, ValueError: as [`load`] does.
+            OSError, ValueError: as in [`load`].
         """
         alone = not isinstance(audio, list)
-        waveforms = map(self.load, [audio] if alone else audio)  # read as they are needed: hours are large
+        waveforms = map(self.load, [audio] if alone else audio)  # read lazily: long audio is large
         options: Any = {"return_timestamps": return_timestamps, "chunk_length_s": chunk_length_s, "vad": vad}
         results = list(self.stream(waveforms, batch_size=batch_size, batch_seconds=batch_seconds, **options))
         return results[0] if alone else results

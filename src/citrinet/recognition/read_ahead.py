@@ -1,4 +1,4 @@
-"""Many recordings for a recogniser: read ahead, batched by length, handed back in order."""
+"""Feed many recordings to a recogniser: read ahead, batched by length, with results in the original order."""
 
 import os
 import threading
@@ -13,27 +13,27 @@ from ..batching_citrinet import batches, limits
 from ..result_citrinet import RecognitionResult
 
 READ_AHEAD_S = 1800.0  # 115 MB at 16 kHz
-WINDOW = 8  # batches that are sorted by length together
+WINDOW = 8  # number of batches whose recordings are sorted by length together
 MAX_READERS = 16
-INTERRUPTIBLE_S = 0.5  # Windows tells a waiting thread of Ctrl-C only between two waits
+INTERRUPTIBLE_S = 0.5  # on Windows, Ctrl-C reaches a waiting thread only between waits
 
 Source = TypeVar("Source")
 
 
 class ReadAhead(Generic[Source]):
     """
-    Recordings for a recogniser: threads read ahead while the network works.
+    Waveforms for a recogniser, read ahead by threads while the network works.
 
-    No more than half an hour of audio (`READ_AHEAD_S`) is held, and one recording if that alone is longer. In batches,
-    recordings of similar length stand together, and `in_order` puts the results in order again. A recording that cannot
-    be read is passed over, and `failed` holds its index and the error.
+    At most half an hour of audio (`READ_AHEAD_S`) is held, or a single recording that is longer. Recordings of similar
+    length are put into the same batch, and `in_order` restores the order of the results. A recording that cannot be
+    read is skipped, and `failed` holds its index and the error.
 
     Args:
-        sources: what to read.
-        load: makes a waveform (n,) of one of them, or raises OSError or ValueError.
-        sampling_rate: of the waveforms, in Hz.
-        batch_size, batch_seconds: the recogniser's.
-        readers: threads that read, see [`readers_for`].
+        sources: recordings to read.
+        load: function that returns the waveform (n,) of a source, or raises OSError or ValueError.
+        sampling_rate: sampling rate of the waveforms in Hz.
+        batch_size, batch_seconds: as given to the recogniser.
+        readers: number of reading threads, see [`readers_for`].
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ReadAhead(Generic[Source]):
         self._read_samples = self._computed_samples = 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Waveforms (n,)."""
+        """Yield waveforms (n,)."""
         count = 1 if self._count == 1 else WINDOW * self._count
         samples_of_window = WINDOW * self._seconds * self._rate
         reader = _Readers(self._sources, self._load, int(READ_AHEAD_S * self._rate), self._readers)
@@ -68,12 +68,12 @@ class ReadAhead(Generic[Source]):
                     self._sent.append(index)
                     reader.release(len(samples))
                     yield samples
-                    del samples  # nothing here holds it while it is transcribed
+                    del samples  # do not hold it while it is transcribed
         finally:
             reader.stop()
 
     def in_order(self, result: RecognitionResult) -> Iterator[tuple[int, RecognitionResult]]:
-        """Take the recogniser's next result; give those whose turn has come, with the indices of their sources."""
+        """Take the recogniser's next result; yield the results next in order, with the indices of their sources."""
         self._results[self._sent.popleft()] = result
         while self._unanswered and self._unanswered[0] in self._results:
             index = self._unanswered.popleft()
@@ -81,12 +81,12 @@ class ReadAhead(Generic[Source]):
 
     @property
     def seconds(self) -> float:
-        """Length of what was read."""
+        """Seconds of audio read so far."""
         return self._read_samples / self._rate
 
     @property
     def padding(self) -> float:
-        """The part of the batches that was padding."""
+        """Fraction of the batches that was padding."""
         return 1 - self._read_samples / max(self._computed_samples, 1)
 
     def _by_length(self, window: "list[tuple[int, np.ndarray | BaseException]]") -> list[tuple[int, np.ndarray]]:
@@ -109,10 +109,10 @@ class ReadAhead(Generic[Source]):
 
 class _Readers(Generic[Source]):
     """
-    Threads that read sources and give them in their order, as long as fewer than `limit` samples are held.
+    Threads that read sources in order, while fewer than `limit` samples are held.
 
-    Several read at a time only where what they read will not go beyond that, if it is as long as what was read before.
-    They are daemons: an interrupted program does not wait for a slow address.
+    Several threads read at a time only if they stay within the limit when each reads as much as the longest source so
+    far. They are daemon threads: an interrupted program does not wait for a slow server.
     """
 
     def __init__(self, sources: Sequence[Source], load: Callable[[Source], np.ndarray], limit: int, count: int):
@@ -127,7 +127,7 @@ class _Readers(Generic[Source]):
             threading.Thread(target=self._run, daemon=True).start()
 
     def take(self, count: int, samples: float) -> "list[tuple[int, np.ndarray | BaseException]]":
-        """Up to `count` sources, fewer if they reach `samples` or the limit; none when all were taken."""
+        """Take up to `count` sources, fewer if they reach `samples` or the limit; empty when all were taken."""
         taken: list[tuple[int, np.ndarray | BaseException]] = []
         with self._changed:
             while len(taken) < count and self._taken < len(self._sources) and not (taken and samples <= 0):
@@ -143,13 +143,13 @@ class _Readers(Generic[Source]):
         return taken
 
     def release(self, samples: int) -> None:
-        """Samples that were taken are held no longer."""
+        """Report that samples which were taken are not held any more."""
         with self._changed:
             self._held -= samples
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         with self._changed:
             self._stopped = True
             self._read.clear()
@@ -173,7 +173,7 @@ class _Readers(Generic[Source]):
                 self._reading += 1
             try:
                 read: np.ndarray | BaseException = self._load(self._sources[index])
-            except BaseException as error:  # for whoever takes it, who would wait for ever otherwise
+            except BaseException as error:  # raised in `take`'s thread, which would otherwise wait forever
                 _clear_locals(error)
                 read = error
             with self._changed:
@@ -191,12 +191,12 @@ def _length(read: np.ndarray | BaseException) -> int:
 
 
 def readers_for(device: str) -> int:
-    """How many threads read for a network: one beside a network on a CPU, which has all cores; else one for each."""
+    """Number of reading threads: one for a network on a CPU, which uses all cores, otherwise one per core, up to 16."""
     return 1 if device == "cpu" else min(MAX_READERS, os.cpu_count() or 1)
 
 
 def _clear_locals(error: BaseException | None) -> None:
-    """An error that is kept does not keep what the functions held through which it went, such as hours of audio."""
+    """Clear the frames of an error, so that keeping it does not keep their variables, such as hours of audio."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

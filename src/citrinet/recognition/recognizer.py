@@ -1,4 +1,4 @@
-"""One way to make a recogniser of a model, wherever it is and whatever computes it."""
+"""Load a recogniser from a local or Hub model, for PyTorch or ONNX."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def load_recognizer(
     decoder: Decoder | DecodingOptions | None = None,
 ) -> Recognizer:
     """
-    Make a recogniser of a model.
+    Load a model as a recogniser.
 
     ```python
     >>> recognizer = citrinet.load_recognizer("my-model", precision="int8")
@@ -34,29 +34,29 @@ def load_recognizer(
     ```
 
     Args:
-        model: a converted folder, a Hub repository, or a folder that `citrinet export onnx` wrote.
+        model: folder of a converted model, Hub repository, or folder written by `citrinet export onnx`.
         precision: `"float32"`, `"float16"` (on GPUs), `"bfloat16"` or `"int8"` (on CPUs), see
-            [`CitrinetInferenceConfig`]. ONNX graphs have their own.
-        device: where PyTorch computes: `"cpu"`, `"cuda"`, `"mps"`, ...
-        optimized: whether the network is folded, and packed for this CPU or given kernels for a GPU; without, it is the
-            ordinary one of `from_pretrained`, slower, with the same numbers up to rounding.
-        citrinet_only: whether a model of another kind (Wav2Vec2, Whisper, ...) is refused.
-        decoder: what finds the tokens in the outputs of a Citrinet, or options of a beam search. If not given, a beam
-            search with the model's own language model, if it has one, else greedy decoding.
+            [`CitrinetInferenceConfig`]. The precision of ONNX graphs is set when they are exported.
+        device: PyTorch device: `"cpu"`, `"cuda"`, `"mps"`, ...
+        optimized: whether to fold the network, and pack its weights for this CPU or use GPU kernels. If `False`, it is
+            the network of `from_pretrained`, slower, with the same values up to rounding.
+        citrinet_only: whether to refuse models of other kinds (Wav2Vec2, Whisper, ...).
+        decoder: decoder for the outputs of a Citrinet, or options of a beam search. The default is a beam search with
+            the model's own language model if it has one, otherwise greedy decoding.
 
     Returns:
         [`Recognizer`].
 
     Raises:
-        ImportError: if a package is missing that the model needs.
-        OSError: if the model cannot be found or fetched.
-        ValueError: if it is none that can be run here; for a `.nemo` file the message says how to convert it.
+        ImportError: if a package that the model needs is missing.
+        OSError: if the model cannot be found or downloaded.
+        ValueError: if the model cannot be run here; for a `.nemo` file the message says how to convert it.
     """
     model = str(model)
     config = _check(model, precision, device, citrinet_only)
     recognizer: Recognizer
     if config is None:
-        recognizer = CitrinetOnnx(model, decoder=None)  # it is set below
+        recognizer = CitrinetOnnx(model, decoder=None)  # set below
     else:
         recognizer = _with_transformers(model, config, precision, device, optimized)
     _set_decoder(recognizer, decoder or DecodingOptions())
@@ -88,23 +88,23 @@ def check_model(
     model: str | Path, *, precision: str = "float32", device: str = "cpu", citrinet_only: bool = True
 ) -> None:
     """
-    Refuse what [`load_recognizer`] would refuse, as far as that shows without reading the weights.
+    Raise the errors of [`load_recognizer`] that can be found without reading the weights.
 
     Args:
-        model, precision, device, citrinet_only: as there.
+        model, precision, device, citrinet_only: as in [`load_recognizer`].
 
     Raises:
-        ImportError, OSError, ValueError: as there.
+        ImportError, OSError, ValueError: as in [`load_recognizer`].
     """
     if _check(str(model), precision, device, citrinet_only) is None:
         read_description(Path(model))
 
 
 def _check(model: str, precision: str, device: str, citrinet_only: bool) -> "PreTrainedConfig | None":
-    """The configuration of a model that Transformers runs, none for ONNX graphs."""
+    """Check the arguments; return the configuration of a Transformers model, `None` for ONNX graphs."""
     if precision not in PRECISIONS:
         raise ValueError(f"there is no precision {precision!r}: use {', '.join(PRECISIONS)}.")
-    if os.path.isdir(model) and is_onnx_folder(model):  # noqa: PTH112 - Path's raises for a name too long
+    if os.path.isdir(model) and is_onnx_folder(model):  # noqa: PTH112 - Path.is_dir raises if the name is too long
         if (precision, device) != ("float32", "cpu"):
             raise ValueError(f"{model} holds graphs for a CPU: their precision is that of `export onnx --dtype`.")
         return None

@@ -1,4 +1,4 @@
-"""Recognisers that compute in PyTorch, through Transformers' pipeline."""
+"""Recognisers in PyTorch, using Transformers' pipeline."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -23,14 +23,14 @@ from ..transcript_citrinet import entity_types
 from .protocol import Progress, Recognizer, Timestamps
 
 TASK = "automatic-speech-recognition"
-# The first layers of Wav2Vec2 see 25 ms at once and raise on less.
+# The first layers of Wav2Vec2 have a receptive field of 25 ms and raise on less.
 OTHERS_MIN_S = 0.025
-# Whisper's encoder sees 30 s; the pipeline cuts longer audio only if told so.
+# The input of Whisper's encoder is 30 s; the pipeline cuts longer audio only on request.
 WHISPER_WINDOW_S = 30.0
 
 
 class _Inputs(IterableDataset[Any]):
-    """Inputs for a pipeline, as they come: of a generator's, Transformers keeps all to the end."""
+    """Dataset over inputs, consumed lazily: of a generator, Transformers would keep all inputs until the end."""
 
     def __init__(self, inputs: Iterable[Any]):
         self._inputs = inputs
@@ -41,14 +41,14 @@ class _Inputs(IterableDataset[Any]):
 
 class CitrinetRecognizer(Recognizer):
     """
-    A Citrinet in PyTorch; [`load_recognizer`] makes it.
+    Recogniser for a Citrinet in PyTorch; [`load_recognizer`] returns it.
 
     Args:
-        model: a folder or a Hub repository.
+        model: folder or Hub repository.
         precision: see [`CitrinetInferenceConfig`].
-        device: where it runs.
-        optimized: whether normalisation is folded and the layers are those for the device, which is faster.
-        decoder: what finds the tokens in the outputs; greedy decoding if not given.
+        device: PyTorch device.
+        optimized: whether to fold normalisation and use faster layers for the device.
+        decoder: decoder for the outputs; defaults to greedy decoding.
     """
 
     def __init__(self, model: str, precision: str, device: str, optimized: bool, decoder: Decoder | None = None):
@@ -63,7 +63,7 @@ class CitrinetRecognizer(Recognizer):
             arguments = {"dtype": getattr(torch, precision)}
         network: Any = load_network(model, **arguments)
         if optimized and place.type != "cpu":
-            optimize(network, precision, place)  # once, and not for this CPU before
+            optimize(network, precision, place)  # directly for the device, not for this CPU first
         processor: Any = load_processor(model)
         self.model = model
         self.pipeline = CitrinetPipeline(
@@ -81,13 +81,13 @@ class CitrinetRecognizer(Recognizer):
 
     @property
     def decoder(self) -> Decoder | None:
-        """What finds the tokens in the outputs; greedy decoding if there is none."""
+        """Decoder for the outputs; `None` is greedy decoding."""
         found: Decoder | None = self.pipeline.decoder
         return found
 
     @decoder.setter
     def decoder(self, decoder: Decoder | None) -> None:
-        self.pipeline = copy(self.pipeline)  # another recogniser may have the same
+        self.pipeline = copy(self.pipeline)  # another recogniser may share it
         self.pipeline.decoder = decoder
 
     def load(self, source: Any) -> np.ndarray:
@@ -128,7 +128,7 @@ class CitrinetRecognizer(Recognizer):
         """Recognise one waveform window by window, see [`Recognizer.follow`]."""
         pipe: Any = self.pipeline
         outputs: list[dict[str, Any]] = []
-        place, heard = None, 0  # the part of the recording, and how many of its samples
+        place, heard = None, 0  # the current part of the recording, and the samples of it that are done
         for window in pipe.preprocess(waveform, chunk_length_s=chunk_length_s, vad=vad):
             output = pipe.forward(window)
             outputs.append(output)
@@ -152,7 +152,7 @@ class CitrinetRecognizer(Recognizer):
         return np.concatenate(parts)
 
     def describe(self) -> str:
-        """Say what the network is, see [`Recognizer.describe`]."""
+        """Describe the network, see [`Recognizer.describe`]."""
         config: Any = self.pipeline.model.config
         lines = describe_network(config, entity_types(self.pipeline.tokenizer.get_vocab()))
         dtype = str(config.dtype or "float32").removeprefix("torch.")
@@ -162,22 +162,23 @@ class CitrinetRecognizer(Recognizer):
 
 class OtherRecognizer(Recognizer):
     """
-    Another library's model, such as a Wav2Vec2 or a Whisper, to be compared with; [`load_recognizer`] makes it.
+    Recogniser for other Transformers models, such as Wav2Vec2 or Whisper, for comparison.
 
-    Its results hold what the model wrote, as `text` and as `transcript`, and neither entities, tags, segments nor
-    times; they do not say how sure it is.
+    [`load_recognizer`] returns it if `citrinet_only` is false. Its results hold the output of the model as `text` and
+    as `transcript`, without entities, tags, segments or times. Their confidence is always 1.0 and carries no
+    information.
 
     Args:
-        model: a folder or a Hub repository.
-        precision: type of its weights.
-        device: where it runs.
+        model: folder or Hub repository.
+        precision: type of the weights.
+        device: PyTorch device.
     """
 
     def __init__(self, model: str, precision: str, device: str):
         if precision == "int8":
             raise ValueError(f"int8 is for Citrinets, not for {model}: choose float32 or bfloat16.")
         self.model = model
-        make: Any = pipeline  # its overloads know no name of a device
+        make: Any = pipeline  # its overloads do not accept a device name
         self.pipeline: Any = make(TASK, model=model, device=device, dtype=getattr(torch, precision))
         self.sampling_rate: int = self.pipeline.feature_extractor.sampling_rate
         self.tag_labels: dict[str, list[str]] = {}
@@ -212,7 +213,7 @@ class OtherRecognizer(Recognizer):
     def _outputs(
         self, waveforms: Iterable[np.ndarray], count: int, seconds: float, options: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        inputs = map(self._input, waveforms)  # a generator would hold the last one
+        inputs = map(self._input, waveforms)  # a generator would keep the last one
         if seconds == math.inf:
             yield from self.pipeline(_Inputs(inputs), batch_size=count, **options)
             return
@@ -234,9 +235,9 @@ class OtherRecognizer(Recognizer):
         yield Progress(1.0, next(self.stream([waveform], chunk_length_s=chunk_length_s)))
 
     def log_probs(self, waveform: np.ndarray, chunk_length_s: float | None = None) -> np.ndarray:
-        """Refused: such models have other outputs."""
+        """Raise ValueError: these models have other outputs."""
         raise ValueError(f"{self.model} is no Citrinet: its outputs cannot be aligned or decoded here.")
 
     def describe(self) -> str:
-        """Say what the model is, see [`Recognizer.describe`]."""
+        """Describe the model, see [`Recognizer.describe`]."""
         return f"{self.pipeline.model.config.model_type}: {type(self.pipeline.model).__name__}"

@@ -1,4 +1,4 @@
-"""A server that answers OpenAI's clients, and live speech over a WebSocket; `citrinet serve` runs it."""
+"""Server for OpenAI's transcription API, and for live speech over a WebSocket; `citrinet serve` runs it."""
 
 from .app import create_app
 from .engine import Busy, Engine

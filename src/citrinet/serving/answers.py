@@ -1,4 +1,4 @@
-"""What OpenAI's clients expect of a transcription."""
+"""Responses in the formats of OpenAI's transcription API."""
 
 import json
 import math
@@ -17,13 +17,13 @@ Answer = tuple[str, str]  # a body and its media type
 @dataclass(frozen=True)
 class Transcription:
     """
-    What an answer is made of.
+    The content of a response.
 
     Args:
-        result: with characters in `chunks`.
-        seconds: of the recording.
-        language: what clients are told.
-        granularities: of `GRANULARITIES`, what `verbose_json` holds beside the text.
+        result: the result, with characters in `chunks`.
+        seconds: length of the recording.
+        language: language to report.
+        granularities: those of `GRANULARITIES` that `verbose_json` includes.
     """
 
     result: RecognitionResult
@@ -33,7 +33,7 @@ class Transcription:
 
 
 def event(name: str, **content: Any) -> str:
-    """A server-sent event."""
+    """Format a server-sent event."""
     return f"data: {json.dumps({'type': name, **content}, ensure_ascii=False)}\n\n"
 
 
@@ -85,7 +85,7 @@ def _dump(content: dict[str, Any]) -> Answer:
     return json.dumps(content, ensure_ascii=False), "application/json"
 
 
-# `response_format` -> how an answer is made.
+# `response_format` -> function that makes the response.
 RESPONSE_FORMATS: dict[str, Callable[[Transcription], Answer]] = {
     "json": _json,
     "verbose_json": _verbose_json,

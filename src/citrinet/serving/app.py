@@ -1,4 +1,4 @@
-"""The server: OpenAI's transcriptions and models, live speech, health and metrics."""
+"""The server: OpenAI's transcription and model endpoints, live speech, health and metrics."""
 
 import asyncio
 import re
@@ -26,18 +26,18 @@ from .live import Live
 from .metrics import Metrics
 from .settings import Settings
 
-MAX_HOT_WORDS = 100  # of a prompt
-ALIAS = "whisper-1"  # what programs ask for that know OpenAI's server only
+MAX_HOT_WORDS = 100  # taken from a prompt
+ALIAS = "whisper-1"  # the model name of clients written for OpenAI's server only
 _KINDS = {401: "authentication_error", 404: "not_found_error", 503: "server_error", 500: "server_error"}
 
 
 def create_app(recognizer: Recognizer, settings: Settings) -> FastAPI:
     """
-    Make the application.
+    Create the FastAPI application.
 
     Args:
-        recognizer: what recognises; nobody else uses it from then on.
-        settings: what is allowed.
+        recognizer: the recogniser; the application must be its only user.
+        settings: names and limits.
     """
     engine = Engine(recognizer, settings.batch_size, settings.batch_seconds, settings.max_waiting)
     metrics = Metrics(engine)
@@ -118,7 +118,7 @@ class _Transcriptions:
         stream: Annotated[bool, Form()] = False,
         timestamp_granularities: Annotated[list[str] | None, Form(alias="timestamp_granularities[]")] = None,
     ) -> Response:
-        """Transcribe an upload. The words of `prompt` are preferred; `temperature` changes nothing."""
+        """Transcribe an uploaded file. The words of `prompt` are hot words; `temperature` has no effect."""
         self.check_model(model)
         granularities = timestamp_granularities or ["segment"]
         _check("response_format", [response_format], RESPONSE_FORMATS)
@@ -138,10 +138,10 @@ class _Transcriptions:
 
     def check_model(self, name: str) -> None:
         """
-        Make sure that a model is this one.
+        Check that a model name is that of this server.
 
         Raises:
-            HTTPException: 404 if it is another.
+            HTTPException: 404 for another model.
         """
         if name not in (self._settings.name, ALIAS):
             raise HTTPException(404, f"The model {name!r} is not here: ask for {self._settings.name!r}.")
@@ -167,9 +167,9 @@ class _Transcriptions:
             raise HTTPException(500, f"Recognition failed: {type(error).__name__}.") from error
 
     async def _events(self, waveform: np.ndarray, words: list[str]) -> AsyncIterator[str]:
-        """Text of each stretch of speech as soon as it is there, then the whole."""
+        """Yield the text of each segment as soon as it is recognised, then the whole text."""
         places = await run_in_threadpool(cut_at_pauses, waveform, self._recognizer.sampling_rate, True)
-        first = await self._recognise(waveform[slice(*places[0])], words)  # a refusal has a status of its own
+        first = await self._recognise(waveform[slice(*places[0])], words)  # here, an error still sets the status
 
         async def events() -> AsyncIterator[str]:
             text = ""

@@ -1,4 +1,4 @@
-"""One recogniser for many who ask at once: what waits is recognised together."""
+"""One recogniser for concurrent requests: recordings that wait are batched."""
 
 import logging
 import queue
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Busy(Exception):
-    """As much waits as may wait."""
+    """The queue is full."""
 
 
 @dataclass
@@ -32,16 +32,16 @@ class _Job:
 
 class Engine:
     """
-    A thread that recognises what others submit.
+    Background thread that transcribes submitted recordings in batches.
 
-    While it works, requests wait in a queue; then it takes all of them, the short ones first, in batches. Results are
-    those of a recording alone.
+    While it works, requests wait in a queue; then it takes all of them, short ones first, in batches. Batching does
+    not change results.
 
     Args:
-        recognizer: what it recognises with; nobody else uses it meanwhile.
-        batch_size: recordings in a batch at most.
-        batch_seconds: seconds of audio in a batch, padding counted.
-        max_waiting: recordings that may wait.
+        recognizer: the recogniser; the engine must be its only user.
+        batch_size: maximum number of recordings in a batch.
+        batch_seconds: maximum seconds of audio in a batch, including padding.
+        max_waiting: maximum number of recordings without a result.
     """
 
     def __init__(self, recognizer: Recognizer, batch_size: int, batch_seconds: float, max_waiting: int):
@@ -56,22 +56,22 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """How many recordings were submitted and have no answer yet."""
+        """Number of recordings that were submitted and have no result yet."""
         return self._waiting
 
     def submit(
         self, waveform: np.ndarray, hot_words: Sequence[str] = (), always: bool = False
     ) -> "Future[RecognitionResult]":
         """
-        Ask for the result of one recording, with characters in `chunks`.
+        Submit a recording; its result will have characters in `chunks`.
 
         Args:
-            waveform: (n,) float32, as [`Recognizer.load`] gives it.
-            hot_words: that are preferred for this recording, where the recogniser decodes by a beam search.
-            always: whether to wait, however many do.
+            waveform: (n,) float32, as [`Recognizer.load`] returns it.
+            hot_words: hot words for this recording, used if the recogniser decodes with beam search.
+            always: whether to accept the recording even if the queue is full.
 
         Raises:
-            Busy: if too many wait.
+            Busy: if the queue is full.
         """
         job = _Job(waveform, tuple(hot_words), Future())
         with self._counting:
@@ -87,7 +87,7 @@ class Engine:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Finish what was submitted, and end."""
+        """Finish all submitted recordings, then stop the thread."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -130,14 +130,14 @@ class Engine:
 
 
 class Shared:
-    """The recogniser of an engine, as far as a [`CitrinetStream`] needs one of its own."""
+    """Recogniser that submits to an engine, with the methods that [`CitrinetStream`] needs."""
 
     def __init__(self, engine: Engine):
         self._engine = engine
         self.sampling_rate = engine.recognizer.sampling_rate
 
     def stream(self, waveforms: Iterable[np.ndarray], **options: Any) -> Iterator[RecognitionResult]:
-        """Recognise waveforms one after the other, with the options of the engine."""
+        """Transcribe waveforms one at a time, with the engine's options instead of these."""
         for waveform in waveforms:
             yield self._engine.submit(waveform, always=True).result()
 

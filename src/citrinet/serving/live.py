@@ -16,22 +16,22 @@ _TRY_AGAIN, _BAD_DATA = 1013, 1003
 
 class Live:
     """
-    Streams of speech, each on a connection of its own.
+    Live transcription, with one stream per WebSocket connection.
 
-    A client sends 16-bit little-endian mono samples as binary messages, and `end` as a text message. After each it gets
-    `{"stable": ..., "provisional": ...}`, and for each stretch of speech that is finished `{"segment": ...}` with the
-    result; after `end` also `{"final": true}`, and the connection is closed.
+    A client sends 16-bit little-endian mono samples as binary messages, and `end` as a text message. After each message
+    it receives `{"segment": ...}` with the result of each segment that is finished, then
+    `{"stable": ..., "provisional": ...}`, after `end` with `"final": true`. The connection is closed after that.
 
     Args:
-        engine: recognises.
-        limit: connections at a time; others are told to come again (1013).
+        engine: transcribes the audio.
+        limit: maximum number of connections; others are closed with code 1013.
     """
 
     def __init__(self, engine: Engine, limit: int):
         self._engine, self._limit, self._open = engine, limit, 0
 
     async def serve(self, socket: WebSocket, rate: int) -> None:
-        """Serve one connection, whose samples have a sampling rate in Hz."""
+        """Serve one connection, with samples at a sampling rate of `rate` Hz."""
         await socket.accept()
         try:
             check_rate(rate, "`rate`")

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""Metrics of a server, for Prometheus."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from .engine import Engine
 
 class Metrics:
     """
-    Requests by path and status, their time, seconds of audio, and recordings that wait.
+    Requests by path and status, their duration, seconds of audio, and waiting recordings.
 
     Args:
-        engine: whose queue is counted.
+        engine: the engine whose queue is measured.
     """
 
     def __init__(self, engine: Engine):
@@ -25,7 +25,7 @@ class Metrics:
         Gauge("citrinet_waiting", "Recordings that wait", **of).set_function(lambda: engine.waiting)
 
     def request(self, route: Any, status: int, seconds: float) -> None:
-        """Count a request, by its route rather than by what somebody wrote."""
+        """Count a request under the path of its route, not under the path that the client sent."""
         path = getattr(route, "path", "other")
         self._requests.labels(path, str(status)).inc()
         self._time.labels(path).observe(seconds)
@@ -35,5 +35,5 @@ class Metrics:
         self._audio.inc(seconds)
 
     def response(self) -> Response:
-        """All counts, as Prometheus reads them."""
+        """All metrics in Prometheus' text format."""
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What a server allows."""
+"""Settings of a server."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Settings:
     """
-    Limits and names of a server.
+    Names and limits of a server.
 
     Args:
-        name: of the model, as clients ask for it.
-        language: of the model, for clients that are to be told one; what they say themselves if not given.
-        api_key: what clients have to know; anybody may ask if there is none.
-        max_bytes: of an upload.
-        max_seconds: of a recording.
-        max_waiting: recordings in the queue; who comes then is told to come again.
-        max_live: connections of live speech at a time.
-        batch_size: recordings that are recognised together at most.
-        batch_seconds: seconds of audio that are recognised together, padding counted; one that is longer is alone.
+        name: model name in the API.
+        language: language to report when a request names none.
+        api_key: key that clients must send; `None` for no authentication.
+        max_bytes: maximum size of an upload.
+        max_seconds: maximum length of a recording.
+        max_waiting: maximum number of recordings in the queue; further requests get status 503.
+        max_live: maximum number of live connections.
+        batch_size: maximum number of recordings in a batch.
+        batch_seconds: maximum seconds of audio in a batch, including padding; a longer recording has its own batch.
     """
 
     name: str

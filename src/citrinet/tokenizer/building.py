@@ -1,4 +1,4 @@
-"""A [`CitrinetTokenizer`] from a vocabulary and the SentencePiece model that made it, and the other way round."""
+"""Convert a vocabulary and its SentencePiece model to a [`CitrinetTokenizer`], and back."""
 
 import base64
 import json
@@ -24,16 +24,17 @@ def build_tokenizer(vocabulary: list[str], sentencepiece_model: bytes | None = N
     Make the tokenizer of a CTC model.
 
     Args:
-        vocabulary: the tokens in the order of the CTC head's outputs, without the blank, which comes last. It is the
-            truth: pieces are matched to it by their string, and it may hold more than the SentencePiece model knows.
-        sentencepiece_model: the `.model` file; none means that the vocabulary is characters.
+        vocabulary: tokens in the order of the CTC head's outputs, without the blank, which comes last. It takes
+            precedence: pieces are matched to it by their string, and it may have tokens that the SentencePiece model
+            lacks.
+        sentencepiece_model: content of the `.model` file; `None` for a vocabulary of characters.
 
     Returns:
-        [`CitrinetTokenizer`], which encodes as SentencePiece does, tags in the vocabulary included.
+        [`CitrinetTokenizer`], which encodes as SentencePiece does, including tags in the vocabulary.
 
     Raises:
-        ValueError: for a vocabulary with repeated tokens, or a SentencePiece model that is damaged or of a kind that
-            is neither BPE, unigram nor characters.
+        ValueError: if the vocabulary has repeated tokens, or the SentencePiece model is damaged or of a type other than
+            BPE, unigram or character.
     """
     if len(set(vocabulary)) != len(vocabulary):
         repeated = sorted({token for token in vocabulary if vocabulary.count(token) > 1})[:5]
@@ -59,20 +60,20 @@ def build_tokenizer(vocabulary: list[str], sentencepiece_model: bytes | None = N
 
 def sentencepiece_model(tokenizer: CitrinetTokenizer, candidate: bytes | None = None) -> bytes | None:
     """
-    The SentencePiece model of a tokenizer: [`build_tokenizer`] makes the same tokenizer of it.
+    Make the SentencePiece model of a tokenizer, from which [`build_tokenizer`] makes the same tokenizer.
 
-    Its pieces are the vocabulary in its order. Tokens that the tokenizer matches whole are user-defined symbols, and
-    the scores of BPE pieces are their ranks, as SentencePiece itself gives them.
+    Its pieces are the vocabulary in the same order. Tokens that the tokenizer matches whole are user-defined symbols,
+    and the scores of BPE pieces are their ranks, as in SentencePiece.
 
     Args:
         tokenizer: the tokenizer.
-        candidate: a `.model` file, which is returned as it is if it is that of the tokenizer.
+        candidate: content of a `.model` file, which is returned unchanged if it matches the tokenizer.
 
     Returns:
-        The `.model` file; none for a tokenizer of characters, which has no such model.
+        Content of the `.model` file; `None` for a character tokenizer, which has no such model.
 
     Raises:
-        ValueError: for a tokenizer that no SentencePiece model makes, such as one without an unknown piece.
+        ValueError: if no SentencePiece model gives the tokenizer, for example without an unknown piece.
     """
     ids = [index for index in range(len(tokenizer)) if index != tokenizer.pad_token_id]
     vocabulary = list(tokenizer.convert_ids_to_tokens(ids))
@@ -82,7 +83,7 @@ def sentencepiece_model(tokenizer: CitrinetTokenizer, candidate: bytes | None = 
     try:
         content = None if serialized["normalizer"] is None else _proto(serialized, vocabulary).SerializeToString()
         is_same = _is_model_of(content, tokenizer, vocabulary)
-    except (KeyError, TypeError):  # a part of another kind than [`build_tokenizer`] makes
+    except (KeyError, TypeError):  # a part that [`build_tokenizer`] does not make
         is_same = False
     if not is_same:
         raise ValueError(
@@ -106,7 +107,7 @@ def _is_model_of(content: bytes | None, tokenizer: CitrinetTokenizer, vocabulary
 
 
 def _proto(serialized: dict[str, Any], vocabulary: list[str]) -> Any:
-    """A SentencePiece model that says what a tokenizer in the JSON of the `tokenizers` library does."""
+    """Make the SentencePiece model of a tokenizer in the JSON format of the `tokenizers` library."""
     model, splitter = serialized["model"], serialized["pre_tokenizer"]
     is_unigram = model["type"] == "Unigram"
     unknown = vocabulary[model["unk_id"] or 0] if is_unigram else model["unk_token"]
@@ -124,7 +125,7 @@ def _proto(serialized: dict[str, Any], vocabulary: list[str]) -> Any:
 
 
 def _scores(model: dict[str, Any]) -> dict[str, float]:
-    """Scores of unigram pieces; of BPE pieces their ranks, the first merge being the best."""
+    """Return scores of unigram pieces, or negative ranks of BPE pieces, so that the first merge is the best."""
     if model["type"] == "Unigram":
         return dict(model["vocab"])
     merged = dict.fromkeys(left + right for left, right in model["merges"])
@@ -142,7 +143,7 @@ def _describe_normalizer(steps: list[dict[str, Any]], spec: Any) -> None:
 
 
 def _parse(content: bytes) -> Any:
-    """The model as a protobuf message, after SentencePiece itself has accepted it."""
+    """Parse the model as a protobuf message, after checking that SentencePiece accepts it."""
     if not content:
         raise ValueError("the tokenizer is not a SentencePiece model: it is empty.")
     try:
@@ -156,7 +157,7 @@ def _parse(content: bytes) -> Any:
 
 
 def _character_tokenizer(vocabulary: list[str]) -> Tokenizer:
-    """Every character a token; those that the vocabulary lacks are left out, as NeMo's parser does."""
+    """Make a tokenizer with a token for each character; unknown characters are left out, as in NeMo's parser."""
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(vocabulary)}, [], ignore_merges=True))
     _isolate(tokenizer, [token for token in vocabulary if len(token) > 1])
     return tokenizer
@@ -168,7 +169,7 @@ def _sentencepiece_tokenizer(vocabulary: list[str], proto: Any) -> tuple[Tokeniz
     unknown = next((p.piece for p in proto.pieces if p.type == _Type.UNKNOWN and p.piece in ids), None)
     learned = [p for p in proto.pieces if p.type == _Type.NORMAL and p.piece in ids]
     if proto.trainer_spec.model_type == _UNIGRAM:
-        # A token that is not a learned piece is only reached when it stands alone, where any score of 0 is the best.
+        # A token that is not a learned piece is only matched as a whole, so its score does not matter.
         scores = {piece.piece: piece.score for piece in learned}
         model: models.Model = models.Unigram(
             [(token, scores.get(token, 0.0)) for token in vocabulary], None if unknown is None else ids[unknown], False
@@ -183,7 +184,7 @@ def _sentencepiece_tokenizer(vocabulary: list[str], proto: Any) -> tuple[Tokeniz
 
 
 def _merges(learned: list[Any], ids: dict[str, int]) -> list[tuple[str, str]]:
-    """All pairs that make a piece, best piece first: SentencePiece merges any two neighbours that do, in that order."""
+    """Return all pairs that form a piece, best piece first: SentencePiece merges any such neighbours in that order."""
     merges = []
     for piece in sorted(learned, key=lambda piece: -piece.score):
         text = piece.piece
@@ -211,12 +212,12 @@ def _leading_boundaries(spec: Any) -> str:
 
 
 def _isolate(tokenizer: Tokenizer, tokens: list[str]) -> None:
-    """Let tokens that no merge makes, such as tags, be matched whole, the longest first."""
+    """Match tokens that no merge gives, such as tags, as a whole, longest first."""
     if tokens:
         pattern = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
 
 
 def _isolated(pattern: str) -> set[str]:
-    """The tokens that a pattern of [`_isolate`] matches."""
+    """Return the tokens that a pattern of [`_isolate`] matches."""
     return {re.sub(r"\\(.)", r"\1", token, flags=re.DOTALL) for token in re.findall(r"(?s)(?:\\.|[^|])+", pattern)}

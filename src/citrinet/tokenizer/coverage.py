@@ -1,4 +1,4 @@
-"""Which characters of a text a tokenizer knows, so that none is lost without a word."""
+"""Find characters that a tokenizer does not know, so that none is lost silently."""
 
 from ..tokenization_citrinet import CitrinetTokenizer
 
@@ -8,11 +8,12 @@ def unknown_positions(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
     Find the characters of a text that a tokenizer does not know.
 
     Args:
-        tokenizer: one with an unknown token gives that for them; one of plain characters leaves them out.
-        text: with its markers, which the tokenizer may know as a whole.
+        tokenizer: the tokenizer. With an unknown token it encodes such characters as that token; a character tokenizer
+            leaves them out.
+        text: text including markers, which the tokenizer may have as tokens.
 
     Returns:
-        Their indices in the text, in order; spaces among them, where the tokenizer has no word boundary.
+        Indices of these characters in the text, in order; also of spaces, if the tokenizer has no word boundary.
     """
     if tokenizer.unk_token_id is None:
         return _left_out(tokenizer, text)
@@ -22,7 +23,7 @@ def unknown_positions(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
 
 
 def _left_out(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
-    """Characters outside of whole tokens that are none themselves; offsets of such a tokenizer pass over them."""
+    """Find unknown characters outside of tokens that are matched whole; such a tokenizer gives no offsets for them."""
     vocabulary, splitter = tokenizer.get_vocab(), tokenizer.backend_tokenizer.pre_tokenizer
     parts = splitter.pre_tokenize_str(text) if splitter else [(text, (0, len(text)))]
     return [

@@ -1,4 +1,4 @@
-"""Train a SentencePiece model on transcripts, with their markers as symbols of its own."""
+"""Train a SentencePiece model on transcripts, with their markers as user-defined symbols."""
 
 import io
 import re
@@ -14,8 +14,8 @@ from .building import build_tokenizer
 
 MODEL_TYPES = ("bpe", "unigram", "char")
 _SCRATCH = ".tokenizer."
-# What a tokenizer's folder may hold: the files that are written here or were by an earlier version of Transformers, the
-# modules that go with them as remote code, and what a run that was killed left.
+# Files that the folder of a tokenizer may have: those written here or by earlier versions of Transformers, modules of
+# remote code, and leftovers of an interrupted run.
 _OWN_FILES = re.compile(
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|tokenizer\.model|\w+_citrinet\.py"
     rf"|__pycache__|{re.escape(_SCRATCH)}.*"
@@ -33,7 +33,7 @@ def train_tokenizer(
     Train a tokenizer, see [`train_sentencepiece`].
 
     Returns:
-        [`CitrinetTokenizer`], which encodes as the SentencePiece model does. The blank comes after its pieces.
+        [`CitrinetTokenizer`], which encodes as the SentencePiece model does. The blank follows its pieces.
     """
     return tokenizer_of(train_sentencepiece(texts, vocab_size, model_type, add_dummy_prefix, user_defined_symbols))
 
@@ -49,18 +49,18 @@ def train_sentencepiece(
     Train a SentencePiece model that knows every character of the texts.
 
     The markers in the texts (`ENTITY_<TYPE>`, `END`, `AGE_14_25`, ...) become user-defined symbols, which are found
-    even where they are glued to other characters. Texts are normalised as in NeMo, by SentencePiece's own rule
-    (`nmt_nfkc`): full-width punctuation, letters and digits become those of ASCII, so that `，` is learned as `,`.
+    even without spaces around them. Texts are normalised as in NeMo, with SentencePiece's default rule (`nmt_nfkc`):
+    full-width punctuation, letters and digits become ASCII, so that `，` is learned as `,`.
 
     Args:
         texts: transcripts.
-        vocab_size: pieces at most, markers and the unknown piece included; fewer if the texts do not give as many.
+        vocab_size: largest number of pieces, including markers and the unknown piece; fewer if the texts are too small.
         model_type: `bpe`, `unigram` or `char`.
         add_dummy_prefix: whether a text starts with a word boundary, which languages without spaces do not need.
-        user_defined_symbols: more symbols, such as tags that the texts do not hold yet.
+        user_defined_symbols: further symbols, such as tags that are not in the texts.
 
     Returns:
-        The `.model` file.
+        Content of the `.model` file.
 
     Raises:
         ValueError: if there is no text, or `vocab_size` cannot hold the characters and markers of the texts.
@@ -80,7 +80,7 @@ def train_sentencepiece(
             vocab_size=vocab_size,
             hard_vocab_limit=False,
             character_coverage=1.0,
-            max_sentence_length=max(4192, *(len(text.encode()) + 1 for text in texts)),  # longer ones are passed over
+            max_sentence_length=max(4192, *(len(text.encode()) + 1 for text in texts)),  # longer ones would be skipped
             user_defined_symbols=sorted(markers.union(user_defined_symbols)),
             add_dummy_prefix=add_dummy_prefix,
             bos_id=-1,
@@ -90,7 +90,7 @@ def train_sentencepiece(
     except RuntimeError as error:
         raise ValueError(_explained(str(error), vocab_size)) from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    # In a full character model SentencePiece keeps only the most frequent ones, without a word.
+    # If a character model is full, SentencePiece silently keeps only the most frequent characters.
     is_full = model_type == "char" and processor.vocab_size() >= vocab_size
     if is_full and any(processor.unk_id() in ids for ids in processor.encode(texts)):
         raise ValueError(f"{vocab_size} pieces cannot hold all characters and markers of the texts: allow more.")
@@ -98,7 +98,7 @@ def train_sentencepiece(
 
 
 def tokenizer_of(sentencepiece_model: bytes) -> CitrinetTokenizer:
-    """The tokenizer whose vocabulary is all pieces of a SentencePiece model, in their order."""
+    """Make the tokenizer whose vocabulary is all pieces of a SentencePiece model, in order."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
     pieces = [processor.id_to_piece(index) for index in range(processor.vocab_size())]
     return build_tokenizer(pieces, sentencepiece_model)
@@ -106,20 +106,20 @@ def tokenizer_of(sentencepiece_model: bytes) -> CitrinetTokenizer:
 
 def save_tokenizer(folder: str | Path, sentencepiece_model: bytes) -> CitrinetTokenizer:
     """
-    Write the files of a [`CitrinetTokenizer`], and `tokenizer.model`, the SentencePiece model itself.
+    Write the files of a [`CitrinetTokenizer`], and the SentencePiece model as `tokenizer.model`.
 
     Every file appears when it is complete.
 
     Args:
-        folder: where to write; the files of an earlier tokenizer are replaced.
-        sentencepiece_model: what [`train_sentencepiece`] made.
+        folder: output folder; files of an existing tokenizer are replaced.
+        sentencepiece_model: model from [`train_sentencepiece`].
 
     Returns:
         The tokenizer.
 
     Raises:
         OSError: if the folder cannot be written to.
-        ValueError: if it holds anything but a tokenizer, see [`check_tokenizer_folder`].
+        ValueError: if it has files other than a tokenizer's, see [`check_tokenizer_folder`].
     """
     check_tokenizer_folder(folder)
     tokenizer, output = tokenizer_of(sentencepiece_model), Path(folder)
@@ -134,12 +134,12 @@ def save_tokenizer(folder: str | Path, sentencepiece_model: bytes) -> CitrinetTo
 
 def check_tokenizer_folder(folder: str | Path) -> None:
     """
-    Make sure that a tokenizer may be written to a folder: that it is new, empty, or an earlier tokenizer's.
+    Check that a tokenizer may be written to a folder: it must be new, empty, or have only a tokenizer.
 
-    The tokenizer of a model is part of it; with another one its outputs mean nothing.
+    The tokenizer in the folder of a model must not be replaced: with another one the model's outputs are meaningless.
 
     Raises:
-        ValueError: if it is a file, or holds files that are not a tokenizer's.
+        ValueError: if it is a file, or has files other than a tokenizer's.
     """
     place = Path(folder)
     if place.is_dir():
@@ -152,7 +152,7 @@ def check_tokenizer_folder(folder: str | Path) -> None:
 
 
 def _explained(error: str, vocab_size: int) -> str:
-    """SentencePiece's message on a vocabulary that is too small in plain words, any other as it is."""
+    """Explain SentencePiece's error for a vocabulary that is too small; keep the text of other errors."""
     numbers = re.search(r"Vocabulary size is smaller than required_chars\. (\d+) vs (\d+)", error)
     if numbers is None:
         return f"SentencePiece cannot make {vocab_size} pieces of these texts: {' '.join(error.split())}"

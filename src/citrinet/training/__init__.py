@@ -1,4 +1,4 @@
-"""Recipes, data, augmentation, and Transformers' `Trainer` round them. Needs `pip install "citrinet[train]"`."""
+"""Training from recipes with Transformers' `Trainer`. Needs `pip install "citrinet[train]"`."""
 
 try:
     from .augmentation import Augmentation

@@ -1,4 +1,4 @@
-"""The arguments of Transformers' `Trainer` that a recipe asks for, and what follows from them."""
+"""From a recipe to the arguments of Transformers' `Trainer`."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from .recipe import Recipe
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
     """
-    Fill in what a recipe leaves out of [`transformers.TrainingArguments`], so that the best checkpoint is kept.
+    Make [`transformers.TrainingArguments`] from a recipe, with defaults that keep the best checkpoint.
 
-    The best one is known only if there is a checkpoint for every evaluation: what the recipe says of one goes for the
-    other too.
+    Keeping the best checkpoint needs one for every evaluation, so if the recipe sets only when to save or only when to
+    evaluate, the same is used for the other.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
 
     Raises:
-        ValueError: for values that contradict one another.
+        ValueError: for values that contradict each other.
     """
     given = recipe.training
     defaults: dict[str, Any] = {
@@ -37,7 +37,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
 
 
 def _schedule(recipe: Recipe) -> dict[str, Any]:
-    """When to evaluate and when to save, where the recipe does not say; refuse what cannot keep the best checkpoint."""
+    """Defaults for when to evaluate and save; raises an error for settings that cannot keep the best checkpoint."""
     given = recipe.training
     if not recipe.data.validation:
         if given.get("eval_strategy", "no") != "no":

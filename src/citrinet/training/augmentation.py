@@ -1,4 +1,4 @@
-"""Augmentation of recordings: voice, room, noise. What belongs to features (SpecAugment) is in the model."""
+"""Augmentation of waveforms: voice, room, noise. Augmentation of features (SpecAugment) is in the model."""
 
 import math
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ from pydantic import Field
 from .voice import Voice
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-SMALLEST, LARGEST = 0.5, 2.0  # factors of a voice
+SMALLEST, LARGEST = 0.5, 2.0  # limits of the factors of a voice
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """
-    What may happen to a recording in training. The defaults change nothing.
+    Random augmentation of waveforms in training. The defaults change nothing.
 
     Args:
-        speeds: factors of speed, one of which is drawn; pitch and formants change with it, as with a tape.
-        voice_probability: how often pitch, formants and tempo change, each to a factor of its range and without the
-            others.
-        pitch: range of the factor of pitch, such as [0.85, 1.2].
-        formants: range of the factor of the formants (vocal tract length perturbation), such as [0.88, 1.14].
-        tempo: range of the factor of tempo, such as [0.8, 1.15].
-        noise_probability: how often noise is added.
-        noise_snr_db: range of the signal-to-noise ratio. The noise is between white and brown.
-        room_probability: how often the voice is put in a room: convolved with exponentially decaying noise.
-        room_decay_s: range of the time in which the room's sound falls by 60 dB.
+        speeds: speed factors, one of which is drawn; pitch and formants change with the speed, as with a tape.
+        voice_probability: probability that pitch, formants and tempo change, each independently by a factor drawn from
+            its range.
+        pitch: range of the pitch factor, such as [0.85, 1.2].
+        formants: range of the formant factor (vocal tract length perturbation), such as [0.88, 1.14].
+        tempo: range of the tempo factor, such as [0.8, 1.15].
+        noise_probability: probability that noise is added.
+        noise_snr_db: range of the signal-to-noise ratio in dB. The noise is between white and brown.
+        room_probability: probability that a room is simulated by convolution with exponentially decaying noise.
+        room_decay_s: range of the reverberation time in seconds, in which the room's sound falls by 60 dB.
     """
 
     speeds: tuple[float, ...] = (1.0,)
@@ -56,11 +56,11 @@ class Augmentation:
 
     @property
     def max_tempo(self) -> float:
-        """The fastest that an utterance can become, which leaves it the fewest frames."""
+        """The largest tempo factor an utterance can get, which leaves the fewest frames."""
         return max(self.speeds) * (max(1.0, self.tempo[1]) if self.voice_probability else 1.0)
 
     def draw_voice(self, rng: np.random.Generator) -> Voice:
-        """Draw the voice of an utterance, before all else."""
+        """Draw the voice of an utterance, before any other random choice."""
         speed = float(rng.choice(self.speeds))
         ranges = (self.pitch, self.formants, self.tempo)
         if all(low == high == 1.0 for low, high in ranges) or rng.random() >= self.voice_probability:
@@ -76,13 +76,13 @@ class Augmentation:
 
         Args:
             samples: (n,) float32.
-            rate: Hz.
-            rng: where the chance comes from; the same state gives the same result.
-            voice: what [`draw_voice`] gave with the same `rng`; drawn here if not given. Its formants and its tempo are
-                heard by [`Voice.hear`]'s front end.
+            rate: sampling rate in Hz.
+            rng: random number generator; the same state gives the same result.
+            voice: result of [`draw_voice`] with the same `rng`, by default drawn here. Its formants and tempo are
+                applied by the front end of [`Voice.hear`].
 
         Returns:
-            (m,) float32; another length if speed or pitch changed.
+            (m,) float32; the length differs if speed or pitch changed.
         """
         voice = voice or self.draw_voice(rng)
         waveform = voice.play(torch.from_numpy(samples), rate)
@@ -95,7 +95,7 @@ class Augmentation:
 
 
 def _in_room(waveform: torch.Tensor, decay_s: float, rate: int, rng: np.random.Generator) -> torch.Tensor:
-    """The direct sound and a diffuse tail that is 0 to 15 dB weaker."""
+    """Add a diffuse tail that is 0 to 15 dB weaker than the direct sound."""
     time = np.arange(1, int(decay_s * rate)) / rate
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay_s)
     tail *= 10 ** (-rng.uniform(0, 15) / 20) / np.sqrt(np.square(tail).sum())
@@ -105,7 +105,7 @@ def _in_room(waveform: torch.Tensor, decay_s: float, rate: int, rng: np.random.G
 
 
 def _coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> torch.Tensor:
-    """Noise whose power falls with frequency to the power of `slope`: 0 is white, 1 pink, 2 brown."""
+    """Noise whose power falls as frequency to the power of `slope`: 0 is white, 1 pink, 2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum[1:] /= np.arange(1, len(spectrum)) ** (slope / 2)
     spectrum[0] = 0

@@ -1,5 +1,5 @@
 """
-CTC heads on blocks in the middle of a network, for the time of training: they teach the first blocks sooner.
+CTC heads on intermediate blocks, used only in training: they give the first blocks a more direct training signal.
 
 Source: *Intermediate Loss Regularization for CTC-based Speech Recognition* (Lee & Watanabe 2021, arXiv:2102.03216);
 NeMo's `interctc`.
@@ -19,20 +19,21 @@ from torch import nn
 from ..configuration_citrinet import CitrinetConfig
 from ..modeling_citrinet import CitrinetCTCOutput, CitrinetForCTC, ctc_loss
 
-PREFIX = "auxiliary_heads."  # of their names in the state of a model that has them
+PREFIX = "auxiliary_heads."  # of their names in the state dict of a model
 
 
 class AuxiliaryHeads(nn.Module):
     """
-    A linear CTC head on the output of each of some blocks. The blank is the last of its outputs.
+    Linear CTC heads on the outputs of some blocks. The blank is the last output.
 
     Args:
-        config: of the network.
-        blocks: which, counted from 0 as in the lists of the configuration; the last has the network's own head.
-        vocab_size: outputs of each head, the blank included.
+        config: configuration of the network.
+        blocks: indices of the blocks, from 0 as in the lists of the configuration, except the last block, which has the
+            network's own head.
+        vocab_size: number of outputs of each head, including the blank.
 
     Raises:
-        ValueError: for blocks that are not there, repeat, or are none.
+        ValueError: if `blocks` is empty, repeats a block or names one that does not exist.
     """
 
     def __init__(self, config: CitrinetConfig, blocks: Sequence[int], vocab_size: int):
@@ -60,14 +61,14 @@ class AuxiliaryHeads(nn.Module):
         label_lengths: torch.Tensor,
     ) -> torch.Tensor:
         """
-        Mean of the heads' CTC losses, each reduced as the configuration says of the network's own.
+        Mean of the heads' CTC losses, each reduced like the network's own loss.
 
         Args:
-            hidden_states: input features and the output of every block, (B, T_i, C_i), as `output_hidden_states` gives
-                them.
+            hidden_states: input features and the output of every block, (B, T_i, C_i), as `output_hidden_states`
+                returns them.
             frame_lengths: (B,) valid frames of the features, before any stride.
             labels: (B, L) padded, or (sum of the lengths,).
-            label_lengths: (B,). On a GPU lengths may be in the CPU's memory, which spares the loss waiting for them.
+            label_lengths: (B,). On a GPU, lengths may be in CPU memory, which saves a synchronisation.
 
         Returns:
             () float32.
@@ -89,14 +90,14 @@ class AuxiliaryHeads(nn.Module):
 
 def read_units(path: str | Path) -> dict[str, str]:
     """
-    Read a table of what the auxiliary heads write.
+    Read the table of units that the auxiliary heads predict.
 
     Args:
-        path: a JSON object, token -> coarser unit, such as character -> syllable.
+        path: file with a JSON object, token -> coarser unit, such as character -> syllable.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is something else.
+        OSError: if the file cannot be read.
+        ValueError: if it is not such a table.
     """
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -109,15 +110,15 @@ def read_units(path: str | Path) -> dict[str, str]:
 
 def unit_ids(vocabulary: Mapping[str, int], blank: int, table: Mapping[str, str] | None = None) -> torch.Tensor:
     """
-    Number the units that the tokens of a network stand for.
+    Number the units of the tokens of a network.
 
     Args:
         vocabulary: token -> id.
-        blank: the id of the blank, which is no unit.
-        table: token -> unit; a token that is not in it has none. Every token is its own unit if there is no table.
+        blank: id of the blank, which has no unit.
+        table: token -> unit; a token that is not in it has no unit. Without a table every token is its own unit.
 
     Returns:
-        (V,) long: unit of each token, from 0 on without gaps; -1 for none.
+        (V,) long: id of the unit of each token, from 0 without gaps; -1 for tokens without one.
 
     Raises:
         ValueError: if no token has a unit.
@@ -139,14 +140,14 @@ class AuxiliaryOutput(CitrinetCTCOutput):
     Output of a [`CitrinetForCTC`] with auxiliary heads, in training.
 
     Args:
-        auxiliary_loss: (), that of the heads in the middle; not in `loss`.
+        auxiliary_loss: (), mean loss of the auxiliary heads; not included in `loss`.
     """
 
     auxiliary_loss: torch.Tensor | None = None
 
 
 class _WithAuxiliaryHeads(CitrinetForCTC):  # type: ignore[no-untyped-call]
-    """A network in training; the heads read within `forward`, where replicas and autocast find them."""
+    """Network with auxiliary heads, which run inside `forward` so that replicas and autocast include them."""
 
     auxiliary_heads: AuxiliaryHeads
     auxiliary_units: torch.Tensor
@@ -159,7 +160,7 @@ class _WithAuxiliaryHeads(CitrinetForCTC):  # type: ignore[no-untyped-call]
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """As [`CitrinetForCTC.forward`]; in training and with labels an [`AuxiliaryOutput`]."""
+        """Same as [`CitrinetForCTC.forward`], but returns an [`AuxiliaryOutput`] in training with labels."""
         if not self.training or labels is None:
             return CitrinetForCTC.forward(self, input_features, attention_mask, labels, *args, **kwargs)
         kwargs |= {"output_hidden_states": True, "return_dict": True}
@@ -173,14 +174,14 @@ class _WithAuxiliaryHeads(CitrinetForCTC):  # type: ignore[no-untyped-call]
 
 def attach(model: CitrinetForCTC, heads: AuxiliaryHeads, units: torch.Tensor) -> None:
     """
-    Let a network have auxiliary heads, so that it gives an [`AuxiliaryOutput`] in training.
+    Add auxiliary heads to a network, so that it returns an [`AuxiliaryOutput`] in training.
 
-    Its class becomes another one, as in `torch.nn.utils.parametrize`: nothing that is saved knows of them.
+    This replaces the class of the network, as `torch.nn.utils.parametrize` does; saved checkpoints do not mention it.
 
     Args:
         model: the network, changed in place.
-        heads: of its blocks.
-        units: (V,) what [`unit_ids`] gives.
+        heads: the heads.
+        units: (V,) result of [`unit_ids`].
     """
     model.__class__ = _WithAuxiliaryHeads
     model.auxiliary_heads = heads.to(model.device)
@@ -189,7 +190,7 @@ def attach(model: CitrinetForCTC, heads: AuxiliaryHeads, units: torch.Tensor) ->
 
 @contextmanager
 def detached(model: CitrinetForCTC) -> Iterator[None]:
-    """Without the auxiliary heads of a network, if it has some: to save it, or to load what was saved."""
+    """Remove the auxiliary heads of a network, if any, within the context: to save or load a checkpoint."""
     if not isinstance(model, _WithAuxiliaryHeads):
         yield
         return

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which often recognises better than the weights themselves."""
+"""Moving average of a network's weights, which is often more accurate than the weights themselves."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 class WeightAverage:
     """
-    Exponential moving average of weights and of buffers such as the statistics of batch normalisation.
+    Exponential moving average of the weights, and of buffers such as the statistics of batch normalisation.
 
-    What is no floating point number, such as the number of batches seen, is left as it is. The decay grows with the
-    updates, `min(decay, n / (n + 9))` at the n-th, so that an average forgets the random weights that it began with
-    (as in TensorFlow's `ExponentialMovingAverage` with `num_updates`).
+    Integer tensors, such as the number of batches seen, are not averaged. The decay grows with the number of updates,
+    `min(decay, n / (n + 9))` at the n-th, so that the average forgets the random initial weights (as in TensorFlow's
+    `ExponentialMovingAverage` with `num_updates`).
 
     Args:
-        model: the network. Modules that it gets later are not averaged.
-        decay: how much of the average an update keeps, below 1.
+        model: the network. Modules that are added to it later are not averaged.
+        decay: fraction of the average that an update keeps, at least 0 and below 1.
 
     Raises:
-        ValueError: for a decay that is none.
+        ValueError: if `decay` is out of range.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -36,18 +36,18 @@ class WeightAverage:
         self._is_applied = False
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Asked for each time: accelerate may put others in their place."""
+        """The model's tensors, looked up at each call because Accelerate may replace them."""
         tensors = itertools.chain(self._model.named_parameters(), self._model.named_buffers())
         return {name: tensor.detach() for name, tensor in tensors}
 
     def _live(self) -> dict[str, torch.Tensor]:
-        """The model's own tensors that are averaged; the averages follow them to their device."""
+        """The model's tensors that are averaged; moves the averages to their device."""
         tensors = self._tensors()
         self._mean = {name: mean.to(tensors[name].device) for name, mean in self._mean.items()}
         return {name: tensors[name] for name in self._mean}
 
     def update(self) -> None:
-        """Take the model's weights into the average: after each step of the optimiser."""
+        """Add the model's weights to the average; to be called after each optimiser step."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9))
         move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
@@ -56,7 +56,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages into the model, and afterwards its own weights back; the average does not change inside."""
+        """Put the averages into the model within the context, then restore its own weights; do not update inside."""
         if self._is_applied:
             yield
             return
@@ -67,7 +67,7 @@ class WeightAverage:
             self._swap()
 
     def apply(self) -> None:
-        """Put the averages into the model for good."""
+        """Replace the model's weights by the averages permanently."""
         self._swap()
 
     @torch.no_grad()
@@ -79,29 +79,29 @@ class WeightAverage:
         self._is_applied = not self._is_applied
 
     def state_dict(self) -> dict[str, Any]:
-        """`updates` and `average`, name -> tensor; not copies."""
+        """The number of `updates`, and the `average`, name -> tensor; tensors are not copied."""
         return {"updates": self.updates, "average": dict(self._mean)}
 
     @torch.no_grad()
     def restart(self, updates: int) -> None:
         """
-        Go on from the averages that the model itself has, as it does when it was loaded from a checkpoint.
+        Continue from the model's weights as averages, after they were loaded from a checkpoint.
 
         Args:
-            updates: how many made them.
+            updates: number of updates of the stored average.
         """
         self.load_state_dict({"updates": updates, "average": self._live()})
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Go on from a state.
+        Continue from a saved state.
 
         Args:
-            state: what [`state_dict`] gave.
+            state: result of [`state_dict`].
 
         Raises:
-            ValueError: if it is that of another network.
+            ValueError: if the state is of another network.
         """
         average = state["average"]
         if other := sorted(average.keys() ^ self._mean.keys()):

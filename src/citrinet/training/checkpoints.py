@@ -1,4 +1,4 @@
-"""The checkpoints of a run: told apart from those of earlier runs, gone on from, averaged."""
+"""Checkpoints of a run: separate them from earlier runs, resume from them, average them."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ..configuration_citrinet import CitrinetConfig
 from ..modeling_citrinet import CitrinetForCTC
 
-TRAINING_WEIGHTS = "training_weights.safetensors"  # in a checkpoint, what training alone needs
-_EARLIER = "_earlier-run-{}"  # Trainer uploads no files that begin with `_`
+TRAINING_WEIGHTS = "training_weights.safetensors"  # in a checkpoint: weights that only training needs
+_EARLIER = "_earlier-run-{}"  # Trainer does not upload files that start with `_`
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
@@ -28,16 +28,16 @@ def checkpoints(folder: str | Path) -> list[Path]:
 
 def set_aside(folder: str | Path) -> Path | None:
     """
-    Move the checkpoints of an earlier run to a folder of their own, so that a new run has none but its own.
+    Move the checkpoints of an earlier run into a subfolder, so that a new run starts without checkpoints.
 
-    `Trainer` tells checkpoints by their step alone: it would write over some, count the others against
-    `save_total_limit`, and go on from them later.
+    `Trainer` identifies checkpoints only by their step: it would overwrite some, count the others towards
+    `save_total_limit`, and later resume from them.
 
     Args:
-        folder: the `output_dir` of both.
+        folder: the `output_dir` of both runs.
 
     Returns:
-        The new folder in it; none if there was nothing to move.
+        The new subfolder; `None` if there were no checkpoints.
     """
     found = checkpoints(folder)
     if not found:
@@ -52,11 +52,11 @@ def set_aside(folder: str | Path) -> Path | None:
 
 def check_same_network(checkpoint: str | Path, config: CitrinetConfig) -> None:
     """
-    Make sure that a run can go on from a checkpoint.
+    Check that a run can resume from a checkpoint.
 
     Raises:
-        OSError: if it has no configuration.
-        ValueError: if it is of another network than the recipe's.
+        OSError: if the checkpoint has no configuration.
+        ValueError: if its network is not that of the recipe.
     """
     stored = CitrinetConfig.from_pretrained(checkpoint)
     parts = ("hidden_sizes", "num_repeats", "kernel_sizes", "strides", "vocab_size", "adapters", "tag_labels")
@@ -69,14 +69,14 @@ def check_same_network(checkpoint: str | Path, config: CitrinetConfig) -> None:
 
 def average_checkpoints(model: CitrinetForCTC, folders: Sequence[Path]) -> None:
     """
-    Give a model the mean of the weights of several checkpoints.
+    Load the mean of several checkpoints' weights into a model.
 
-    Sums are in float64, and one tensor of one checkpoint is in memory beside them. What is no floating point number,
-    such as the number of batches seen, is the last checkpoint's.
+    Sums are in float64; in addition, one tensor of one checkpoint is in memory at a time. Integer tensors, such as the
+    number of batches seen, are taken from the last checkpoint.
 
     Args:
         model: the model, changed in place.
-        folders: checkpoints that `Trainer` wrote, at least one.
+        folders: checkpoints written by `Trainer`, at least one.
     """
     mean: dict[str, torch.Tensor] = {}
     for folder in folders:
@@ -94,29 +94,29 @@ def average_checkpoints(model: CitrinetForCTC, folders: Sequence[Path]) -> None:
 
 def save_training_weights(folder: str | Path, weights: dict[str, torch.Tensor], updates: int) -> None:
     """
-    Add to a checkpoint what `model.safetensors` lacks: weights beside their average, and auxiliary heads.
+    Save the weights that `model.safetensors` lacks: those before averaging, and auxiliary heads.
 
     Args:
         folder: the checkpoint.
         weights: name -> tensor.
-        updates: how many the average has seen.
+        updates: number of updates of the average.
     """
     save_file(weights, Path(folder) / TRAINING_WEIGHTS, metadata={"updates": str(updates)})
 
 
 def load_training_weights(folder: str | Path, expected: set[str]) -> tuple[dict[str, torch.Tensor], int]:
     """
-    Read what [`save_training_weights`] wrote.
+    Load the weights that [`save_training_weights`] saved.
 
     Args:
         folder: the checkpoint.
-        expected: names of the weights that this run needs; there is no file if it is empty.
+        expected: names of the weights that this run needs; empty if the checkpoint should have no such file.
 
     Returns:
-        Weights on the CPU, and how many updates the average has seen.
+        The weights on the CPU, and the number of updates of the average.
 
     Raises:
-        ValueError: if the checkpoint has others: it is of a run with other settings.
+        ValueError: if the checkpoint has other weights, because its run had other settings.
     """
     file = Path(folder) / TRAINING_WEIGHTS
     weights, updates = {}, 0

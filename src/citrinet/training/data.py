@@ -21,31 +21,31 @@ from .selection import Example, feasible, select, tag_labels
 from .sources import read_source
 from .voice import Voice
 
-_NAMES = ("auto_map", "processor_class")  # of a front end's settings; saving adds them and changes no feature
-UNKNOWN = -100  # the index that PyTorch's losses leave out
-VOICE_TAGS = ("AGE", "GENDER")  # categories that are heard from pitch and formants
+_NAMES = ("auto_map", "processor_class")  # settings that saving adds to a front end and that do not affect features
+UNKNOWN = -100  # the index that PyTorch's losses ignore
+VOICE_TAGS = ("AGE", "GENDER")  # categories that depend on pitch and formants
 
 
 class UnreadableRecordingError(ValueError):
-    """A recording that cannot be read in the middle of a run; the message names it."""
+    """A recording could not be read during a run; the message names it."""
 
 
 class SpeechDataset(Dataset[dict[str, Any]]):
     """
-    Features and labels of examples, augmented.
+    Dataset of features and labels, with augmentation.
 
-    Chance depends on seed, pass and index alone, so that training goes on after an interruption as if there had been
-    none. Labels of `VOICE_TAGS` are unknown where the voice changes so much that they may be wrong.
+    Augmentation depends only on seed, epoch and index, so that a resumed run is the same as an uninterrupted one.
+    Labels of `VOICE_TAGS` are unknown where the voice changes so much that they may be wrong.
 
     Args:
         examples: the utterances.
         processor: makes features and labels.
         tag_labels: category -> labels, in the order of the head's outputs.
-        augmentation: what happens to the waveforms; none for validation.
-        seed: of the augmentation.
-        variants: how many augmented versions of an utterance to compute and keep (float16, 0.96 MB for a minute and
-            version), to be taken in turn; 0 computes a new one every time and keeps none.
-        cache: a folder to keep them in, shared by processes and later runs; in this process's memory if not given.
+        augmentation: augmentation of the waveforms; `None` for validation.
+        seed: random seed of the augmentation.
+        variants: number of augmented versions of an utterance to compute and cache (float16, 0.96 MB per minute and
+            version), used in turn; 0 computes a new version every time and caches none.
+        cache: folder of the cache, shared by processes and later runs; by default the memory of this process.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.variants = variants
         self._epoch = torch.zeros((), dtype=torch.long)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that persist see it too
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # also seen by persistent workers
         self._tag_ids = {
             name: {label: i for i, label in enumerate(labels)} for name, labels in (tag_labels or {}).items()
         }
@@ -73,7 +73,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
 
     @property
     def epoch(self) -> int:
-        """Which pass over the data it is."""
+        """Index of the pass over the data."""
         return int(self._epoch)
 
     @epoch.setter
@@ -96,7 +96,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         }
 
     def _chance(self, index: int, version: int) -> tuple[Voice, np.random.Generator]:
-        """The voice of a version, and where the rest of its chance comes from."""
+        """The voice of a version, and the generator for its other random choices."""
         rng = np.random.default_rng((self.seed, version, index))
         return Voice() if self.augmentation is None else self.augmentation.draw_voice(rng), rng
 
@@ -110,7 +110,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         return features.astype(np.float32)
 
     def _key(self, index: int, version: int) -> str:
-        """Stands for all that a version's features depend on, so that a folder never gives those of another recipe."""
+        """Hash of all that a version's features depend on, so that recipes can share a folder."""
         front_end = self.processor.feature_extractor.to_dict().items()
         front_end = sorted((name, value) for name, value in front_end if name not in _NAMES)
         settings = front_end, self.augmentation, self.seed, version, index
@@ -132,13 +132,13 @@ class SpeechDataset(Dataset[dict[str, Any]]):
 
 
 def _identity(audio: Any) -> tuple[Any, ...]:
-    """A recording, and which part of it; a file that was written anew is another one."""
+    """Identity of a recording, or part of it; a file that is rewritten gets a different one."""
     segment = audio if isinstance(audio, AudioSegment) else AudioSegment(audio)
     source, part = segment.source, (segment.offset, segment.duration, segment.channel)
     if isinstance(source, bytes):
         return blake2b(source).hexdigest(), part
     path = Path(source)
-    if not path.is_file():  # an address
+    if not path.is_file():  # a URL
         return str(source), part
     facts = path.stat()
     return str(path.resolve()), facts.st_size, facts.st_mtime_ns, part
@@ -146,7 +146,7 @@ def _identity(audio: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads features to whole multiples and labels with -100."""
+    """Collates items into a batch; pads features to the front end's multiple of frames, and labels with -100."""
 
     processor: CitrinetProcessor
 
@@ -169,7 +169,7 @@ class Collator:
 
 
 class EpochSampler(LengthGroupedSampler):
-    """Batches of similar length in an order that follows from seed and epoch, so that a resumed epoch has it again."""
+    """Sampler of batches of similar length, in an order that depends only on seed and epoch, for resuming."""
 
     def __init__(self, batch_size: int, examples: list[Example], seed: int):
         super().__init__(batch_size, lengths=[round(100 * example.duration) for example in examples])

@@ -1,4 +1,4 @@
-"""Depthwise convolutions that are trained as hidden states lie, with Triton's kernels on a GPU."""
+"""Depthwise convolutions for training, with Triton kernels on a GPU that need no transposed copies."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..optimized.portable import triton_kernels_for
 
 
 class TritonDepthwiseConv(CitrinetDepthwiseConv):
-    """[`CitrinetDepthwiseConv`] without transposed copies on a GPU; elsewhere, and where it is compiled, as it is."""
+    """[`CitrinetDepthwiseConv`] without transposed copies on a GPU; the same on other devices and when compiled."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, T, C) -> (B, T / stride, C)."""
@@ -45,7 +45,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def use_triton(network: nn.Module) -> None:
-    """Have the depthwise convolutions of a network use Triton's kernels wherever it is on a GPU."""
+    """Make the depthwise convolutions of a network use Triton kernels when they run on a GPU."""
     for module in network.modules():
         if type(module) is CitrinetDepthwiseConv:
             module.__class__ = TritonDepthwiseConv

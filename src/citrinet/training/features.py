@@ -1,4 +1,4 @@
-"""Features that are computed once and kept in a folder."""
+"""Cache of features in a folder."""
 
 import tempfile
 from collections.abc import Iterator, MutableMapping
@@ -12,10 +12,10 @@ Features = npt.NDArray[np.floating]
 
 class FeatureFolder(MutableMapping[str, Features]):
     """
-    Arrays in a folder, one file each. Processes may share it: a file appears when it is complete.
+    Mapping of keys to arrays in a folder, one file each. Processes may share it: a file appears when it is complete.
 
     Args:
-        folder: made if it is not there.
+        folder: the folder, created if it does not exist.
     """
 
     def __init__(self, folder: str | Path):

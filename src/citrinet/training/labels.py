@@ -1,4 +1,4 @@
-"""From texts to the token ids that are trained on, and what is lost on the way."""
+"""From texts to token ids for training, and a report of characters that the tokenizer does not know."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from ..error_rates import normalize
 from ..tokenization_citrinet import CitrinetTokenizer
 from ..tokenizer.coverage import unknown_positions
 
-SHOWN = 10  # unknown characters that are named
+SHOWN = 10  # unknown characters to list
 
 
 def label_ids(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
     """
-    Token ids to train on.
+    Convert a text to token ids for training.
 
-    Punctuation, symbols and spaces that the tokenizer does not know are left out, as error rates leave them out: a
-    network is not to write an unknown token for what nobody says. Letters and digits that it does not know are unknown
-    tokens, see [`describe_unknown`].
+    Punctuation, symbols and spaces that the tokenizer does not know are left out, as in error rates: the network should
+    not learn an unknown token for what is not spoken. Unknown letters and digits become unknown tokens, see
+    [`describe_unknown`].
 
     Args:
-        tokenizer: of the network.
+        tokenizer: tokenizer of the network.
         text: the target of the CTC head, with markers.
     """
     silent = {index for index in unknown_positions(tokenizer, text) if not normalize(text[index])}
@@ -30,14 +30,14 @@ def label_ids(tokenizer: CitrinetTokenizer, text: str) -> list[int]:
 
 def describe_unknown(tokenizer: CitrinetTokenizer, texts: list[str]) -> list[str]:
     """
-    Say which characters of the texts a tokenizer does not know, and what becomes of them.
+    Describe the characters of texts that a tokenizer does not know, and how they are handled.
 
     Args:
-        tokenizer: of the network.
+        tokenizer: tokenizer of the network.
         texts: targets of the CTC head, with markers.
 
     Returns:
-        A line for letters and digits, and one for punctuation, symbols and spaces; neither where there are none.
+        A line for letters and digits, and one for punctuation, symbols and spaces, each only if there are any.
     """
     spoken, silent = _Unknown(), _Unknown()
     for text in texts:
@@ -56,7 +56,7 @@ def describe_unknown(tokenizer: CitrinetTokenizer, texts: list[str]) -> list[str
 
 @dataclass
 class _Unknown:
-    """Characters that a tokenizer does not know, and how many utterances hold some."""
+    """Counts of characters that a tokenizer does not know, and of the utterances that have some."""
 
     utterances: int = 0
     counts: "Counter[str]" = field(default_factory=Counter)

@@ -18,11 +18,11 @@ from .data import UNKNOWN, Example
 
 class Metrics:
     """
-    Character error rate without markers, as `citrinet evaluate` counts it, and tag accuracy, for [`Trainer`].
+    Character error rate without markers, as in `citrinet evaluate`, and tag accuracy: `compute_metrics` of [`Trainer`].
 
     Args:
-        processor: holds the tokenizer.
-        examples: the validation data in the order of the predictions; its texts are what is compared with.
+        processor: processor with the tokenizer.
+        examples: the validation data in the order of the predictions; their texts are the references.
         tag_labels: category -> labels of its head.
     """
 
@@ -36,7 +36,7 @@ class Metrics:
         self.references = [parse_transcript(*pair).transcript for pair in zip(texts, found, strict=True)]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Predicted classes -> `cer`, and `<category>_accuracy` over the utterances with a label."""
+        """Compute `cer`, and `<category>_accuracy` over the utterances with a label, from predicted classes."""
         best: Any = prediction.predictions
         labels: Any = prediction.label_ids
         tags: dict[str, Any] = {}
@@ -53,7 +53,7 @@ class Metrics:
         return metrics
 
     def transcript(self, frames: npt.NDArray[np.integer]) -> str:
-        """The best token of each frame, -100 for padding, to the transcript that a recogniser makes of them."""
+        """Convert the best token of each frame, -100 for padding, to the transcript that a recogniser would give."""
         tokens = self.tokenizer.ctc_tokens(frames[frames >= 0])
         heard = Heard(Decoded(tokens, np.zeros(len(tokens))), len(frames), np.zeros(0), 0.0, 0.0)
         return self._results.build([heard])["transcript"]
@@ -61,17 +61,17 @@ class Metrics:
 
 def best_classes(outputs: Any, labels: Any) -> Any:
     """
-    What an evaluation keeps of the logits of a batch: the best token of each frame and the best tag labels.
+    Reduce the logits of a batch to the best token of each frame and the best tag labels, to save memory in evaluation.
 
     Args:
-        outputs: (B, T', V) logits, or a tuple of them and of category -> (B, labels) logits of the tag heads.
+        outputs: (B, T', V) logits, or a tuple of these and category -> (B, labels) logits of the tag heads.
         labels: not used.
 
     Returns:
-        (B, T') tokens, or a tuple of them and of category -> (B,) classes.
+        (B, T') tokens, or a tuple of these and category -> (B,) classes.
     """
     logits, tag_logits = outputs if isinstance(outputs, tuple) else (outputs, None)
-    # Frames that Trainer added to make the batches of several processes equally long say -100 for every token.
+    # Frames that Trainer adds to make the batches of several processes equally long have -100 for every token.
     best: torch.Tensor = logits.argmax(dim=-1).masked_fill((logits == UNKNOWN).all(dim=-1), UNKNOWN)
     if tag_logits is None:
         return best

@@ -1,4 +1,4 @@
-"""The network and the processor that a recipe asks for."""
+"""Make the network and the processor of a recipe."""
 
 import itertools
 import math
@@ -20,11 +20,11 @@ from .recipe import Recipe
 
 def check_network(recipe: Recipe) -> None:
     """
-    Make sure that the recipe's network can be made, without loading or making any weights.
+    Check that the recipe's network can be made, without loading or initialising weights.
 
     Raises:
         OSError: if the pretrained model cannot be found.
-        ValueError: if it is no Citrinet, or no network can be as the recipe says.
+        ValueError: if it is not a Citrinet, or the recipe's settings do not make a valid network.
     """
     stored = load_citrinet_config(recipe.model.pretrained).to_dict() if recipe.model.pretrained else {}
     config = CitrinetConfig.from_dict({**stored, **recipe.model.config})
@@ -40,20 +40,20 @@ def check_network(recipe: Recipe) -> None:
 
 def strides_for(config: CitrinetConfig, frame_ms: float, sampling_rate: int) -> list[int]:
     """
-    Leave out the last strides of a network until its frames are as short as wanted.
+    Remove the last strides of a network until its frames have the given length.
 
-    Its weights stay as they are: a block's fit any stride.
+    Weights do not change: they fit any stride.
 
     Args:
-        config: of the network.
-        frame_ms: milliseconds of a frame of logits.
-        sampling_rate: Hz.
+        config: configuration of the network.
+        frame_ms: milliseconds for each frame of logits.
+        sampling_rate: sampling rate in Hz.
 
     Returns:
-        `strides` of the configuration.
+        `strides` for the configuration.
 
     Raises:
-        ValueError: if no such frame can be made of its strides.
+        ValueError: if the strides of the network cannot give this frame length.
     """
     factors = list(itertools.accumulate(config.strides, operator.mul))
     frames = {factor: 1000 * config.hop_length * factor / sampling_rate for factor in sorted({1, *factors})}
@@ -66,15 +66,15 @@ def strides_for(config: CitrinetConfig, frame_ms: float, sampling_rate: int) -> 
 
 def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
     """
-    Make the front end of the pretrained model if there is one, and the tokenizer that the recipe asks for.
+    Make the processor: the front end of the pretrained model if there is one, and the recipe's tokenizer.
 
     Args:
-        recipe: what to do.
-        texts: what a new tokenizer is trained on.
+        recipe: the recipe.
+        texts: texts to train a new tokenizer on.
 
     Raises:
         OSError: if a model or tokenizer cannot be found.
-        ValueError: if it is of another kind, or no tokenizer can be made of the texts.
+        ValueError: if it is of another kind, or a tokenizer cannot be trained on the texts.
     """
     pretrained = load_processor(recipe.model.pretrained) if recipe.model.pretrained else None
     extractor = pretrained.feature_extractor if pretrained else CitrinetFeatureExtractor()
@@ -93,13 +93,13 @@ def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str,
     Make the network to be trained.
 
     Args:
-        recipe: what to do.
-        processor: holds the tokenizer, whose tokens are the CTC head's outputs.
-        labels: labels of the tag heads, by category.
+        recipe: the recipe.
+        processor: processor with the tokenizer, whose tokens are the CTC head's outputs.
+        labels: category -> labels of its tag head.
 
     Raises:
         OSError: if the pretrained model cannot be found.
-        ValueError: if it is no Citrinet, or the recipe's changes do not fit it.
+        ValueError: if it is not a Citrinet, or the recipe's changes do not fit it.
     """
     vocabulary = {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id}
     stored = load_citrinet_config(recipe.model.pretrained).to_dict() if recipe.model.pretrained else {}
@@ -115,7 +115,7 @@ def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str,
     old = load_processor(recipe.model.pretrained).tokenizer.get_vocab()
     known = model.config.tag_labels
     if labels.keys() <= known.keys() and all(set(labels[category]) <= set(known[category]) for category in labels):
-        labels = known  # the heads that are there know every label, and perhaps more
+        labels = known  # the existing heads have every label, and perhaps more
     if old != processor.tokenizer.get_vocab() or labels != known:
         replace_heads(model, old, processor, labels)
     if recipe.model.adapter is not None:
@@ -129,19 +129,19 @@ def make_auxiliary_heads(
     recipe: Recipe, model: CitrinetForCTC, processor: CitrinetProcessor
 ) -> tuple[AuxiliaryHeads, torch.Tensor] | None:
     """
-    Make the heads that the recipe asks for in the middle of the network.
+    Make the auxiliary CTC heads of the recipe.
 
     Args:
-        recipe: what to do.
-        model: the network, which stays as it is.
-        processor: holds the tokenizer, whose tokens have units.
+        recipe: the recipe.
+        model: the network, which is not changed.
+        processor: processor with the tokenizer, whose tokens have units.
 
     Returns:
-        The heads and the unit of each token, see [`unit_ids`]; none if the recipe asks for none.
+        The heads and the unit of each token, see [`unit_ids`]; `None` if the recipe has no auxiliary heads.
 
     Raises:
         OSError: if the table of units cannot be read.
-        ValueError: if it is none, or has none of the tokens.
+        ValueError: if it is not a table of units, or has none of the tokens.
     """
     wanted, tokenizer = recipe.model.auxiliary_ctc, processor.tokenizer
     if wanted is None:
@@ -155,15 +155,15 @@ def replace_heads(
     model: CitrinetForCTC, old: dict[str, int], processor: CitrinetProcessor, labels: dict[str, list[str]]
 ) -> None:
     """
-    Give a model a CTC head for another tokenizer.
+    Replace the CTC head for another tokenizer, and the tag heads.
 
-    Tokens that were known keep their weights, and so do tag heads whose labels stay the same.
+    Tokens in both vocabularies keep their weights, and so do tag heads whose labels stay the same.
 
     Args:
         model: the model, changed in place.
-        old: its vocabulary so far, token -> row of the head.
-        processor: holds the new tokenizer.
-        labels: labels of the new tag heads, by category.
+        old: the previous vocabulary, token -> row of the head.
+        processor: processor with the new tokenizer.
+        labels: category -> labels of its new tag head.
     """
     tokenizer = processor.tokenizer
     previous, previous_tags, previous_labels = model.ctc_head, model.tag_heads, model.config.tag_labels

@@ -1,4 +1,4 @@
-"""What a training run is to do, as a YAML file says it."""
+"""Recipes: training runs described by YAML files."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from .augmentation import Augmentation
 
 Source = str | dict[str, Any]
 Item = TypeVar("Item")
-# One thing where a list is wanted is a list of one; a string is not a list of letters.
+# A single value where a list is expected becomes a list of one; a string is not a list of letters.
 ListOf = Annotated[list[Item], BeforeValidator(lambda value: [value] if isinstance(value, (str, dict)) else value)]
 Category = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML in which `1e-3` is a number, as people expect; YAML 1.1 takes it for a word."""
+    """Safe YAML loader that reads `1e-3` as a number; in YAML 1.1 it is a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -29,21 +29,21 @@ _Loader.add_implicit_resolver(
 @dataclass
 class DataRecipe:
     """
-    Which data, and what of it.
+    The section `data` of a recipe: data, their selection and augmentation.
 
     Args:
         train: NeMo manifests, or datasets as keywords of `datasets.load_dataset` with `audio_column` and `text_column`.
-        validation: the same; checkpoints are chosen on it.
-        min_duration: seconds; shorter utterances are dropped. Like `max_duration` it is that of the recording itself,
-            before its speed is changed.
-        max_duration: seconds; longer ones are dropped.
+        validation: the same, for the choice of the best checkpoint.
+        min_duration: seconds; shorter utterances are dropped. Like `max_duration`, it refers to the recording before
+            any change of speed.
+        max_duration: seconds; longer utterances are dropped.
         tag_categories: categories whose labels the tag heads learn, from columns of that name or from the text.
-        keep_tags: whether speaker tags stay in the target of the CTC head.
-        keep_entities: whether entity markers stay in it.
-        augmentation: what happens to the waveforms in training.
-        variants: augmented versions of each utterance to keep; 0 makes a new one every time.
-        cache: a folder to keep them in, shared by processes and later runs. If not given they are kept for the run
-            alone: in memory, or with `training.dataloader_num_workers` in a temporary folder.
+        keep_tags: whether to keep speaker tags in the target of the CTC head.
+        keep_entities: whether to keep entity markers in it.
+        augmentation: augmentation of the waveforms in training.
+        variants: number of augmented versions of each utterance to cache; 0 makes a new one every time.
+        cache: folder of the cache, shared by processes and later runs. By default it lasts for one run: in memory, or
+            with `training.dataloader_num_workers` in a temporary folder.
     """
 
     train: ListOf[Source]
@@ -61,14 +61,14 @@ class DataRecipe:
 @dataclass
 class AuxiliaryRecipe:
     """
-    CTC heads on blocks in the middle of the network, which are thrown away in the end.
+    Auxiliary CTC heads on intermediate blocks, which are dropped after training.
 
     Args:
-        blocks: which, counted from 0 as in the lists of [`CitrinetConfig`].
-        weight: of the mean of their losses beside the CTC loss, when training begins.
-        final_weight: when it ends; in between it falls in a straight line. The same if not given.
-        units: a JSON file, token -> coarser unit, such as character -> syllable, which they are to write; a token that
-            is not in it is left out. The tokens themselves if not given.
+        blocks: indices of the blocks, from 0 as in the lists of [`CitrinetConfig`].
+        weight: weight of the mean of their losses, added to the CTC loss, at the start of training.
+        final_weight: weight at the end of training, by default the same; in between it changes linearly.
+        units: JSON file, token -> coarser unit such as character -> syllable, for the heads to predict; tokens that are
+            not in it are left out. By default the heads predict tokens.
     """
 
     blocks: list[int]
@@ -77,7 +77,7 @@ class AuxiliaryRecipe:
     units: str | None = None
 
     def weight_at(self, progress: float) -> float:
-        """The weight when a part of training, from 0 to 1, is done."""
+        """The weight after a fraction `progress` of training, from 0 to 1."""
         final = self.weight if self.final_weight is None else self.final_weight
         return self.weight + (final - self.weight) * progress
 
@@ -85,16 +85,16 @@ class AuxiliaryRecipe:
 @dataclass
 class ModelRecipe:
     """
-    Where the network comes from. Give `pretrained` or `config`.
+    The section `model` of a recipe: the network. Give `pretrained` or `config`.
 
     Args:
-        pretrained: a converted folder or Hub repository to go on from.
-        config: keywords of [`CitrinetConfig`] for a new network, or changes to that of `pretrained`.
-        adapter: keywords of a new adapter (`name`, `dim`, ...). With one, encoder and its batch normalisation are
+        pretrained: converted folder or Hub repository to fine-tune.
+        config: keywords of [`CitrinetConfig`] for a new network, or changes to the configuration of `pretrained`.
+        adapter: keywords of a new adapter (`name`, `dim`, ...). With one, the encoder and its batch normalisation are
             frozen, and the adapter, the CTC head and the tag heads are trained.
-        frame_ms: milliseconds of a frame of logits, such as 40: the last strides of the network are left out until it
-            is that. As the strides say if not given.
-        auxiliary_ctc: CTC heads for the time of training.
+        frame_ms: milliseconds for each frame of logits, such as 40: the last strides of the network are removed to get
+            it. By default the strides do not change.
+        auxiliary_ctc: auxiliary CTC heads for training.
     """
 
     pretrained: str | None = None
@@ -107,11 +107,11 @@ class ModelRecipe:
 @dataclass
 class TokenizerRecipe:
     """
-    Where the tokenizer comes from; with neither, from the pretrained model.
+    The section `tokenizer` of a recipe; by default the tokenizer of the pretrained model.
 
     Args:
-        pretrained: a folder or Hub repository that has one.
-        train: keywords of [`train_tokenizer`] (`vocab_size`, `model_type`, ...), to make one of the training texts.
+        pretrained: folder or Hub repository with a tokenizer.
+        train: keywords of [`train_tokenizer`] (`vocab_size`, `model_type`, ...), to train one on the training texts.
     """
 
     pretrained: str | None = None
@@ -124,13 +124,13 @@ class Recipe:
     A training run.
 
     Args:
-        data: which data.
-        model: where the network comes from.
-        tokenizer: where the tokenizer comes from.
+        data: data to train and validate on.
+        model: the network.
+        tokenizer: the tokenizer.
         training: keywords of [`transformers.TrainingArguments`].
-        average_checkpoints: how many of the last checkpoints to average in the end; 0 keeps the best one.
-        ema_decay: keep an exponential moving average of the weights, of which a step keeps this part, such as 0.999:
-            it is what evaluations and checkpoints hold; 0 keeps none.
+        average_checkpoints: number of last checkpoints to average at the end; 0 keeps the best checkpoint.
+        ema_decay: decay per step of an exponential moving average of the weights, such as 0.999, which is used in
+            evaluations and checkpoints; 0 for no average.
     """
 
     data: DataRecipe
@@ -143,16 +143,16 @@ class Recipe:
 
 def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
     """
-    Read a recipe. Paths in it start at the current folder.
+    Read a recipe. Paths in it are relative to the current folder.
 
     Args:
-        path: a YAML file with the sections `data`, `model`, `tokenizer` and `training`, see [`Recipe`].
-        changes: values to put in place of the file's, such as `training.learning_rate=1e-3`.
+        path: YAML file with the sections `data`, `model`, `tokenizer` and `training`, see [`Recipe`].
+        changes: values that replace those of the file, such as `training.learning_rate=1e-3`.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not YAML, or a key in it does not exist, is missing, or has a value of a wrong type; the
-            message names file, section and key, and says what is expected.
+        OSError: if the file cannot be read.
+        ValueError: if it is not YAML, or a key is unknown, missing, or has a value of a wrong type; the message names
+            file, section and key, and says what is expected.
     """
     from .recipe_check import check_content
 
@@ -171,7 +171,7 @@ def read_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
 
 
 def _change(content: Any, change: str) -> None:
-    """Set `a.b=value` in the content of a recipe."""
+    """Apply a change `a.b=value` to the content of a recipe."""
     key, equals, value = change.partition("=")
     *sections, name = key.split(".")
     if not equals or not all((*sections, name)):
@@ -190,7 +190,7 @@ def _change(content: Any, change: str) -> None:
 
 
 def _check(recipe: Recipe, file: Path) -> None:
-    """What each key alone does not tell."""
+    """Check conditions that involve several keys."""
     data, model = recipe.data, recipe.model
     if not data.train:
         raise ValueError(f"{file}, section `data`: `train` names no manifest or dataset.")

@@ -1,4 +1,4 @@
-"""Whether a recipe's keys exist and have values of their type, said in one line if not."""
+"""Check that the keys of a recipe exist and that values have the right type, with one-line errors."""
 
 import difflib
 import inspect
@@ -16,8 +16,8 @@ from .augmentation import Augmentation
 from .recipe import AuxiliaryRecipe, DataRecipe, ModelRecipe, Recipe, TokenizerRecipe
 
 _CONFIG = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-SHOWN = 80  # characters of a wrong value
-# The names of pydantic's errors, and what they say in the words of a recipe.
+SHOWN = 80  # characters of a wrong value to show
+# The types of pydantic's errors, and what is expected instead, in the words of a recipe.
 _MISSING = ("missing", "missing_argument")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _EXPECTED = {
@@ -48,7 +48,7 @@ Activation = Annotated[str, AfterValidator(_known_activation)]
 
 
 class NetworkKeywords(TypedDict, total=False):
-    """Keywords of [`CitrinetConfig`]; those that the tokenizer and the data determine are not a recipe's."""
+    """Keywords of [`CitrinetConfig`], without those that the tokenizer and the data determine."""
 
     num_mel_bins: int
     hop_length: int
@@ -81,7 +81,7 @@ class AdapterKeywords(TypedDict, total=False):
 
 
 def _typed_dict(name: str, types: dict[str, Any]) -> Any:
-    """A `TypedDict` of keys that are known only here, of which none is required."""
+    """Make a `TypedDict` whose keys are known only at run time, none required."""
     make: Any = TypedDict
     return make(name, types, total=False)
 
@@ -94,7 +94,7 @@ def _keywords(function: Callable[..., Any], leave_out: tuple[str, ...]) -> Any:
     return _typed_dict("Keywords", types)
 
 
-# Sections that are checked as keywords of what takes them, and those that are classes of this package.
+# Sections that are keywords of a class or function, and sections that are dataclasses of this package.
 _KEYWORDS: dict[tuple[str, ...], Any] = {
     ("model", "config"): NetworkKeywords,
     ("model", "adapter"): AdapterKeywords,
@@ -116,11 +116,11 @@ for _kind in _SECTIONS.values():
 
 def check_content(content: Any, file: str) -> Recipe:
     """
-    Make a recipe of what a YAML file holds.
+    Make a recipe from the content of a YAML file.
 
     Args:
-        content: the file's values.
-        file: its name, for messages.
+        content: the parsed content.
+        file: name of the file, for error messages.
 
     Raises:
         ValueError: if a key is unknown, missing, or has a value of a wrong type.
@@ -137,7 +137,7 @@ def check_content(content: Any, file: str) -> Recipe:
 
 
 def _with_strategies_that_are_off(content: Any) -> Any:
-    """YAML takes the word that Transformers has for "never" in its strategies, `no`, for false."""
+    """Turn false into `no` in strategies: YAML reads Transformers' value `no` as false."""
     training = content.get("training") if isinstance(content, dict) else None
     if isinstance(training, dict):
         for name in [name for name in training if str(name).endswith("_strategy") and training[name] is False]:
@@ -146,7 +146,7 @@ def _with_strategies_that_are_off(content: Any) -> Any:
 
 
 def _validate(kind: Any, values: Any, section: tuple[str, ...], file: str) -> Any:
-    # As JSON, in which a list is a tuple too; all else is strict.
+    # As JSON, where a list is accepted for a tuple; all else is strict.
     try:
         return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
@@ -154,7 +154,7 @@ def _validate(kind: Any, values: Any, section: tuple[str, ...], file: str) -> An
 
 
 def _explain(error: ValidationError, values: Any, section: tuple[str, ...], file: str) -> str:
-    """One line on the first mistake, a key that does not exist before all others."""
+    """Describe the first mistake in one line, unknown keys before all others."""
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in _UNKNOWN)
     first = problems[0]
     if first["type"] in _UNKNOWN or first["type"] in _MISSING:
@@ -168,7 +168,7 @@ def _explain(error: ValidationError, values: Any, section: tuple[str, ...], file
     what = f"{file}: `{name}`" if name else file
     given = json.dumps(first["input"], ensure_ascii=False, default=str)
     given = given if len(given) < SHOWN else f"{given[:SHOWN]}..."
-    if first["type"] == "value_error":  # what a class of this package says
+    if first["type"] == "value_error":  # raised by a class of this package
         return f"{what}: {first['ctx']['error']}"
     expected = dict.fromkeys(_expectation(p) for p in problems if _place(p["loc"], values) == place)
     return f"{what} should be {' or '.join(expected)}, not {given}."
@@ -184,7 +184,7 @@ def _known_keys(key: str, section: tuple[str, ...]) -> str:
 
 
 def _place(location: tuple[int | str, ...], values: Any) -> tuple[int | str, ...]:
-    """The part of pydantic's location that is in the recipe: alternatives of a type are in it too."""
+    """The part of pydantic's location that exists in the recipe; pydantic adds the alternatives of a type."""
     place: list[int | str] = []
     for part in location:
         try:
@@ -196,6 +196,6 @@ def _place(location: tuple[int | str, ...], values: Any) -> tuple[int | str, ...
 
 
 def _expectation(problem: Any) -> str:
-    """What a key takes, in plain words; pydantic's own where there are none."""
+    """The value that a key expects, in plain words if known, otherwise in pydantic's."""
     message: str = problem["msg"]
     return _EXPECTED.get(problem["type"], message.removeprefix("Input should be "))

@@ -1,4 +1,4 @@
-"""Which utterances are trained on, and why the others are not."""
+"""Select utterances for training, and count why others are dropped."""
 
 import io
 import itertools
@@ -22,12 +22,12 @@ NOT_FOUND = "no such file"
 @dataclass
 class Example:
     """
-    One utterance to train on.
+    One utterance for training.
 
     Args:
-        audio: what [`load_audio`] takes.
-        text: what is spoken, with the markers that the CTC head is to write.
-        duration: seconds.
+        audio: audio for [`load_audio`].
+        text: target of the CTC head, with markers.
+        duration: length in seconds.
         tags: category -> label, where known.
     """
 
@@ -40,12 +40,12 @@ class Example:
 @dataclass
 class Selection:
     """
-    Examples that were taken, and how many were not.
+    Selected examples, and the number of dropped ones.
 
     Args:
-        examples: the utterances.
-        dropped: reason -> how many.
-        missing: a recording that does not exist, to be named.
+        examples: the selected utterances.
+        dropped: reason -> number of utterances.
+        missing: one recording that does not exist, as an example.
     """
 
     examples: list[Example]
@@ -58,7 +58,7 @@ class Selection:
         return "\n".join([*lines, *(f"  dropped {reason}" for reason in self.reasons())])
 
     def reasons(self) -> list[str]:
-        """Why utterances were dropped, most frequent reason first."""
+        """Reasons why utterances were dropped, most frequent first."""
         such = {NOT_FOUND: f" (such as {self.missing})"}
         return [f"{count}: {reason}{such.get(reason, '')}" for reason, count in self.dropped.most_common()]
 
@@ -72,15 +72,15 @@ def select(
     keep_entities: bool = True,
 ) -> Selection:
     """
-    Choose what can be trained on.
+    Select the utterances that can be used for training.
 
     Args:
-        entries: what the manifests hold.
-        categories: tag categories whose labels are wanted.
+        entries: entries of manifests.
+        categories: tag categories whose labels are needed.
         min_duration: seconds below which an utterance is dropped.
         max_duration: seconds above which it is dropped.
-        keep_tags: whether speaker tags stay in the target of the CTC head.
-        keep_entities: whether entity markers do.
+        keep_tags: whether to keep speaker tags in the target of the CTC head.
+        keep_entities: whether to keep entity markers in it.
 
     Returns:
         [`Selection`].
@@ -105,20 +105,20 @@ def select(
 
 
 def _is_there(audio: Any) -> bool:
-    """Whether a file exists; bytes do, and addresses are asked when they are read."""
+    """Whether a file exists; true for bytes, and for URLs, which are checked when they are read."""
     if isinstance(audio, bytes) or str(audio).startswith(("http://", "https://")):
         return True
     return Path(audio).is_file()
 
 
 def _duration(segment: AudioSegment) -> float | None:
-    """Seconds of a segment, of the whole file or the rest of it if the manifest does not say; none without audio."""
+    """Length of a segment in seconds, by default to the end of its file; `None` if the audio cannot be read."""
     if segment.duration is not None:
         return segment.duration
     source = io.BytesIO(segment.source) if isinstance(segment.source, bytes) else segment.source
     try:
         return float(soundfile.info(source).duration) - segment.offset
-    except (OSError, RuntimeError, TypeError):  # not a format of soundfile's
+    except (OSError, RuntimeError, TypeError):  # not a format that soundfile reads
         pass
     try:
         return len(load_audio(segment)) / 16000
@@ -127,7 +127,7 @@ def _duration(segment: AudioSegment) -> float | None:
 
 
 def tag_labels(examples: list[Example], categories: list[str]) -> dict[str, list[str]]:
-    """Labels of each category that the examples hold: NONE first, then sorted, categories sorted too."""
+    """Labels of each category in the examples: NONE first, the others sorted; categories are sorted too."""
     found = {category: {e.tags[category] for e in examples if category in e.tags} for category in sorted(categories)}
     return {category: [NONE, *sorted(labels - {NONE})] for category, labels in found.items()}
 
@@ -136,13 +136,13 @@ def feasible(
     selection: Selection, processor: CitrinetProcessor, samples_per_frame: int, max_speed: float = 1.0
 ) -> Selection:
     """
-    Drop utterances whose text has more tokens than the network gives frames: CTC has no path for them.
+    Drop utterances whose text needs more frames than the network outputs: CTC has no path for them.
 
     Args:
-        selection: what is there.
-        processor: counts the tokens.
+        selection: the selected utterances.
+        processor: processor with the tokenizer.
         samples_per_frame: audio samples for each frame of logits.
-        max_speed: the fastest that an utterance becomes in training, which leaves the fewest frames.
+        max_speed: largest tempo factor in training, which leaves the fewest frames.
     """
     kept, dropped = [], Counter(selection.dropped)
     frame_rate = processor.feature_extractor.sampling_rate / samples_per_frame / max_speed

@@ -1,4 +1,4 @@
-"""What a recipe names as data: NeMo manifests and Hub datasets."""
+"""Data sources of recipes: NeMo manifests and Hub datasets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ from ..manifest import ManifestEntry, read_manifest
 
 def read_source(source: str | Path | dict[str, Any]) -> Iterator[ManifestEntry]:
     """
-    Read what a recipe names as data.
+    Read the entries of a data source of a recipe.
 
     Args:
-        source: a NeMo manifest, or a dataset of the Hub or of this disk as keywords of `datasets.load_dataset` (`path`,
-            `name`, `split`, ...) with `audio_column` and `text_column` (by default `audio` and `text`) beside them.
+        source: a NeMo manifest, or a dataset on the Hub or on disk as keywords of `datasets.load_dataset` (`path`,
+            `name`, `split`, ...), plus `audio_column` and `text_column` (default `audio` and `text`).
 
     Raises:
         OSError: if a manifest or a dataset cannot be read.
-        ValueError: if a manifest is damaged, or a dataset has no such split or lacks the columns.
+        ValueError: if a manifest is damaged, or a dataset lacks the split or the columns.
     """
     if isinstance(source, dict):
         yield from _dataset_entries(dict(source))
@@ -61,10 +61,10 @@ def _dataset_entries(options: dict[str, Any]) -> Iterator[ManifestEntry]:
 @contextmanager
 def _audio_stored_as_it_is() -> Iterator[None]:
     """
-    Let `datasets` note where recordings are, or keep their bytes.
+    Make `datasets` store the paths or bytes of recordings without torchcodec.
 
-    From version 4 on it asks for torchcodec to do that, although nothing is decoded: folders of audio files could not
-    be read without it.
+    From version 4 on it requires torchcodec for that, although nothing is decoded, so that folders of audio files could
+    not be read without it.
     """
     from datasets import Audio
 

@@ -27,24 +27,23 @@ from .trainer import SpeechTrainer
 
 def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
     """
-    Train as a recipe says, and save model and processor in its `output_dir`; a new adapter on its own as well.
+    Train a model from a recipe, and save model and processor in its `output_dir`; a new adapter also separately.
 
-    Runs under `accelerate launch` as well. `Trainer` writes checkpoints as `TrainingArguments` say; the one with the
-    lowest character error rate on the validation data is kept in the end, unless the recipe asks for an average.
-    Checkpoints of an earlier run in `output_dir` are moved to a folder of their own in it, unless this run goes on from
-    them.
+    Also runs under `accelerate launch`. `Trainer` writes checkpoints according to `TrainingArguments`; the result is
+    the checkpoint with the lowest character error rate on the validation data, unless the recipe averages checkpoints.
+    Checkpoints of an earlier run in `output_dir` are moved into a subfolder, unless this run resumes from them.
 
     Args:
-        recipe: what to do.
-        resume: whether to go on from the last checkpoint in `output_dir`, if there is one.
+        recipe: the recipe.
+        resume: whether to resume from the last checkpoint in `output_dir`, if there is one.
 
     Returns:
         The last evaluation: `eval_cer`, `eval_loss`, and `eval_<category>_accuracy` for each tag category.
 
     Raises:
         OSError: if data or a model cannot be found.
-        ValueError: if nothing is left to train on, the parts of the recipe do not fit one another, the checkpoint to go
-            on from is of another network, or a recording cannot be read.
+        ValueError: if no utterances are left to train on, the parts of the recipe do not fit together, the checkpoint
+            to resume from is of another network, or a recording cannot be read.
     """
     arguments = training_arguments(recipe)
     run = _prepare(recipe, arguments.seed)
@@ -73,7 +72,7 @@ def train(recipe: Recipe, resume: bool = False) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a recipe gives: the network, its processor, the utterances that fit them, and heads for training."""
+    """The parts of a run: the network, its processor, the selected utterances, and auxiliary heads."""
 
     model: CitrinetForCTC
     processor: CitrinetProcessor
@@ -83,8 +82,8 @@ class _Run:
 
 
 def _prepare(recipe: Recipe, seed: int) -> _Run:
-    """Look through the data and make the network, and say what is left out or not known."""
-    check_network(recipe)  # before the data are looked through
+    """Select the data and make the network; print what is dropped or unknown."""
+    check_network(recipe)  # before reading the data
     torch.manual_seed(seed)
     training = _select(recipe, "training", recipe.data.train)
     validation = _select(recipe, "validation", recipe.data.validation) if recipe.data.validation else Selection([])
@@ -124,7 +123,7 @@ def _trainer(recipe: Recipe, arguments: TrainingArguments, run: _Run, cache: str
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that speaks for all, under `accelerate launch` or `torchrun`."""
+    """Whether this is the process that prints, under `accelerate launch` or `torchrun`."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -134,7 +133,7 @@ def _tell(line: str) -> None:
 
 
 def _select(recipe: Recipe, name: str, sources: list[Source]) -> Selection:
-    """The utterances of some sources; say how many there are, and refuse none."""
+    """Select the utterances of some sources and print their number; raises an error if there are none."""
     data = recipe.data
     selection = select(
         (entry for source in sources for entry in read_source(source)),
@@ -156,7 +155,7 @@ def _refuse_nothing(purpose: str, selection: Selection) -> None:
 
 
 def _start_anew(output: str, arguments: TrainingArguments) -> None:
-    """Leave the checkpoints of an earlier run in `output_dir` out of this one."""
+    """Separate the checkpoints of an earlier run in `output_dir` from this one."""
     with arguments.main_process_first(local=False):
         aside = set_aside(output) if is_main_process() else None
     if aside:
@@ -168,21 +167,21 @@ def _start_anew(output: str, arguments: TrainingArguments) -> None:
 
 @contextmanager
 def _feature_folder(recipe: Recipe, workers: int) -> Iterator[str | None]:
-    """Where features are kept: a worker's memory goes with it after each pass, so that workers need a folder."""
+    """Folder of cached features, which workers need because their memory is freed after each epoch; else `None`."""
     keeps = recipe.data.variants or recipe.data.validation
     if recipe.data.cache or not workers or not keeps:
         yield recipe.data.cache
         return
     output = Path(recipe.training["output_dir"])
     output.mkdir(parents=True, exist_ok=True)
-    # Trainer uploads no files that begin with `_`.
+    # Trainer does not upload files that start with `_`.
     with tempfile.TemporaryDirectory(dir=output, prefix="_features-") as folder:
         yield folder
 
 
 @contextmanager
 def _one_line_for_recordings() -> Iterator[None]:
-    """A worker's error comes with its traceback in the message; only the recording and the reason are to be said."""
+    """Reduce a worker's error, which has its traceback in the message, to the recording and the reason."""
     try:
         yield
     except UnreadableRecordingError as error:
@@ -192,7 +191,7 @@ def _one_line_for_recordings() -> Iterator[None]:
 
 
 def _average(model: CitrinetForCTC, folders: list[Path], wanted: int) -> None:
-    """Put the mean of the last checkpoints in the place of the last weights."""
+    """Replace the last weights by the mean of the last checkpoints."""
     fewer = "" if len(folders) == wanted else f" (the recipe asks for {wanted}; there are no more)"
     _tell(f"average of {', '.join(folder.name for folder in folders)}{fewer}")
     average_checkpoints(model, folders)

@@ -1,4 +1,4 @@
-"""Transformers' `Trainer` for speech: order of the batches, moving average of the weights, auxiliary heads."""
+"""Transformers' `Trainer` for speech: batch order, moving average of the weights, auxiliary heads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,18 +20,18 @@ class SpeechTrainer(Trainer):
     """
     [`Trainer`] whose batches hold utterances of similar length, in an order that a resumed run repeats.
 
-    With a moving average, evaluations, checkpoints and the model in the end have the averaged weights; a checkpoint
-    holds those of training in a file of its own, and those of auxiliary heads.
+    With a moving average, evaluations, checkpoints and the final model have the averaged weights; a checkpoint has the
+    weights of training, and those of auxiliary heads, in a separate file.
 
     Args:
         train_dataset: the utterances.
-        ema_decay: of the moving average; 0 for none.
-        auxiliary: what the recipe says of auxiliary heads.
-        heads: these heads, and what the tokens are to them, see [`attach`].
-        **kwargs: those of [`Trainer`].
+        ema_decay: decay of the moving average; 0 for none.
+        auxiliary: settings of the auxiliary heads.
+        heads: the auxiliary heads and the units of the tokens, see [`attach`].
+        **kwargs: arguments of [`Trainer`].
 
     Raises:
-        ValueError: for an average or heads where weights are divided among processes.
+        ValueError: for an average or heads with weights that are sharded across processes.
     """
 
     model: Any
@@ -53,7 +53,7 @@ class SpeechTrainer(Trainer):
                 "`ema_decay` and `model.auxiliary_ctc` need the whole network in each process: leave out FSDP and "
                 "DeepSpeed."
             )
-        # Before the heads are there: what is thrown away needs no average.
+        # Before the heads are attached: they are dropped in the end and need no average.
         self._average = WeightAverage(self.model, ema_decay) if ema_decay else None
         if self._average is not None:
             self.add_callback(_AverageCallback(self._average))
@@ -62,7 +62,7 @@ class SpeechTrainer(Trainer):
             attach(self.model, *heads)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the model has its averages then, or is the best one."""
+        """Train; afterwards the model has the averaged weights, or those of the best checkpoint."""
         output = super().train(*args, **kwargs)
         if self._average is not None:
             self._average.apply()
@@ -72,7 +72,7 @@ class SpeechTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Add the auxiliary heads' loss, whose weight falls as training goes on."""
+        """Add the auxiliary heads' loss, with the weight at this point of training."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self._auxiliary is not None and outputs.get("auxiliary_loss") is not None:
             weight = self._auxiliary.weight_at(self.state.global_step / self.state.max_steps)
@@ -80,7 +80,7 @@ class SpeechTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate the averages; in all processes with the statistics of the first, which are those that are saved."""
+        """Evaluate the averaged weights, in all processes with the buffers of the first, which are the saved ones."""
         with self._averaged():
             if distributed.is_initialized():
                 for buffer in self.model.buffers():
@@ -118,10 +118,10 @@ class SpeechTrainer(Trainer):
     def _load_best_model(self) -> None:
         with detached(self.model):
             super()._load_best_model()
-        self._average = None  # the best one's is in the model
+        self._average = None  # the best checkpoint has averaged weights
 
     def _training_weights(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint holds beside the weights that were evaluated."""
+        """The weights that a checkpoint stores in addition to those that were evaluated."""
         state = self.model.state_dict()
         return {name: state[name] for name in state if self._average is not None or name.startswith(PREFIX)}
 
@@ -129,12 +129,12 @@ class SpeechTrainer(Trainer):
         return self._sampler
 
     def _get_eval_sampler(self, eval_dataset: Any) -> "Sampler[int]":
-        """In order, whatever the recipe says of sampling: predictions are compared with texts one by one."""
+        """Evaluate in order, regardless of the recipe's sampling, because predictions are matched to texts by index."""
         return SequentialSampler(eval_dataset)
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells sampler and data which pass it is, before either is asked for it."""
+    """Sets the epoch of sampler and dataset at the start of each epoch."""
 
     def __init__(self, *listeners: EpochSampler | SpeechDataset):
         self.listeners = listeners
@@ -147,7 +147,7 @@ class _EpochCallback(TrainerCallback):
 
 
 class _AverageCallback(TrainerCallback):
-    """Takes the weights into the average after each step, before they are evaluated and saved."""
+    """Adds the weights to the average after each step, before evaluation and saving."""
 
     def __init__(self, average: WeightAverage):
         self.average = average

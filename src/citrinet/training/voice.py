@@ -1,5 +1,5 @@
 """
-Another voice for an utterance: pitch, formants and tempo, each for itself.
+Change the voice of an utterance: pitch, formants and tempo independently.
 
 Source: *Vocal Tract Length Perturbation (VTLP) improves speech recognition* (Jaitly & Hinton 2013).
 """
@@ -15,20 +15,20 @@ from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from ..feature_extraction_citrinet import CitrinetFeatureExtractor
 
-KNEE = 0.85  # of Nyquist's frequency: formants lie below
-LIKENESS = 0.1  # the part by which pitch and formants may change before age and gender of the voice are in doubt
+KNEE = 0.85  # fraction of the Nyquist frequency; formants lie below
+LIKENESS = 0.1  # relative change of pitch and formants above which age and gender labels are in doubt
 
 
 @dataclass(frozen=True)
 class Voice:
     """
-    How an utterance is spoken, as factors of how it was.
+    Change of a voice, as factors relative to the recording.
 
     Args:
-        speed: of the tape, which changes pitch, formants and tempo alike.
-        pitch: of the fundamental frequency, beside that.
-        formants: of the frequencies that tell vowels apart and grow as the vocal tract shortens, beside that.
-        tempo: of the syllables in a second, beside that.
+        speed: playback speed, which changes pitch, formants and tempo alike.
+        pitch: fundamental frequency, in addition to `speed`.
+        formants: formant frequencies, which rise as the vocal tract shortens, in addition to `speed`.
+        tempo: syllables per second, in addition to `speed`.
     """
 
     speed: float = 1.0
@@ -38,56 +38,57 @@ class Voice:
 
     @property
     def is_like_the_speakers(self) -> bool:
-        """Whether age and gender may still be heard: formants of men and women differ by some 15 %."""
+        """Whether age and gender labels still apply: formants of men and women differ by about 15 %."""
         factors = self.speed * self.pitch, self.speed * self.formants
         return all(abs(factor - 1) <= LIKENESS + 1e-6 for factor in factors)
 
     def play(self, waveform: torch.Tensor, rate: int) -> torch.Tensor:
         """
-        Resample, which gives speed and pitch; formants and tempo go with the pitch until [`hear`] corrects them.
+        Resample for speed and pitch; formants and tempo change with the pitch until [`hear`] corrects them.
 
         Args:
             waveform: (n,) float32.
-            rate: Hz.
+            rate: sampling rate in Hz.
 
         Returns:
-            (m,) float32, some n / (speed * pitch) samples.
+            (m,) float32, about n / (speed * pitch) samples.
         """
         factor = self.speed * self.pitch
         if factor == 1.0:
             return waveform
-        # Whole hundreds have a factor in common with the rate, without which torchaudio takes seconds.
+        # Rounded to hundreds for a common divisor with the rate, without which torchaudio takes seconds.
         played: torch.Tensor = F.resample(waveform, round(rate * factor / 100) * 100, rate)
         return played
 
     def hear(self, extractor: CitrinetFeatureExtractor) -> CitrinetFeatureExtractor:
         """
-        A front end that hears in what is played formants and tempo of this voice, by its mel filters and its hop.
+        Make a front end whose mel filters and hop length give the played waveform the formants and tempo of this voice.
 
         Args:
             extractor: the network's front end.
 
         Returns:
-            A copy; the front end itself if nothing is to be corrected.
+            A changed copy; the front end itself if nothing needs correction.
         """
         if self.pitch == self.formants == self.tempo:
             return extractor
         changed = copy.copy(extractor)
         changed.mel_filters = warped_mel_filters(extractor, self.formants / self.pitch)
-        # Rounded down: never fewer frames than the tempo leaves.
+        # Rounded down, so that there are never fewer frames than the tempo implies.
         changed.hop_length = int(extractor.hop_length * self.tempo / self.pitch + 1e-6)
         return changed
 
 
 def warped_mel_filters(extractor: CitrinetFeatureExtractor, warp: float) -> npt.NDArray[np.float32]:
     """
-    The mel filters of a front end, moved so that energy at a frequency f counts as energy at `warp` * f.
+    Warp the mel filters of a front end, so that energy at a frequency f counts as energy at `warp` * f.
 
-    Up to 85 % of Nyquist's frequency, before and after; from there on straight to Nyquist's, which stays in its place.
+    This holds as long as both frequencies are below 85 % of the Nyquist frequency; above, the warping is linear up to
+    the Nyquist frequency, which does not move.
 
     Args:
         extractor: the front end.
-        warp: above 1 a shorter vocal tract, below a longer one; 1 gives the front end's own filters.
+        warp: factor, above 1 for a shorter vocal tract, below 1 for a longer one; 1 gives the front end's own filters.
 
     Returns:
         (n_fft // 2 + 1, feature_size) float32.
