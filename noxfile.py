@@ -26,7 +26,7 @@ nox.options.sessions = ["lint", f"tests-{PYTHONS[-1]}"]
 @nox.parametrize("resolution", [nox.param("lowest-direct", id="lowest"), nox.param("highest", id="highest")])
 def tests(session: nox.Session, resolution: str) -> None:
     """Quick tests with the lowest and the newest versions of what pyproject.toml names."""
-    session.install("-e", ".[test]", "--resolution", resolution, *WHEELS)
+    session.install("-e", ".[docs,test]", "--resolution", resolution, *WHEELS)
     session.run("uv", "pip", "freeze", external=True)  # into the log
     session.run("pytest", *(session.posargs or QUICK))
 
