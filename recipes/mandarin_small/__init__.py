@@ -1,1 +1,1 @@
-"""How the embedded Mandarin model is made: text, speech, training."""
+"""Recipe of the package's small Mandarin model: text, speech, training."""

@@ -1,7 +1,7 @@
 """
-Makes a small Mandarin model: `python -m mandarin_small all OUT --seconds 900`, or its steps one by one.
+Make a small Mandarin model: `python -m mandarin_small all OUT --seconds 900`, or run its steps one by one.
 
-Each can be interrupted (Ctrl-C, SIGTERM); the same command goes on from there.
+Each step can be interrupted (Ctrl-C, SIGTERM); the same command resumes it.
 """
 
 import argparse
@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Batches differ in length, and what one leaves is to be of use for the next; read when CUDA starts.
+# Batches differ in length, and the next should reuse the memory of the last; read when CUDA starts.
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
-SPEECH_SHARE = 0.3  # of the time that is left when there are texts
+SPEECH_SHARE = 0.3  # fraction of the time that is left after making texts
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: 0 if it ended or stopped where it can go on, 1 with a line that says what is wrong."""
+    """Run a command; returns 0 on success or if it can be resumed, 1 after an error, 130 if interrupted."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -35,20 +35,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mandarin_small", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True)
     steps = {
-        "text": ("write sentences, how they are pronounced, and who says them", _text, [_text_options]),
-        "speech": ("speak them with Kokoro-82M", _speech, [_file_options, _time_options, _speech_options]),
-        "training": ("train a network on them", _training, [_file_options, _time_options, _training_options]),
+        "text": ("write sentences with their pronunciation and speakers", _text, [_text_options]),
+        "speech": ("speak the sentences with Kokoro-82M", _speech, [_file_options, _time_options, _speech_options]),
+        "training": ("train a network on the speech", _training, [_file_options, _time_options, _training_options]),
         "language_model": ("train the model's language model", _language_model, [_language_model_options]),
         "all": (
-            "all of them, what is there already left out",
+            "run all steps, except those that are done",
             _all,
             [_text_options, _file_options, _time_options, _speech_options, _training_options],
         ),
     }
     for name, (summary, run, groups) in steps.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        command.add_argument("out", type=Path, help="folder of the run: what the steps hand on, and the model")
-        command.add_argument("--seed", type=int, default=1, help="of all chance (default: %(default)s)")
+        command.add_argument("out", type=Path, help="folder of the run, for intermediate files and the model")
+        command.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
         for add in groups:
             add(command)
         command.set_defaults(run=run)
@@ -57,40 +57,44 @@ def _parser() -> argparse.ArgumentParser:
 
 def _text_options(parser: argparse.ArgumentParser) -> None:
     files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
-    parser.add_argument("--transcripts", **files, help="plain sentences, a line each, or NeMo manifests")
-    parser.add_argument("--exclude", **files, help="manifests of which no sentence may be trained on")
-    parser.add_argument("--sentences", type=int, default=90_000, help="to train on (default: %(default)s)")
+    parser.add_argument("--transcripts", **files, help="plain sentences, one per line, or NeMo manifests")
+    parser.add_argument("--exclude", **files, help="manifests whose sentences are left out of training")
+    parser.add_argument(
+        "--sentences", type=int, default=90_000, help="number of training sentences (default: %(default)s)"
+    )
 
 
 def _file_options(parser: argparse.ArgumentParser) -> None:
     files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
-    parser.add_argument("--train", **files, help="utterances in place of OUT/text/train.jsonl.gz")
-    parser.add_argument("--heldout", **files, help="utterances in place of OUT/text/heldout.jsonl.gz")
+    parser.add_argument("--train", **files, help="utterances to use instead of OUT/text/train.jsonl.gz")
+    parser.add_argument("--heldout", **files, help="utterances to use instead of OUT/text/heldout.jsonl.gz")
 
 
 def _time_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, help="for everything; training follows the clock")
-    parser.add_argument("--device", help="such as cuda or cpu (default: cuda where there is one)")
+    parser.add_argument("--seconds", type=float, help="time for everything; training fits its schedule to it")
+    parser.add_argument("--device", help="PyTorch device, such as cuda or cpu (default: cuda if available)")
 
 
 def _speech_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kokoro", type=Path, metavar="FOLDER", help="of Kokoro-82M, fetched if not given")
-    parser.add_argument("--limit", type=int, help="utterances of each file to speak (default: all)")
+    parser.add_argument("--kokoro", type=Path, metavar="FOLDER", help="folder of Kokoro-82M (default: downloaded)")
+    parser.add_argument("--limit", type=int, help="maximum utterances each for training and held-out (default: all)")
 
 
 def _training_options(parser: argparse.ArgumentParser) -> None:
     files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "MANIFEST"}
-    parser.add_argument("--real", **files, help="recordings to train on too")
-    parser.add_argument("--validation", **files, help="recordings to score on")
-    parser.add_argument("--steps", type=int, help="updates of the weights, in place of the clock")
-    parser.add_argument("--size", default="base", help="of the network, base or tiny (default: %(default)s)")
-    parser.add_argument("--batch-seconds", type=float, help="of speech in a batch (default: 1500 on a GPU, else 60)")
+    parser.add_argument("--real", **files, help="recordings to train on in addition")
+    parser.add_argument("--validation", **files, help="recordings to validate on")
+    parser.add_argument("--steps", type=int, help="number of training steps, instead of --seconds")
+    parser.add_argument("--size", default="base", help="size of the network, base or tiny (default: %(default)s)")
+    parser.add_argument(
+        "--batch-seconds", type=float, help="seconds of speech in a batch (default: 1500 on a GPU, else 60)"
+    )
 
 
 def _language_model_options(parser: argparse.ArgumentParser) -> None:
     files: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "FILE"}
-    parser.add_argument("--texts", **files, help="texts in place of OUT/text/train.jsonl.gz")
-    parser.add_argument("--exclude", **files, help="manifests of which no sentence may be trained on")
+    parser.add_argument("--texts", **files, help="texts to use instead of OUT/text/train.jsonl.gz")
+    parser.add_argument("--exclude", **files, help="manifests whose sentences are left out of training")
 
 
 def _text(options: argparse.Namespace) -> None:
@@ -149,7 +153,7 @@ def _all(options: argparse.Namespace) -> None:
     start = time.monotonic()
     check(options.seconds, options.steps, options.size)
     options.exclude = [*options.exclude, *options.validation]
-    if not is_begun(options.out):  # from then on the speech stays as it is
+    if not is_begun(options.out):  # once training has begun, the speech must not change
         if not options.train and not (options.out / "text" / "train.jsonl.gz").exists():
             _text(options)
         _speech(options, options.seconds and SPEECH_SHARE * _left(options, start))

@@ -1,4 +1,4 @@
-"""The language model that comes with a model, trained on the sentences that the model was trained on."""
+"""Language model of a model, trained on the model's training sentences."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ def run(out: Path, texts: Sequence[Path], exclude: Sequence[Path]) -> None:
     Write `OUT/model/language_model.npz`.
 
     Args:
-        out: the folder of the run.
-        texts: what it learns from; `OUT/text/train.jsonl.gz` if none is given.
-        exclude: files of sentences of which none may be learned, nor one that is nearly the same.
+        out: folder of the run.
+        texts: training texts, by default `OUT/text/train.jsonl.gz`.
+        exclude: files of sentences that are left out of training, like sentences that are nearly the same.
     """
     held_out = Overlap(_plain(text) for path in exclude for text in read_texts(path))
     train_language_model(

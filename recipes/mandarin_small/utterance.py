@@ -1,4 +1,4 @@
-"""What the steps hand on: sentences with their speakers, one JSON object a line, compressed."""
+"""Files of utterances that the steps exchange: sentences with their speakers, as compressed JSON lines."""
 
 import gzip
 import io
@@ -15,20 +15,20 @@ _MARKER = re.compile("ENTITY_[A-Z_]+|END")
 @dataclass(frozen=True)
 class Utterance:
     """
-    One sentence and who says it.
+    A sentence and its speaker.
 
     Args:
-        id: unique among all utterances of a run, held-out ones included.
-        text: characters; `ENTITY_<TYPE>` and `END` are glued to the characters they enclose.
-        phonemes: what Kokoro speaks, in symbols of its vocabulary.
+        id: unique among all utterances of a run, including held-out ones.
+        text: characters; the markers `ENTITY_<TYPE>` and `END` directly enclose the characters of an entity.
+        phonemes: symbols of Kokoro's vocabulary for Kokoro to speak.
         voice: Kokoro's voices and their weights, which sum to one.
-        speed: 1 is the voice's own, above it is faster.
-        child: factor of pitch that makes a child of the voice; 1 leaves it.
+        speed: speaking rate relative to the voice; above 1 is faster.
+        child: pitch factor that turns the voice into a child's; 1 for no change.
         age: label of the tag AGE.
-        gender: label of the tag GENDER; none for a child, whose voice does not tell.
+        gender: label of the tag GENDER; `None` for a child, whose voice does not show it.
         dialect: label of the tag DIALECT.
-        source: where the sentence comes from.
-        set: the held-out set that it belongs to; none in training.
+        source: source of the sentence.
+        set: held-out set of the sentence; `None` in training.
     """
 
     id: int
@@ -50,7 +50,7 @@ class Utterance:
 
     @property
     def speaker(self) -> str:
-        """Voices and weights as one word, the same for the same timbre."""
+        """Voices and weights as one string, the same for the same timbre."""
         return "+".join(f"{name}*{weight:g}" for name, weight in self.voice)
 
 
@@ -70,8 +70,8 @@ def read_utterances(path: str | Path) -> Iterator[Utterance]:
         Its utterances, in their order.
 
     Raises:
-        OSError: if it cannot be read or is not compressed by gzip.
-        ValueError: if it ends too early, or for a line that is no utterance; it names the line.
+        OSError: if the file cannot be read or is not gzipped.
+        ValueError: if the file is truncated, or a line is not an utterance; the message names the line.
     """
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -92,14 +92,14 @@ def _utterance(line: str, place: str) -> Utterance:
 
 def write_utterances(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """
-    Write a file of utterances, whole or not at all, and the same bytes for the same utterances.
+    Write a file of utterances, which appears only when it is complete. The same utterances give the same bytes.
 
     Args:
-        path: a `.jsonl.gz`; its folder is made.
-        utterances: what to write.
+        path: a `.jsonl.gz`; its folder is created.
+        utterances: the utterances.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Step 2: texts are spoken by Kokoro-82M."""
+"""Step 2: speak the texts with Kokoro-82M."""

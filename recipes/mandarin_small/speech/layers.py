@@ -1,9 +1,9 @@
 """
 Layers of Kokoro's prosody predictor and decoder, for utterances of different lengths in one batch.
 
-Tensors are (batch, channels, time). A row holds one utterance from its start on; `mask` (batch, 1, time) is true where
-it is. Convolutions see zeros beyond an utterance's end, and statistics are of its own samples, so that it sounds the
-same in any company.
+Tensors are (batch, channels, time), with one utterance per row; `mask` (batch, 1, time) is true inside it.
+Convolutions see zeros beyond an utterance's end, and statistics are over its own samples, so that it sounds the same in
+any batch.
 """
 
 import math
@@ -17,7 +17,7 @@ class Conv1d(nn.Conv1d):
     """
     `nn.Conv1d` with channels innermost in memory, for which cuDNN has its fast kernels in half precision.
 
-    `F.conv1d` puts time innermost; a convolution over images of one row does not, and later layers keep the order.
+    `F.conv1d` puts time innermost; a convolution over images of one row keeps the channels there, as do later layers.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     """`nn.ConvTranspose1d` with channels innermost in memory, see [`Conv1d`]."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(batch, channels, time) to (batch, channels, longer time); the size is the one without a wish."""
+        """(batch, channels, time) to (batch, channels, longer time); `output_size` is ignored."""
         weight, stride, padding = self.weight.unsqueeze(2), (1, *self.stride), (0, *self.padding)
         y = F.conv_transpose2d(_image(x), weight, self.bias, stride, padding, (0, *self.output_padding), self.groups)
         return y.squeeze(2)
@@ -42,7 +42,7 @@ def _image(x: Tensor) -> Tensor:
 
 class AdaIN(nn.Module):
     """
-    Adaptive instance norm (Huang & Belongie 2017): a style says what mean and deviation every channel shall have.
+    Adaptive instance norm (Huang & Belongie 2017): a style determines the mean and deviation of every channel.
 
     Args:
         style_size: length of a style vector.
@@ -57,7 +57,7 @@ class AdaIN(nn.Module):
         """(batch, channels, time) to the same in float32, with arbitrary values where the mask is false."""
         count = mask.sum(-1, keepdim=True)
         mean = (x * mask).sum(-1, keepdim=True, dtype=torch.float32) / count
-        centred = (x - mean) * mask  # means may be large: differences of squares would be of few digits
+        centred = (x - mean) * mask  # means may be large: differences of squares would lose digits
         variance = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square() / count
         asked: Tensor = self.fc(style).float().unsqueeze(-1)
         scale, shift = asked.chunk(2, dim=1)
@@ -66,13 +66,13 @@ class AdaIN(nn.Module):
 
 class StyledBlock(nn.Module):
     """
-    Residual block of two convolutions, each behind [`AdaIN`] and a leaky ReLU (StyleTTS 2, Li et al. 2023).
+    Residual block of two convolutions, each after [`AdaIN`] and a leaky ReLU (StyleTTS 2, Li et al. 2023).
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
+        inputs: number of input channels.
+        outputs: number of output channels.
         style_size: length of a style vector.
-        upsample: whether twice as many time steps go out.
+        upsample: whether to double the number of time steps.
     """
 
     def __init__(self, inputs: int, outputs: int, style_size: int, upsample: bool = False):
@@ -103,7 +103,7 @@ class SnakeBlock(nn.Module):
 
     Args:
         channels: number of channels.
-        kernel: taps of every convolution.
+        kernel: kernel size of every convolution.
         style_size: length of a style vector.
     """
 

@@ -1,7 +1,7 @@
 """
-Kokoro-82M, a synthesiser after StyleTTS 2 (Li et al. 2023) and iSTFTNet (Kaneko et al. 2022), for batches.
+Kokoro-82M, a synthesiser based on StyleTTS 2 (Li et al. 2023) and iSTFTNet (Kaneko et al. 2022), for batches.
 
-Modules have the names of the original's weights. A frame is 25 ms; [`layers`] says what a mask is.
+Modules have the names of the original weights. A frame is 25 ms; [`layers`] explains masks.
 """
 
 from typing import NamedTuple
@@ -16,17 +16,17 @@ from .layers import Conv1d, ConvTranspose1d, SnakeBlock, StyledBlock
 
 RATE = 24_000
 FRAME = 600  # samples
-STYLE = 128  # a voice's style has a half for the timbre, and a half for prosody
+STYLE = 128  # a voice's style has two such parts, for timbre and for prosody
 SYMBOLS, HIDDEN, LONGEST_DURATION = 178, 512, 50
 N_FFT, HOP = 20, 5
 
 
 class Encoded(NamedTuple):
-    """What the texts of a batch say; (batch, tokens, ...)."""
+    """Encoded texts of a batch; (batch, tokens, ...)."""
 
-    prosody: Tensor  # (..., 640), what pitch and energy are predicted from
-    sound: Tensor  # (..., 512), what the decoder speaks
-    durations: Tensor  # in frames, 0 where there is no token
+    prosody: Tensor  # (..., 640), for the prediction of pitch and energy
+    sound: Tensor  # (..., 512), for the decoder
+    durations: Tensor  # in frames, 0 for padding
 
 
 class Kokoro(nn.Module):
@@ -51,10 +51,10 @@ class Kokoro(nn.Module):
 
     def encode(self, tokens: Tensor, lengths: Tensor, styles: Tensor, speeds: Tensor) -> Encoded:
         """
-        Read phonemes.
+        Encode phonemes.
 
         Args:
-            tokens: (batch, tokens) int64, padded with anything that is a token.
+            tokens: (batch, tokens) int64, padded with any token.
             lengths: (batch,) int64 on the CPU.
             styles: (batch, 256).
             speeds: (batch,).
@@ -75,15 +75,15 @@ class Kokoro(nn.Module):
         half: torch.dtype | None = None,
     ) -> Tensor:
         """
-        Speak what was read.
+        Speak encoded texts.
 
         Args:
             prosody: (batch, frames, 640), zero beyond an utterance's end.
-            sound: (batch, frames, 512), the same.
+            sound: (batch, frames, 512), zero beyond an utterance's end.
             lengths: (batch,) int64 on the CPU, in frames.
             styles: (batch, 256).
-            noise: whether the voice's source has noise, as in the original; without it the same input sounds the same.
-            half: precision of the decoder's products and of what it keeps between them; float32 if not given.
+            noise: whether the voice's source has noise, as in the original; without it the output is deterministic.
+            half: precision of the decoder's products and activations, by default float32.
 
         Returns:
             (batch, frames * 600) float32 at 24 kHz.
@@ -96,7 +96,7 @@ class Kokoro(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Tokens as the decoder hears them."""
+    """Encoder of tokens for the decoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class StyledNorm(nn.Module):
 
 
 class DurationEncoder(nn.Module):
-    """Tokens as prosody is predicted from."""
+    """Encoder of tokens for the prediction of prosody."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class DurationEncoder(nn.Module):
 
 
 class ProsodyPredictor(nn.Module):
-    """How long tokens last, and pitch and energy of frames."""
+    """Predictor of the durations of tokens, and of pitch and energy of frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class ProsodyPredictor(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Sound from encoded frames, pitch and energy."""
+    """Decoder from encoded frames, pitch and energy to a waveform."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Decoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """iSTFTNet with a harmonic source (Wang et al. 2019): predicts short spectra, which are then inverted."""
+    """iSTFTNet with a harmonic source (Wang et al. 2019): predicts short-time spectra and inverts them."""
 
     window: Tensor
 
@@ -227,7 +227,7 @@ class Generator(nn.Module):
     def forward(self, x: Tensor, pitch: Tensor, style: Tensor, mask: Tensor, noise: bool) -> Tensor:
         """(batch, 512, 2 * frames) and (batch, 1, 2 * frames) to (batch, 600 * frames)."""
         frames = mask.sum(-1)
-        ends = F.pad(_finer(mask, 120 * mask.shape[-1]), (1, 0), value=True)  # a spectrum more than there are hops
+        ends = F.pad(_finer(mask, 120 * mask.shape[-1]), (1, 0), value=True)  # one spectrum more than hops
         spectra = self._spectra(self.m_source(pitch, noise), frames * FRAME) * ends
         x = F.leaky_relu(x, 0.1) * _finer(mask, x.shape[-1])
         for stage, inside in enumerate((_finer(mask, 20 * mask.shape[-1]), ends)):
@@ -250,13 +250,13 @@ class Generator(nn.Module):
         padded = F.pad(source, (reach, reach), mode="reflect")
         padded.scatter_(1, ends + reach + steps, source.gather(1, ends - 2 - steps))
         spectrum = torch.stft(padded, N_FFT, HOP, window=self.window, center=False, return_complex=True)
-        # Lowest and highest frequency are real. A transform may leave -0 there, and with it the phase -π for π.
+        # Lowest and highest frequency are real. A transform may give -0 there, and thus the phase -π instead of π.
         spectrum.imag[:, [0, -1]] = 0
         return torch.cat([spectrum.abs(), spectrum.angle()], dim=1)
 
 
 class Source(nn.Module):
-    """Nine harmonics of the pitch, and noise where there is none."""
+    """Source signal: nine harmonics of the pitch, and noise where there is no pitch."""
 
     def __init__(self, harmonics: int = 9):
         super().__init__()
@@ -265,7 +265,7 @@ class Source(nn.Module):
     def forward(self, pitch: Tensor, noise: bool) -> Tensor:
         """(batch, 1, 2 * frames) to (batch, 600 * frames) in float32."""
         each = FRAME // 2
-        # Thousands of cycles, of which a hundredth matters: in float64.
+        # In float64: there are thousands of cycles, and a hundredth of one matters.
         cycles = F.interpolate((pitch.double() / RATE).cumsum(-1) * each, scale_factor=float(each), mode="linear")
         phase = (cycles - cycles.floor()).float().squeeze(1) * (2 * torch.pi)
         voiced = (pitch.squeeze(1) > 10).float().repeat_interleave(each, dim=-1)
@@ -277,12 +277,12 @@ class Source(nn.Module):
 
 
 def _mask(lengths: Tensor, width: int, device: torch.device) -> Tensor:
-    """(batch,) on the CPU to (batch, width), true where there is something."""
+    """(batch,) on the CPU to (batch, width), true inside an utterance."""
     return torch.arange(width, device=device) < lengths.to(device, non_blocking=True).unsqueeze(1)
 
 
 def _finer(mask: Tensor, width: int) -> Tensor:
-    """A mask (batch, 1, time) at another resolution, a multiple of its own."""
+    """A mask (batch, 1, time) at a higher resolution, a multiple of its own."""
     return mask.repeat_interleave(width // mask.shape[-1], dim=-1)
 
 
@@ -291,6 +291,6 @@ def _lstm(inputs: int) -> nn.LSTM:
 
 
 def _run(lstm: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, time, channels) to (batch, time, 512), each row read backwards from its own end."""
+    """(batch, time, channels) to (batch, time, 512); the backward direction starts at the end of each row."""
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     return pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0]

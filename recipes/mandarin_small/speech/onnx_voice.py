@@ -1,4 +1,4 @@
-"""Kokoro's int8 file in onnxruntime, one utterance after the other: for machines without a GPU."""
+"""Kokoro's int8 file in onnxruntime, one utterance at a time, for machines without a GPU."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,10 +19,10 @@ _GAIN = 1.5  # the file's inverse STFT does not divide by the sum of its squared
 
 class OnnxVoice:
     """
-    The synthesiser in int8 on one thread; voiceless sounds have no noise in their source.
+    The synthesiser in int8 on one thread, without noise in the source of voiceless sounds.
 
     Args:
-        folder: Kokoro's, see [`fetch`].
+        folder: folder of Kokoro, see [`fetch`].
     """
 
     def __init__(self, folder: Path):
@@ -32,7 +32,7 @@ class OnnxVoice:
         self._prompts = Prompts(folder)
 
     def speak(self, utterances: Iterable[Utterance]) -> Iterator[list[Spoken]]:
-        """Speak utterances in their order, each by itself."""
+        """Speak utterances in order, one at a time."""
         for utterance in utterances:
             yield [(utterance, self._speak(utterance))]
 

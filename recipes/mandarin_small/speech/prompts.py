@@ -1,4 +1,4 @@
-"""What Kokoro is given for an utterance: tokens of its phonemes, and the style of its blend of voices."""
+"""Kokoro's inputs for an utterance: tokens of its phonemes, and the style of its blend of voices."""
 
 import json
 from functools import cache
@@ -15,10 +15,10 @@ LONGEST = 510  # phonemes
 
 class Prompts:
     """
-    Tokens and styles of utterances.
+    Computes tokens and styles of utterances.
 
     Args:
-        folder: Kokoro's, see [`fetch`].
+        folder: folder of Kokoro, see [`fetch`].
     """
 
     def __init__(self, folder: Path):
@@ -28,11 +28,11 @@ class Prompts:
 
     def __call__(self, utterance: Utterance) -> tuple[list[int], NDArray[np.float32]] | None:
         """
-        Tokens and style of one utterance.
+        Compute tokens and style of one utterance.
 
         Returns:
             Tokens with the boundary mark 0 before and after, and a style (256,), which depends on their number. Symbols
-            that Kokoro does not know are passed over. None if nothing is left, or more than Kokoro reads.
+            that Kokoro does not know are skipped. `None` if no token is left, or more than Kokoro can read.
 
         Raises:
             ValueError: for a voice that Kokoro does not have.

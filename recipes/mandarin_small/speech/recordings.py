@@ -17,12 +17,12 @@ from .store import SpeechStore
 
 def write_recordings(utterances: Sequence[Utterance], speech: SpeechStore, folder: Path) -> None:
     """
-    Write `SET.jsonl`, a manifest for each set, and `SET/ID.flac`; recordings that are there already stay.
+    Write `SET.jsonl`, a manifest for each set, and `SET/ID.flac`; existing recordings are kept.
 
     Args:
-        utterances: held-out utterances; those that were not spoken are passed over.
-        speech: what was spoken.
-        folder: where to write; is made.
+        utterances: held-out utterances; those that were not spoken are skipped.
+        speech: the speech.
+        folder: output folder, created if needed.
     """
     manifests: dict[str, list[str]] = {}
     spoken = [utterance for utterance in utterances if utterance.id in speech]
@@ -56,8 +56,8 @@ def like_a_child(samples: NDArray[np.int16], factor: float) -> NDArray[np.int16]
     Raise the pitch by a factor and the formants by half as much, with the WORLD vocoder (Morise et al. 2016).
 
     Args:
-        samples: at 16 kHz.
-        factor: 1 leaves everything.
+        samples: samples at 16 kHz.
+        factor: pitch factor; 1 changes nothing.
     """
     if factor == 1:
         return samples

@@ -1,4 +1,4 @@
-"""From the texts of the step before to a folder of speech."""
+"""Speak the texts of step 1 into a folder of speech."""
 
 import time
 from collections.abc import Sequence
@@ -19,25 +19,25 @@ from .store import SpeechStore, SpeechWriter
 from .voice import Voice, load_voice
 
 _SAVE_EVERY = 10.0  # seconds
-_HELDOUT_SHARE = 0.25  # of the time, at most: a slow machine is to have something to train on
+_HELDOUT_SHARE = 0.25  # maximum fraction of the time, so that a slow machine still gets training speech
 
 
 @dataclass(frozen=True)
 class Options:
     """
-    What to speak, and with what.
+    Options of the step.
 
     Args:
         out: folder of the run; `text/train.jsonl.gz` and `text/heldout.jsonl.gz` in it are read, `speech/train`,
             `speech/heldout` and `heldout` are written.
-        seconds: for all of it; without it everything is spoken.
-        limit: how many utterances of each kind are spoken, those that are there already included; all by default.
+        seconds: time limit; by default everything is spoken.
+        limit: maximum number of utterances of each kind, including existing ones; by default all.
         train: files of utterances to speak instead of `text/train.jsonl.gz`.
         heldout: the same for `text/heldout.jsonl.gz`.
         backend: see [`load_voice`].
         device: see [`load_voice`].
-        model: Kokoro's folder, see [`fetch`].
-        seed: of the noise in voiceless sounds.
+        model: folder of Kokoro, see [`fetch`].
+        seed: random seed of the noise in voiceless sounds.
     """
 
     out: Path
@@ -53,19 +53,19 @@ class Options:
 
 def run(options: Options) -> bool:
     """
-    Speak the held-out utterances, then those to train on; what is there already stays.
+    Speak the held-out utterances, then the training utterances; existing speech is kept.
 
-    Utterances of children sound as Kokoro speaks them: training makes children of them, other ones in each epoch. The
-    recordings in `out/heldout` are of children, see [`write_recordings`].
+    Utterances of children are stored as Kokoro speaks them: training turns them into children's voices, differently in
+    each epoch. In the recordings in `out/heldout` the voices are changed, see [`write_recordings`].
 
     Args:
-        options: what to do.
+        options: the options.
 
     Returns:
-        Whether everything was tried; if not, the clock ran out.
+        Whether all utterances were tried; if not, the time was up.
 
     Raises:
-        OSError, ValueError: in one line, for what is missing or no utterance.
+        OSError, ValueError: if a file is missing or has a line that is not an utterance.
     """
     begin = time.monotonic()
     text, speech = options.out / "text", options.out / "speech"
@@ -84,16 +84,16 @@ def run(options: Options) -> bool:
 
 def speak(utterances: Sequence[Utterance], folder: Path, voice: Voice, end: float | None = None) -> bool:
     """
-    Speak what a folder lacks.
+    Speak the utterances that a folder lacks.
 
     Args:
-        utterances: what the folder shall hold.
+        utterances: all utterances of the folder.
         folder: see [`SpeechWriter`].
-        voice: who speaks.
+        voice: the synthesiser.
         end: time of the monotonic clock at which to stop.
 
     Returns:
-        Whether all was tried.
+        Whether all utterances were tried.
     """
     with SpeechWriter(folder) as writer:
         missing = [utterance for utterance in utterances if utterance.id not in writer.ids]

@@ -1,4 +1,4 @@
-"""Speech on a disk: one file of samples, and an index of utterances."""
+"""Speech on disk: one file of samples, and an index of utterances."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ _ROW = np.dtype([("id", np.int64), ("start", np.int64), ("length", np.int64)])
 
 class SpeechStore:
     """
-    Spoken utterances, mapped into memory.
+    Spoken utterances, memory-mapped.
 
     Args:
-        folder: what a [`SpeechWriter`] wrote, finished or not.
+        folder: folder of a [`SpeechWriter`], finished or not.
 
     Attributes:
-        index: one row an utterance: id, start and length in samples.
+        index: one row per utterance: id, start and length in samples.
         audio: all samples, mono at 16 kHz, int16.
 
     Raises:
-        OSError: if there is nothing.
+        OSError: if there is no speech.
     """
 
     def __init__(self, folder: str | Path):
@@ -40,24 +40,24 @@ class SpeechStore:
         return utterance_id in self._rows
 
     def __getitem__(self, utterance_id: int) -> NDArray[np.int16]:
-        """Samples of an utterance, by its id; `KeyError` if it was not spoken."""
+        """Samples of an utterance, by its id; raises `KeyError` if it was not spoken."""
         row = self.index[self._rows[utterance_id]]
         return self.audio[row["start"] : row["start"] + row["length"]]
 
 
 class SpeechWriter:
     """
-    Appends utterances to a folder; a context manager.
+    Context manager that appends utterances to a folder.
 
-    What the index names is there, whenever the program is killed: it is replaced as a whole, after the samples were
-    written. What it does not name is cut off when the folder is opened again.
+    The index is replaced atomically after the samples are written, so it is valid whenever the program is killed.
+    Samples that are not in the index are cut off when the folder is opened again.
 
     Args:
-        folder: is made where it is missing.
+        folder: the folder, created if needed.
 
     Attributes:
-        ids: of all utterances in the folder.
-        samples: their number.
+        ids: ids of all utterances in the folder.
+        samples: total number of samples.
     """
 
     def __init__(self, folder: str | Path):
@@ -86,14 +86,14 @@ class SpeechWriter:
             self._file.close()
 
     def append(self, utterance_id: int, samples: NDArray[np.int16]) -> None:
-        """Add an utterance; it is there for others after [`save`]."""
+        """Add an utterance; readers see it after [`save`]."""
         self._file.write(samples.tobytes())
         self._rows.append((utterance_id, self.samples, len(samples)))
         self.ids.add(utterance_id)
         self.samples += len(samples)
 
     def save(self) -> None:
-        """Write what was appended, and the index."""
+        """Flush the samples, and write the index."""
         self._file.flush()
         unfinished = self._folder / f".{INDEX}.part"
         with unfinished.open("wb") as file:

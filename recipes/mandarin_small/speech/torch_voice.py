@@ -1,4 +1,4 @@
-"""Kokoro in PyTorch, many utterances at once."""
+"""Kokoro in PyTorch, in batches."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -20,12 +20,12 @@ from .sound import LONGEST, finish
 from .voice import Spoken
 from .weights import read_weights
 
-_TEXTS = 256  # that are read at once
-_WIDTHS = 16  # on a GPU a batch's frames are a multiple of this: cuDNN prepares itself for every size
+_TEXTS = 256  # texts that are encoded at once
+_WIDTHS = 16  # on a GPU, frames of a batch are a multiple of this: cuDNN needs a setup for every size
 
 
 class _Read(NamedTuple):
-    """An utterance before it is spoken."""
+    """An encoded utterance."""
 
     utterance: Utterance
     style: Tensor  # (256,)
@@ -39,14 +39,13 @@ class TorchVoice:
     """
     The synthesiser in PyTorch: in float32 on a CPU, its decoder in float16 on a GPU.
 
-    Utterances are read some thousand at a time, sorted by their duration, and spoken in batches of equally long ones, a
-    row each.
+    Utterances are encoded a few thousand at a time, sorted by duration, and spoken in batches of similar length.
 
     Args:
-        folder: Kokoro's, see [`fetch`].
-        device: PyTorch's.
-        noise: whether voiceless sounds have noise in their source, as the original has; without it the same utterance
-            always sounds the same.
+        folder: folder of Kokoro, see [`fetch`].
+        device: PyTorch device.
+        noise: whether voiceless sounds have noise in their source, as in the original; without it the output is
+            deterministic.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", noise: bool = True):
@@ -57,14 +56,14 @@ class TorchVoice:
         self._network.load_state_dict(read_weights(folder / MODEL))
         self._network.to(self._device).eval()
         on_cpu = self._device.type == "cpu"
-        # On a GPU seven minutes of sound, whose largest tensors have 1 GB; for a CPU a batch is no gain.
+        # On a GPU seven minutes of audio, whose largest tensors have 1 GB; on a CPU batches bring no gain.
         self._read_at_once, self._frames_at_once = (8, 256) if on_cpu else (4096, 16384)
         self._width = 1 if on_cpu else _WIDTHS
         self._half = None if on_cpu else torch.float16
 
     @torch.inference_mode()
     def speak(self, utterances: Iterable[Utterance]) -> Iterator[list[Spoken]]:
-        """Speak utterances in batches, of which every few thousand are in random order."""
+        """Speak utterances in batches, in random order within every few thousand utterances."""
         utterances, order = iter(utterances), random.Random(0)
         while chunk := list(islice(utterances, self._read_at_once)):
             read, left_out = self._read_all(chunk)
@@ -78,7 +77,7 @@ class TorchVoice:
                 yield [(row.utterance, piece) for row, piece in zip(batch, samples, strict=True)]
 
     def _read_all(self, chunk: list[Utterance]) -> tuple[list[_Read], list[Utterance]]:
-        """What the texts say, the longest utterance first, and what cannot be spoken."""
+        """Encode texts, the longest utterance first; also returns the utterances that cannot be spoken."""
         prompts = [(utterance, self._prompts(utterance)) for utterance in chunk]
         asked = [(utterance, *prompt) for utterance, prompt in prompts if prompt]
         asked.sort(key=lambda item: len(item[1]))
@@ -120,6 +119,6 @@ class TorchVoice:
 
 
 def _spread(said: Tensor, row: _Read, width: int) -> Tensor:
-    """(tokens, channels) to (width, channels): each token in all its frames, then zeros."""
+    """(tokens, channels) to (width, channels): repeat each token for all its frames, then pad with zeros."""
     frames = said.repeat_interleave(row.durations, dim=0, output_size=row.frames)
     return F.pad(frames, (0, 0, 0, width - row.frames))

@@ -1,4 +1,4 @@
-"""What speaks: the interface of the synthesiser's two forms."""
+"""Interface of the synthesiser's two implementations."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..utterance import Utterance
 
-# An utterance and its samples at 16 kHz; none for what could not be spoken.
+# An utterance and its samples at 16 kHz; `None` if it could not be spoken.
 Spoken = tuple[Utterance, NDArray[np.int16] | None]
 BACKENDS = ("torch", "onnx")
 
@@ -19,7 +19,7 @@ class Voice(Protocol):
     """A synthesiser for any voice of Kokoro."""
 
     def speak(self, utterances: Iterable[Utterance]) -> Iterator[list[Spoken]]:
-        """Speak utterances in batches, not necessarily in their order."""
+        """Speak utterances in batches, not necessarily in order."""
         ...
 
 
@@ -28,12 +28,12 @@ def load_voice(folder: Path, backend: str | None = None, device: str | None = No
     Load Kokoro.
 
     Args:
-        folder: Kokoro's, see [`fetch`].
+        folder: folder of Kokoro, see [`fetch`].
         backend: `torch`, in batches, or `onnx`, in int8 one by one. By default `torch` with a GPU, else `onnx`.
-        device: PyTorch's; by default `cuda` where there is one.
+        device: PyTorch device, by default `cuda` if available.
 
     Raises:
-        ValueError: for a device that is not there, or one for `onnx`.
+        ValueError: if the device is not available, or is not the CPU for `onnx`.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The tensors of Kokoro's int8 ONNX file, dequantised and named as in the network that was exported."""
+"""Read the tensors of Kokoro's int8 ONNX file, dequantised and named as in the original network."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-# The graph wraps the network in two modules; what lies outside the named parts of the first is its prosody predictor.
+# The graph wraps the network in two modules; nodes of the first outside these parts belong to the prosody predictor.
 _WRAPPERS = ("encoder", "decoder")
 _PARTS = ("bert", "bert_encoder", "text_encoder", "predictor")
 _LAYERS = ("ConvInteger", "MatMulInteger", "Conv", "ConvTranspose", "MatMul")
-# Parameters that the exporter left under their own names: norms of layers and slopes of Snake.
+# Parameters that kept their names in the export: layer norms and slopes of Snake.
 _NAMED = re.compile(r"(?:encoder|decoder)\.(.*(?:[Ll]ayer_?[Nn]orm\.(?:weight|bias)|\.gamma|\.beta|\.alpha[12]\.\d))")
 
 
@@ -23,7 +23,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """
     Read the weights of Kokoro-82M from its ONNX file.
 
-    The exporter folded weight norm into constants without names; a node's name tells which module it was.
+    The export folded weight norm into unnamed constants; the name of a node gives its module.
 
     Args:
         path: `kokoro.onnx`, quantised dynamically by onnxruntime.
@@ -46,14 +46,14 @@ def _parameters(node: NodeProto, constants: dict[str, NDArray[Any]]) -> Iterator
     """Weight and bias of the layer that a node computes, if it is one."""
 
     def dequantised(name: str, scale: str, zero: str) -> NDArray[np.float32]:
-        """One scale is for everything, a column of a matrix, or a direction of an LSTM."""
+        """Dequantise; a scale is for a whole tensor, a column of a matrix, or a direction of an LSTM."""
         values, scales, zeros = constants[name], constants[scale], constants[zero].astype(np.float32)
         if values.ndim == 3:
             scales, zeros = scales.reshape(-1, 1, 1), zeros.reshape(-1, 1, 1)
         return np.asarray((values - zeros) * scales, np.float32)
 
     inputs = list(node.input)
-    if node.op_type == "DequantizeLinear":  # of the rows that a Gather took from a quantised table
+    if node.op_type == "DequantizeLinear":  # of rows that a Gather takes from a quantised table
         table = node.name.removesuffix("/Gather_quant_DequantizeLinear").strip("/").replace("/", ".")
         yield _module(node) + ".weight", dequantised(f"{table}.weight_quantized", inputs[1], inputs[2])
     elif node.op_type == "DynamicQuantizeLSTM":
@@ -75,16 +75,16 @@ def _parameters(node: NodeProto, constants: dict[str, NDArray[Any]]) -> Iterator
 
 
 def _gates(rows: NDArray[Any]) -> NDArray[Any]:
-    """ONNX has an LSTM's gates in the order input, output, forget, cell; PyTorch input, forget, cell, output."""
+    """Reorder an LSTM's gates from ONNX (input, output, forget, cell) to PyTorch (input, forget, cell, output)."""
     into, out, forget, cell = np.split(rows, 4)
     return np.concatenate([into, forget, cell, out])
 
 
 def _module(node: NodeProto) -> str:
-    """Module that a node belongs to: `text_encoder.cnn.0.0` for `/encoder/text_encoder/cnn.0/cnn.0.0/Conv`."""
+    """Module of a node: `text_encoder.cnn.0.0` for `/encoder/text_encoder/cnn.0/cnn.0.0/Conv`."""
     wrapper, *parts = node.name.strip("/").split("/")[:-1]
     if wrapper == "encoder" and parts[0] not in _PARTS:
         parts.insert(0, "predictor")
-    # A layer of a sequence has the sequence's name before its own, one that is used several times a number behind it.
+    # A layer of a sequence has the sequence's name before its own; a layer that is used several times ends in a number.
     kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
     return re.sub(r"_\d+$", "", ".".join(kept))

@@ -1,4 +1,4 @@
-"""Step 1: sentences, how they are pronounced, and who says them."""
+"""Step 1: sentences with their pronunciation and speakers."""
 
 from .build import run
 

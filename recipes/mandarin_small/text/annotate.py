@@ -1,8 +1,8 @@
 """
-Marks the names, dates, times and temperatures of plain sentences, by rules and jieba's parts of speech.
+Mark the names, dates, times and temperatures in plain sentences, by rules and jieba's parts of speech.
 
-The marks are a machine's guess: good enough to train on beside sentences that were made with their marks, not to
-measure with.
+The marks are guesses: good enough for training together with sentences that were generated with marks, but not for
+evaluation.
 """
 
 import re
@@ -29,7 +29,7 @@ _PATTERNS = {
     ),
 }
 _RULES = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}
-# What is asked of a player, and what is asked of an encyclopaedia.
+# Requests to a music player, and questions to an encyclopaedia.
 _PLAY = re.compile(
     "^(?:请你?|给我|帮我|随便)*(?:音乐搜索|下载|播放(?:一首|首)?|我?[想要]听(?:一首|首)?|[来放点听](?:一[首曲个]|首))(?:歌曲|歌儿|歌来听|音乐|歌)?"
     "(?:(?P<singer>.{2,4}?)唱?的)?(?P<song>[^，]+?)(?:这首歌|吧)?$"
@@ -42,7 +42,7 @@ _ORGANISATION = re.compile(
     "(?:队|院|社|部|所|局|会|大学|中学|小学|公司|集团|政府|银行|协|委|台|报|协会|电信|移动|联通|石油|石化|中心|国|联|行|航空|证监会|保监会|厅|署)$"
 )
 
-# How places of three characters or more end, and what foreign ones are written with; other such words are idioms.
+# Endings of places of three characters or more, and characters of foreign places; other such words are idioms.
 _PLACE = re.compile(
     "[省市县区镇乡村州山河湖海岛路街寺庙江湾港桥站园城国峡口旗郡洲门岭关堡]$|[斯尔利亚巴拉阿尼罗伊特德克兰维里加瓦沙洛莫纳坦]"
 )
@@ -50,10 +50,10 @@ _PLACE = re.compile(
 
 def annotate(text: str) -> str:
     """
-    Mark the entities in a plain text with `ENTITY_<TYPE>` and `END`, glued to the characters they enclose.
+    Mark the entities in a plain text with `ENTITY_<TYPE>` and `END`, directly around their characters.
 
     Args:
-        text: Han characters, with `，` where the speaker pauses.
+        text: Han characters, with `，` for pauses.
     """
     spans = _asked_for(text)
     spans += [(*match.span(), kind) for kind, rule in _RULES.items() for match in rule.finditer(text)]
@@ -67,7 +67,7 @@ def annotate(text: str) -> str:
 
 
 def _asked_for(text: str) -> list[tuple[int, int, str]]:
-    """What a sentence of a well-known form names; these are the only songs that are found."""
+    """Find the entities in sentences of known patterns; the only way that songs are found."""
     if play := _PLAY.match(text):
         start, end = play.span("song")
         if play["singer"] and _may_be_person(play["singer"]):
@@ -97,11 +97,11 @@ def _names(text: str) -> list[tuple[int, int, str]]:
 
 def kind_of(word: str, part: str) -> str | None:
     """
-    What a word of the dictionary names: `PERSON_NAME`, `LOCATION`, `ORGANIZATION` or nothing.
+    Entity type of a word of the dictionary: `PERSON_NAME`, `LOCATION`, `ORGANIZATION` or `None`.
 
     Args:
-        word: one word.
-        part: its part of speech: nr is a person, ns a place, nt an organisation, as the dictionary has it.
+        word: the word.
+        part: its part of speech in the dictionary: nr is a person, ns a place, nt an organisation.
     """
     if word in KNOWN:
         return KNOWN[word]

@@ -1,7 +1,7 @@
 """
-Writes the sentences that the recipe trains on and those that it measures with.
+Write the training and the held-out sentences of the recipe.
 
-What has no names in it is taken from transcripts where there are any. All else is made here.
+Plain sentences are taken from transcripts, if any. All others are generated here.
 """
 
 import random
@@ -33,19 +33,19 @@ def run(
     """
     Write `text/train.jsonl.gz` and `text/heldout.jsonl.gz`.
 
-    The same arguments make the same files. Held out are sets `catalogue` (templates with well-known names), `open`
+    The same arguments give the same files. The held-out sets are `catalogue` (templates with well-known names), `open`
     (templates with any names) and, with transcripts, `plain`.
 
     Args:
-        output: the folder of the run.
-        transcripts: plain sentences; see `sources`.
-        sentences: how many to train on.
-        seed: of all chance.
-        exclude: NeMo manifests of which no sentence, nor what is nearly the same, may be trained on.
+        output: folder of the run.
+        transcripts: files of plain sentences; see `sources`.
+        sentences: number of training sentences.
+        seed: random seed.
+        exclude: NeMo manifests whose sentences, and those that are nearly the same, are left out of training.
 
     Raises:
-        OSError: for a file that cannot be read or written.
-        ValueError: for one that is not what it should be.
+        OSError: if a file cannot be read or written.
+        ValueError: if a file has no suitable content, or `sentences` is out of range.
     """
     if not 1 <= sentences <= FIRST_HELD_OUT:
         raise ValueError(f"--sentences must be 1 to {FIRST_HELD_OUT}, not {sentences}.")
@@ -59,12 +59,12 @@ def run(
     trained = _speak([(sentence, None) for sentence in training], 0, f"{seed} training")
     folder = Path(output) / "text"
     write_utterances(folder / "heldout.jsonl.gz", measured)
-    write_utterances(folder / "train.jsonl.gz", trained)  # last: where it is, all is
+    write_utterances(folder / "train.jsonl.gz", trained)  # last: if it exists, all files do
     print(summary([*measured, *trained]))
 
 
 def summary(utterances: Iterable[Utterance]) -> str:
-    """Counts of sentences, characters and entities, a line for each set and source."""
+    """Format counts of sentences, characters and entities, a line for each set and source."""
     lines: dict[str, Counter[str]] = defaultdict(Counter)
     for utterance in utterances:
         marks = utterance.text.count("ENTITY_")
@@ -78,7 +78,7 @@ def summary(utterances: Iterable[Utterance]) -> str:
 
 
 def _speak(sentences: Sequence[tuple[Sentence, str | None]], first: int, seed: str) -> list[Utterance]:
-    """Utterances of sentences, those of held-out sets by held-out voices, numbered from `first`."""
+    """Make utterances of sentences, numbered from `first`; held-out sentences get held-out voices."""
     rng = random.Random(seed)
     utterances = []
     for number, (sentence, name) in enumerate(tqdm(sentences, desc="pronunciation", unit="sentence"), start=first):
@@ -103,7 +103,7 @@ def _speak(sentences: Sequence[tuple[Sentence, str | None]], first: int, seed: s
 
 
 def _end(rng: random.Random, sentence: Sentence) -> str:
-    """The mark at the end, in seven of ten cases: a speaker's voice falls, rises or is left hanging."""
+    """Punctuation at the end, in seven of ten cases, so that the voice falls, rises or stays level."""
     if rng.random() < 0.3:
         return ""
     if sentence.text.endswith("？") or _QUESTION.search(sentence.plain):

@@ -1,4 +1,4 @@
-"""Draws names: those of the catalogue, and any that dictionary, transcripts and rules give."""
+"""Draw names: from the catalogue, and from dictionary, transcripts and rules."""
 
 import random
 from collections import Counter
@@ -18,10 +18,10 @@ _INSTITUTIONS = "大学 中学 第一小学 人民医院 中心医院 商业银�
 
 class Weighted:
     """
-    Things to draw, frequent ones more often, though less than in proportion, so that rare ones are heard too.
+    Draws frequent words more often, but less than proportionally, so that rare ones occur too.
 
     Args:
-        frequencies: thing -> how often it occurs.
+        frequencies: pairs of a word and how often it occurs.
     """
 
     def __init__(self, frequencies: Iterable[tuple[str, int]]):
@@ -29,7 +29,7 @@ class Weighted:
         self._weights = list(accumulate(count**0.6 for count in counts))
 
     def draw(self, rng: random.Random, k: int = 1) -> list[str]:
-        """Draw k of them, perhaps the same."""
+        """Draw k words, with replacement."""
         return rng.choices(self.things, cum_weights=self._weights, k=k)
 
 
@@ -38,8 +38,8 @@ class Names:
     Draws names, dates, times and temperatures.
 
     Args:
-        rng: where all chance comes from.
-        catalogue: share of the names that are of the catalogue.
+        rng: random number generator.
+        catalogue: fraction of the names that come from the catalogue.
         found: type -> names found in transcripts.
     """
 
@@ -74,7 +74,7 @@ class Names:
         return self._rarest(self._pools[kind].draw(self._rng, 2))
 
     def _organisation(self) -> str:
-        """A company or an institution that might be."""
+        """Make up a company or an institution."""
         place = self._pools["LOCATION"].draw(self._rng)[0]
         if self._rng.random() < 0.4:
             return place + self._rng.choice(_INSTITUTIONS)
@@ -82,7 +82,7 @@ class Names:
         return place[:2] * (self._rng.random() < 0.6) + brand + self._rng.choice(_TRADES) + "有限公司"
 
     def _rarest(self, drawn: list[str]) -> str:
-        """Of a few names the one whose rarest character was used least."""
+        """Choose the name whose least used character was used least."""
         name = min(drawn, key=lambda name: min(self._used[character] for character in name))
         self._used.update(name)
         return name
@@ -90,7 +90,7 @@ class Names:
 
 @cache
 def _known_names() -> dict[str, Counter[str]]:
-    """Type -> names of the dictionary, or words that a song may be called by, and their frequencies."""
+    """Type -> names in the dictionary, or words that may be a song's title, and their frequencies."""
     names = {
         kind: Counter({word: min(n, 500) for word, n in dictionary()[part] if n >= 5 and kind_of(word, part) == kind})
         for kind, part in _PARTS_OF_NAMES.items()
@@ -100,6 +100,6 @@ def _known_names() -> dict[str, Counter[str]]:
 
 @cache
 def vocabulary() -> Weighted:
-    """Words that are no names, most often of frequent characters."""
+    """Words of frequent characters that are not names."""
     parts = ("n", "v", "a", "vn", "i", "d", "b", "t")
     return Weighted((word, count) for part in parts for word, count in dictionary()[part] if level(word) == 1)

@@ -1,4 +1,4 @@
-"""Numbers, dates, times and temperatures as they are spoken."""
+"""Numbers, dates, times and temperatures in spoken form."""
 
 import random
 
@@ -10,7 +10,7 @@ DAY_PARTS = "早上 早晨 清晨 上午 中午 下午 傍晚 晚上 今晚 夜�
 
 
 def number(value: int) -> str:
-    """A whole number from 0 to 999,999,999,999."""
+    """Spell an integer from 0 to 999,999,999,999."""
     for unit, name in ((100_000_000, "亿"), (10_000, "万")):
         if value >= unit:
             high, low = divmod(value, unit)
@@ -21,7 +21,7 @@ def number(value: int) -> str:
 
 
 def _rest(value: int, unit: int) -> str:
-    """What follows a unit: a zero stands for what is missing between, and ten is one ten."""
+    """Spell what follows a unit: missing digits in between become one zero, and ten is 一十."""
     if value == 0:
         return ""
     text = number(value)
@@ -38,35 +38,35 @@ def _below_ten_thousand(value: int) -> str:
 
 
 def digits(value: int | str) -> str:
-    """Figures one by one."""
+    """Spell digits one by one."""
     return "".join(DIGITS[int(figure)] for figure in str(value))
 
 
 def quantity(rng: random.Random) -> str:
-    """A number of any size, with a decimal place now and then."""
+    """Draw a number of any size, sometimes with decimals."""
     text = number(rng.randrange(10 ** rng.choice((1, 2, 2, 3, 3, 4, 5, 7, 9))))
     return text + (f"点{digits(rng.randrange(1, 100))}" if rng.random() < 0.15 else "")
 
 
 def small(rng: random.Random) -> str:
-    """A number below 500, such as those of ranks and shares."""
+    """Draw a number up to 500, such as ranks and percentages."""
     return number(rng.choice((rng.randint(1, 12), rng.randint(2, 99), 10 * rng.randint(1, 50))))
 
 
 def count(rng: random.Random) -> str:
-    """A number before a measure word, where two is 两."""
+    """Draw a number before a measure word, where two is 两."""
     text = small(rng)
     return "两" if text == "二" else text
 
 
 def spoken_digits(rng: random.Random) -> str:
-    """A number of a room, a code or a telephone: figure by figure, where one may be called 幺."""
+    """Draw a room number, a code or a telephone number, digit by digit, where one may be 幺."""
     text = "".join(rng.choice(DIGITS) for _ in range(rng.choice((2, 3, 3, 4, 4, 4, 5, 6, 6, 8, 11))))
     return text.replace("一", "幺") if rng.random() < 0.15 else text
 
 
 def date(rng: random.Random) -> str:
-    """A date, a day of the week or a holiday; words like 明天 depend on the day they are said on and are not marked."""
+    """Draw a date, a weekday or a holiday; not words like 明天, which are relative to today and are not marked."""
     month, day = number(rng.randint(1, 12)), number(rng.randint(1, 31))
     year = digits(rng.randint(1949, 2035))
     suffix = rng.choice("日号")
@@ -86,7 +86,7 @@ def date(rng: random.Random) -> str:
 
 
 def time(rng: random.Random) -> str:
-    """A time of day."""
+    """Draw a time of day."""
     part = rng.choice(("", "", "", *DAY_PARTS))
     hour = rng.randint(1, 12) if part else rng.randint(0, 23)
     minute = rng.randint(1, 59)
@@ -95,7 +95,7 @@ def time(rng: random.Random) -> str:
 
 
 def temperature(rng: random.Random) -> str:
-    """A temperature of weather, bodies, water or ovens."""
+    """Draw a temperature of weather, bodies, water or ovens."""
     value = rng.choice((rng.randint(0, 44), rng.randint(16, 30), 10 * rng.randint(5, 25)))
     tenth = f"点{rng.choice(DIGITS[1:])}" if rng.random() < 0.2 else ""
     degrees = f"{'两' if value == 2 and not tenth else number(value)}{tenth}"

@@ -1,19 +1,19 @@
-"""Keeps sentences that are measured with, and what is nearly the same, out of training."""
+"""Keep held-out sentences, and sentences that are nearly the same, out of training."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-_CONTAINED = 6  # characters: a shorter sentence inside of another is no copy of it
+_CONTAINED = 6  # characters; a shorter sentence inside another does not count as a copy
 
 
 class Overlap:
     """
-    Tells whether a sentence is too near to one of others.
+    Checks whether a sentence is too similar to one of a set.
 
-    It is if they are equal, one contains the other, or they are the same but for one or two characters at either end.
+    Two sentences are too similar if one contains the other, or they differ only by one or two characters at either end.
 
     Args:
-        sentences: the others, as characters alone.
+        sentences: sentences of the set, without punctuation and markers.
     """
 
     def __init__(self, sentences: Iterable[str]):
@@ -24,7 +24,7 @@ class Overlap:
             self.add(sentence)
 
     def add(self, sentence: str) -> None:
-        """Add one of the others."""
+        """Add a sentence to the set."""
         self._trimmed.update(_trimmed(sentence))
         for index, part in enumerate(_parts(sentence)):
             self._parts[part].add(sentence)
@@ -32,7 +32,7 @@ class Overlap:
                 self._whole[part].add(sentence)
 
     def near(self, sentence: str) -> bool:
-        """Whether a sentence is too near to one of them."""
+        """Whether a sentence is too similar to one of the set."""
         if not self._trimmed.isdisjoint(_trimmed(sentence)):
             return True
         if any(sentence in other for other in self._parts.get(sentence[:_CONTAINED], ())):
@@ -41,7 +41,7 @@ class Overlap:
 
 
 def _trimmed(sentence: str) -> Iterator[str]:
-    """A sentence with up to two characters taken away on either side; one if it has 5 to 7, none if fewer."""
+    """Remove up to two characters from either side of a sentence; up to one if it has 5 to 7, none if fewer."""
     most = 2 if len(sentence) > 7 else 1 if len(sentence) > 4 else 0
     for start in range(most + 1):
         for end in range(most + 1):

@@ -1,8 +1,8 @@
 """
-How sentences are pronounced: words by jieba, pinyin by pypinyin, and the phonemes that Kokoro was trained on.
+Pronunciation of sentences: words by jieba, pinyin by pypinyin, and the phonemes that Kokoro was trained on.
 
-Kokoro's phonemes are those of misaki 0.9.4 (Apache-2.0), after pinyin-to-ipa (MIT). Its tables are written out here:
-misaki itself cannot be installed on Python 3.13, and brings six packages for a table.
+Kokoro's phonemes are those of misaki 0.9.4 (Apache-2.0), based on pinyin-to-ipa (MIT). The tables are copied here:
+misaki itself cannot be installed on Python 3.13, and requires six packages for one table.
 """
 
 import re
@@ -23,7 +23,7 @@ _INITIALS = dict(
     pair.split("=")
     for pair in ("b=p p=pʰ m=m f=f d=t t=tʰ n=n l=l g=k k=kʰ h=x j=ʨ q=ʨʰ x=ɕ zh=ꭧ ch=ꭧʰ sh=ʂ r=ɻ z=ʦ c=ʦʰ s=s").split()
 )
-# A digit says where the tone goes: on the vowel, before what closes the syllable.
+# The digit 0 is the place of the tone: after the vowel, before the end of the syllable.
 _FINALS = dict(
     pair.split("=")
     for pair in (
@@ -50,7 +50,7 @@ def phonemes_of(syllable: str) -> str:
 @cache
 def southern(syllable: str, sibilants: bool, nasals: bool) -> str:
     """
-    A syllable of pinyin as many southern speakers say it. A simulation, not a dialect.
+    A syllable of pinyin as pronounced by many southern speakers: a simulation, not a dialect.
 
     Args:
         syllable: pinyin with its tone.
@@ -62,7 +62,7 @@ def southern(syllable: str, sibilants: bool, nasals: bool) -> str:
     return re.sub(r"([ie])ng(\d)$", r"\1n\2", syllable) if nasals else syllable
 
 
-# Words that pypinyin reads otherwise than speakers do.
+# Words that pypinyin reads differently from speakers.
 _WORDS = {
     "调到": "tiao2 dao4", "调至": "tiao2 zhi4", "调大": "tiao2 da4", "调小": "tiao2 xiao3", "单曲": "dan1 qu3",
     "男子": "nan2 zi3", "女子": "nv3 zi3", "夺得": "duo2 de2", "使得": "shi3 de2", "设为": "she4 wei2",
@@ -70,7 +70,7 @@ _WORDS = {
     "哪儿": "na3 er5",
     "朝阳市": "chao2 yang2 shi4", "朝阳区": "chao2 yang2 qu1", "朝阳门": "chao2 yang2 men2",
 }  # fmt: skip
-# Characters that are words by themselves, by what is around them.
+# Readings of single-character words, by their context.
 _ALONE = tuple(
     (re.compile(pattern), reading)
     for pattern, reading in (
@@ -92,14 +92,14 @@ _ALONE = tuple(
 
 def read(text: str, given: Sequence[str] = ()) -> list[Word]:
     """
-    The words of a sentence with their pronunciation.
+    Split a sentence into words with their pronunciation.
 
     Args:
         text: Han characters, with markers and pauses (`，`).
-        given: how people wrote down the syllable of each character; taken where it is a reading of the character.
+        given: transcribed syllable of each character, used if it is a known reading of the character.
 
     Returns:
-        Words; a pause is one too, without a syllable. No word crosses a marker.
+        Words; a pause is a word without a syllable. No word crosses a marker.
     """
     plain, words, position = spoken(text), list[Word](), 0
     for kind, part in re.findall("(?:ENTITY_([A-Z_]+))?([^A-Z_]+)(?:END)?", text):
@@ -138,10 +138,10 @@ def _better(character: str, syllable: str, given: str) -> str:
 
 def phonemes(words: list[Word], accent: tuple[bool, bool] = (False, False)) -> str:
     """
-    What Kokoro speaks: words with spaces between, pauses as commas.
+    Convert words to Kokoro's input: words separated by spaces, pauses as commas.
 
     Args:
-        words: as [`read`] returns them.
+        words: result of [`read`].
         accent: whether sibilants and nasals merge; see [`southern`].
     """
     parts = ("".join(phonemes_of(southern(syllable, *accent)) if syllable else "," for _, syllable in w) for w in words)

@@ -1,4 +1,4 @@
-"""Which sentences are trained on and which are measured with."""
+"""Select training and held-out sentences."""
 
 import random
 import re
@@ -17,11 +17,11 @@ from .overlap import Overlap
 from .sources import LONGEST, Sentence
 from .words import characters, dictionary, level
 
-# Shares of the training sentences; the rest are templates, and what transcripts or rare characters leave over.
+# Shares of the training sentences; templates make up the rest, also if transcripts or rare characters give fewer.
 SHARES = {"plain": 0.5, "swap": 0.035, "number": 0.04, "word": 0.02, "name": 0.025}
-COVERAGE = 0.12  # at most
+COVERAGE = 0.12  # maximum share of sentences for rare characters
 OCCURRENCES = 8  # of every character of level 1 of GB 2312, as far as COVERAGE allows
-CATALOGUE = 0.6  # share of the names in templates that are well known
+CATALOGUE = 0.6  # share of the catalogue's well-known names in templates
 _SWAPPED = re.compile("ENTITY_(PERSON_NAME|LOCATION|ORGANIZATION)([^A-Z_]+)END")
 _MOST_COMMON_NAMES = re.compile("ENTITY_PERSON_NAME(?:汤姆|玛丽)END")  # every sixth sentence of Tatoeba
 
@@ -30,17 +30,17 @@ def held_out_sentences(
     pool: list[Sentence], excluded: Overlap, sentences: int, seed: int
 ) -> list[tuple[Sentence, str]]:
     """
-    Draw sentences to measure with.
+    Draw held-out sentences.
 
     Args:
         pool: plain sentences.
-        excluded: what they must not be near to.
-        sentences: how many there are to train on; of each set there are a twentieth of it, 300 at most.
-        seed: of all chance.
+        excluded: sentences that they must not be similar to.
+        sentences: number of training sentences; each set has a twentieth of it, at least 4 and at most 300.
+        seed: random seed.
 
     Returns:
-        Sentences and the names of their sets, shuffled: `catalogue`, `open` (half as many) and `plain` (a tenth of the
-        pool at most).
+        Sentences and the names of their sets, shuffled: `catalogue`, `open` (half as many) and `plain` (at most a tenth
+        of the pool).
     """
     size = min(300, max(4, sentences // 20))
     held_out: list[tuple[Sentence, str]] = []
@@ -49,7 +49,7 @@ def held_out_sentences(
         rng = random.Random(f"{seed} {name}")
         names = Names(rng, share)
         made = _repeat(partial(templates.template, rng, names))
-        made = (text for text in made if "ENTITY_" in text)  # without a name there is none to measure
+        made = (text for text in made if "ENTITY_" in text)  # sentences without a name are not needed
         held_out += [(s, name) for s in islice(_different(made, "template", excluded, taken), count)]
     plain = [sentence for sentence in pool if not excluded.near(sentence.plain)]
     drawn = random.Random(f"{seed} plain held out").sample(plain, min(size, len(plain) // 10))
@@ -60,16 +60,16 @@ def held_out_sentences(
 
 def training_sentences(pool: list[Sentence], overlap: Overlap, sentences: int, seed: int) -> list[Sentence]:
     """
-    Choose and make sentences to train on.
+    Select and generate training sentences.
 
     Args:
         pool: plain sentences.
-        overlap: what they must not be near to.
-        sentences: how many.
-        seed: of all chance.
+        overlap: sentences that they must not be similar to.
+        sentences: number of sentences.
+        seed: random seed.
 
     Returns:
-        Different sentences, shuffled.
+        Distinct sentences, shuffled.
     """
     rng = random.Random(f"{seed} train")
     quota = {kind: round(share * sentences) for kind, share in SHARES.items()}
@@ -105,7 +105,7 @@ def _repeat(make: Callable[[], str]) -> Iterator[str]:
 
 
 def _different(made: Iterable[str], source: str, overlap: Overlap, taken: set[str]) -> Iterator[Sentence]:
-    """Sentences that are not taken yet and not near to what is measured with; ends where hardly any other is left."""
+    """Filter sentences that are taken or similar to held-out ones; stops after 10,000 such sentences in a row."""
     fruitless = 0
     for text in made:
         sentence = Sentence(text, source)
@@ -123,14 +123,14 @@ def _marked(sentence: Sentence) -> Sentence:
 
 
 def _rare_first(sentences: list[Sentence], rng: random.Random) -> list[Sentence]:
-    """Shuffled, but first those with characters that few of them have."""
+    """Shuffle sentences, but put those with rare characters first."""
     rng.shuffle(sentences)
     counts = Counter(character for sentence in sentences for character in sentence.plain)
     return sorted(sentences, key=lambda s: min(counts[character] for character in s.plain) >= OCCURRENCES)
 
 
 def _without_the_commonest(sentence: Sentence, rng: random.Random, names: Names) -> Sentence:
-    """A sentence in which somebody else stands for those that every sixth sentence of Tatoeba is about, mostly."""
+    """Replace, in most cases, the two most common names, which occur in every sixth sentence of Tatoeba."""
     if not _MOST_COMMON_NAMES.search(sentence.text) or rng.random() < 0.3:
         return sentence
     person = templates.mark(names.draw("PERSON_NAME"), "PERSON_NAME")
@@ -138,14 +138,14 @@ def _without_the_commonest(sentence: Sentence, rng: random.Random, names: Names)
 
 
 def _swapped(sentences: Iterable[Sentence], names: Names) -> Iterator[str]:
-    """Sentences with other people, places and organisations in them."""
+    """Replace people, places and organisations in sentences by others."""
     for sentence in map(_marked, sentences):
         if _SWAPPED.search(sentence.text):
             yield _SWAPPED.sub(lambda match: templates.mark(names.draw(match[1]), match[1]), sentence.text)
 
 
 def _covering(sentences: Iterable[Sentence], taken: set[str], rng: random.Random) -> Iterator[str]:
-    """Sentences with characters of level 1 of GB 2312 that are rare, the rarest first, until each is heard enough."""
+    """Sentences with rare characters of level 1 of GB 2312, the rarest first, until each occurs often enough."""
     counts = Counter(character for sentence in sentences for character in sentence.plain)
     frequent = [character for character in characters() if level(character) == 1]
     for least in range(1, OCCURRENCES + 1):
@@ -161,7 +161,7 @@ def _covering(sentences: Iterable[Sentence], taken: set[str], rng: random.Random
 
 @cache
 def _words_with() -> dict[str, list[str]]:
-    """Character -> words that have it and are no names."""
+    """Character -> words with it that are not names."""
     words: dict[str, list[str]] = defaultdict(list)
     for part, pairs in sorted(dictionary().items()):
         if part not in {"nr", "ns", "nt", "nz", "nrt", "nrfg"}:

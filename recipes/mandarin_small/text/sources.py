@@ -1,11 +1,11 @@
 """
-Plain sentences, as their corpora publish them. They are downloaded by whoever runs the recipe, and stay outside of it:
+Read plain sentences from published corpora. Download them to run the recipe; they are not part of it:
 
     AISHELL-1   openslr.org/33, Apache-2.0      transcript/aishell_transcript_v0.8.txt
-    AISHELL-3   openslr.org/93, Apache-2.0      train/content.txt, with pinyin that people wrote
-    THCHS-30    openslr.org/18, Apache-2.0      the folder data/, of which the .trn files are read
+    AISHELL-3   openslr.org/93, Apache-2.0      train/content.txt, with transcribed pinyin
+    THCHS-30    openslr.org/18, Apache-2.0      the .trn files of the folder data/
     Tatoeba     tatoeba.org, CC BY 2.0 FR       cmn_sentences.tsv, or pairs with another language
-    any other   NeMo manifests, or text files with one sentence a line
+    any other   NeMo manifests, or text files with one sentence per line
 """
 
 import re
@@ -26,13 +26,12 @@ _SYLLABLE = re.compile("[a-zü]+[1-5]")
 @dataclass(frozen=True)
 class Sentence:
     """
-    A sentence to be spoken.
+    A sentence to speak.
 
     Args:
-        text: Han characters, with markers where entities are known; `，` where the speaker pauses, and `？` or `！` at
-            the end.
-        source: where it comes from.
-        given: pinyin of each character, where people wrote it down.
+        text: Han characters, with markers if entities are known; `，` for pauses, and `？` or `！` at the end.
+        source: name of its source.
+        given: transcribed pinyin of each character, if the corpus has it.
     """
 
     text: str
@@ -41,23 +40,23 @@ class Sentence:
 
     @property
     def plain(self) -> str:
-        """The characters alone."""
+        """The characters without markers and punctuation."""
         return re.sub("[^\u4e00-\u9fff]", "", spoken(self.text))
 
 
 def read_transcripts(paths: Iterable[str | Path]) -> list[Sentence]:
     """
-    Read plain sentences of 4 to 28 simplified characters; those with figures, Latin or rarer letters are left out.
+    Read plain sentences of 4 to 28 simplified characters, leaving out those with digits, Latin or rare characters.
 
     Args:
         paths: files as published, or folders of `.trn` files.
 
     Returns:
-        Different sentences, in the order of the files.
+        Distinct sentences, in the order of the files.
 
     Raises:
-        OSError: for what cannot be read.
-        ValueError: for a file without any such sentence, or not in UTF-8.
+        OSError: if a file cannot be read.
+        ValueError: if a file has no such sentence, or is not in UTF-8.
     """
     found: dict[str, Sentence] = {}
     for path in map(Path, paths):
@@ -74,7 +73,7 @@ def read_transcripts(paths: Iterable[str | Path]) -> list[Sentence]:
 
 
 def read_manifest_texts(path: str | Path) -> Iterator[str]:
-    """What is spoken in the recordings of a NeMo manifest."""
+    """Texts of a NeMo manifest."""
     from citrinet.manifest import read_manifest  # imports PyTorch, which nothing else here needs
 
     return (entry.text for entry in read_manifest(path) if entry.text)
@@ -101,7 +100,7 @@ def _text(path: Path) -> str:
 
 
 def _line(line: str) -> tuple[str, str, tuple[str, ...]]:
-    """Source, text and pinyin of a line, whatever its form."""
+    """Source, text and pinyin of a line in any of the formats."""
     fields = line.split("\t")
     if len(fields) > 1 and fields[0].endswith(".wav"):
         tokens = fields[1].split()
@@ -115,7 +114,7 @@ def _line(line: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def clean(raw: str) -> str | None:
-    """A sentence with pauses and end mark as [`Sentence`] has them, or nothing if it is none of those to be spoken."""
+    """Normalise a sentence to pauses and end mark as in [`Sentence`]; `None` if it is not suitable."""
     text = _QUOTES.sub("", raw)
     end = {"?": "？", "？": "？", "!": "！", "！": "！"}.get(text[-1:], "")
     text = _PAUSES.sub("，", text).strip("，")

@@ -1,7 +1,7 @@
 """
-Speakers: blends of Kokoro's voices, whose names begin with language and gender.
+Speakers: blends of Kokoro's voices, whose names start with language and gender.
 
-A voice belongs either to the training speakers or to the held-out ones, and blends stay inside their group.
+A voice belongs either to the training speakers or to the held-out ones; blends do not mix the two.
 """
 
 import random
@@ -23,22 +23,22 @@ TRAINING = {
     ),
 }
 BOY = "zm_yunxia"  # a child's voice, for training
-_WEAK = "zf_xiaoni"  # speaks less clearly than the others: never the larger part of a blend
-# What merges in a southern accent: sibilants, nasals. Not all speakers merge both.
+_WEAK = "zf_xiaoni"  # less clear than the others: never the larger part of a blend
+# Whether sibilants and nasals merge in a southern accent. Not all speakers merge both.
 _SOUTHERN = ((True, True), (True, False), (False, True))
 
 
 @dataclass(frozen=True)
 class Speaker:
     """
-    Who speaks, and how.
+    A speaker.
 
     Args:
         voice: names of voices and their weights, which sum to one.
-        speed: 1 is the voice's own.
-        child: factor of pitch that makes a child of the voice; 1 leaves it.
-        age: label; only children are told apart, since synthesis cannot tell grown-up ages honestly.
-        gender: label; none for a child.
+        speed: speaking rate relative to the voice.
+        child: pitch factor that turns the voice into a child's; 1 for no change.
+        age: label; NONE for adults, whose age synthesis does not represent.
+        gender: label; `None` for a child.
         dialect: label: north (standard), south (by rule) or others (no Mandarin voice in the blend).
         accent: whether sibilants and nasals merge; see `pronunciation.southern`.
     """
@@ -57,8 +57,8 @@ def draw_speaker(rng: random.Random, held_out: bool = False) -> Speaker:
     Draw a speaker.
 
     Args:
-        rng: where the chance comes from.
-        held_out: whether to draw from the held-out voices rather than from those for training.
+        rng: random number generator.
+        held_out: whether to draw from the held-out voices instead of the training voices.
     """
     gender = rng.choice("fm")
     boy = not held_out and gender == "m" and rng.random() < 0.06
@@ -84,7 +84,7 @@ def draw_speaker(rng: random.Random, held_out: bool = False) -> Speaker:
 
 
 def _draw_blend(rng: random.Random, voices: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    """Mostly one Mandarin voice with one or two of other languages, which lend it their timbre."""
+    """Draw a blend, mostly of one Mandarin voice with one or two voices of other languages for timbre."""
     mandarin = tuple(name for name in voices if name.startswith("z"))
     foreign = tuple(name for name in voices if not name.startswith("z"))
     main = tuple(name for name in mandarin if name != _WEAK)
@@ -101,7 +101,7 @@ def _draw_blend(rng: random.Random, voices: tuple[str, ...]) -> tuple[tuple[str,
 def _blend(
     rng: random.Random, first: tuple[str, ...], rest: tuple[str, ...], least: float, others: int = 1
 ) -> tuple[tuple[str, float], ...]:
-    """One voice of the first with others; its weight is `least` or up to 0.35 more."""
+    """Blend one voice of `first` with others; its weight is `least` to `least` + 0.35."""
     name = rng.choice(first)
     candidates = [other for other in rest if other != name]
     if not candidates:

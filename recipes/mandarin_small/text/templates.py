@@ -1,4 +1,4 @@
-"""Sentences made of patterns and names, and what is said without any: numbers, codes, sums, words, lone names."""
+"""Sentences from patterns and names, and other short utterances: numbers, codes, sums, words, single names."""
 
 import random
 import re
@@ -27,7 +27,7 @@ X和Y
 书里提到了X
 字典里有X吗？
 """.split()
-# N is any number, S a small one, C one before a measure word, D figures one by one.
+# N is any number, S a small one, C one before a measure word, D digits one by one.
 _AMOUNTS = """
 N
 N
@@ -69,12 +69,12 @@ def patterns() -> list[str]:
 
 
 def mark(name: str, kind: str) -> str:
-    """A name with its markers."""
+    """Enclose a name in its markers."""
     return f"ENTITY_{kind}{name}END"
 
 
 def template(rng: random.Random, names: Names) -> str:
-    """A command, question or statement with names."""
+    """Make a command, question or statement with names."""
     pattern = rng.choice(patterns())
     while _CHOICE.search(pattern):
         pattern = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), pattern, count=1)
@@ -85,25 +85,25 @@ def template(rng: random.Random, names: Names) -> str:
 
 
 def lone_name(rng: random.Random, names: Names) -> str:
-    """A name, date, time or temperature alone, as an answer is."""
+    """Make a name, date, time or temperature alone, as in an answer."""
     kind = rng.choice(_LONE)
     return mark(names.draw(kind), kind)
 
 
 def amount(rng: random.Random) -> str:
-    """A number, a code or a sum."""
+    """Make a number, a code or a sum."""
     kinds = {"N": numbers.quantity, "S": numbers.small, "C": numbers.count, "D": numbers.spoken_digits}
     text = re.sub("[NSCD]", lambda match: kinds[match[0]](rng), rng.choice(_AMOUNTS))
     return re.sub("^二(?=[块公平个万亿])", "两", text)
 
 
 def carrier(rng: random.Random, word: str, other: str) -> str:
-    """A sentence that mentions a word, now and then another too; rarely the word alone."""
+    """Make a sentence that mentions a word, sometimes another too; rarely the word alone."""
     if rng.random() < 0.1:
         return word
     return rng.choice(_CARRIERS).replace("X", word).replace("Y", other)
 
 
 def word(rng: random.Random) -> str:
-    """One word that is no name."""
+    """Draw a word that is not a name."""
     return vocabulary().draw(rng)[0]

@@ -1,4 +1,4 @@
-"""Words: jieba's dictionary (MIT), with the names of the catalogue in it."""
+"""Words: jieba's dictionary (MIT), with the names of the catalogue added."""
 
 import logging
 from collections import defaultdict
@@ -20,7 +20,7 @@ SURNAMES = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高林罗郑梁谢宋唐许韩冯邓曹彭曾肖田董袁潘于蒋蔡余杜叶程苏魏吕丁任沈姚卢姜崔钟谭陆汪范金石廖贾夏韦"
     "付方白邹孟熊秦邱江尹薛闫段雷侯龙史陶黎贺顾毛郝龚邵万钱严武戴莫孔向汤"
 )
-# Names that are known wherever they stand, and what they name.
+# Names that are recognised in any context -> entity type.
 KNOWN: dict[str, str] = {
     **dict.fromkeys(sorted(_PLAIN["places"]), "LOCATION"),
     **dict.fromkeys(sorted(_PLAIN["organisations"]), "ORGANIZATION"),
@@ -49,18 +49,18 @@ def _tagger() -> jieba.posseg.POSTokenizer:
 
 
 def split(text: str) -> list[str]:
-    """The words of a text without markers."""
+    """Split a text without markers into words."""
     return list(_tokenizer().cut(text))
 
 
 def tag(text: str) -> list[tuple[str, str]]:
-    """The words of a text without markers, all of them in the dictionary, with jieba's parts of speech."""
+    """Split a text without markers into words of the dictionary, with jieba's parts of speech."""
     return [(word.word, word.flag) for word in _tagger().lcut(text, HMM=False)]
 
 
 @cache
 def dictionary() -> dict[str, list[tuple[str, int]]]:
-    """Part of speech -> words of 2 to 5 characters of GB 2312 and their frequencies, 3 at least."""
+    """Part of speech -> words of 2 to 5 characters of GB 2312 and their frequencies, at least 3."""
     words: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for line in (Path(jieba.__file__).parent / "dict.txt").read_text(encoding="utf-8").splitlines():
         word, frequency, part = line.split()
@@ -70,7 +70,7 @@ def dictionary() -> dict[str, list[tuple[str, int]]]:
 
 
 def level(text: str) -> int:
-    """The level of GB 2312 that all characters of a text are in: 1 (3,755 frequent ones), 2 (3,008 more), 0 if not."""
+    """Lowest level of GB 2312 with all characters of a text: 1 (3,755 frequent ones), 2 (3,008 more), 0 for none."""
     try:
         first = [character.encode("gb2312")[0] for character in text]
     except UnicodeEncodeError:

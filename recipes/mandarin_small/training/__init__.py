@@ -1,1 +1,1 @@
-"""Step 3: a network is trained on all that was spoken, which lies in the device's memory, for as long as there is."""
+"""Step 3: train a network on the speech, which is kept in the device's memory, for a given time."""

@@ -1,9 +1,9 @@
 """
-What happens to the speech: voice, room, noise and channel, of a batch at a time and on the device.
+Augmentation of speech in batches on the device: voice, room, noise and channel.
 
-All chance but the samples of noises is drawn beforehand, with NumPy, an entry an utterance ([`draw`]). Pitch changes
-with the step at which samples are read, formants with the mel bank (VTLP, Jaitly and Hinton 2013), tempo with the hop:
-each without the others.
+All random choices except noise samples are drawn in advance with NumPy, one entry per utterance ([`draw`]). Pitch
+changes with the step at which samples are read, formants with the mel bank (VTLP, Jaitly and Hinton 2013), tempo with
+the hop length, each independently.
 """
 
 import math
@@ -19,11 +19,11 @@ from .features import warp_index
 
 RATE = 16_000
 HOP = 160
-TAPS, PHASES = 8, 512  # of the filter that reads between samples
-RESPONSE = 8_000  # samples of a room's response
+TAPS, PHASES = 8, 512  # of the filter that interpolates between samples
+RESPONSE = 8_000  # samples of a room's impulse response
 TINY = 1e-10
-OFF = np.inf  # of an effect that does not happen
-EFFECTS = ("babble1", "babble2", "decay", "clip", "levels")  # those for which rows are picked out
+OFF = np.inf  # value of an effect that is not applied
+EFFECTS = ("babble1", "babble2", "decay", "clip", "levels")  # computed only for the rows that have them
 BANDS = 5  # of the equaliser
 
 Numbers = dict[str, NDArray[Any]]
@@ -32,18 +32,18 @@ Numbers = dict[str, NDArray[Any]]
 @dataclass
 class Changes:
     """
-    What happens to each of B utterances.
+    Augmentation parameters of B utterances.
 
     Args:
         numbers: name -> (B,). In samples: `gap` between the two recordings of a pair, `lead` of silence before them,
             `length` of the result; its `frames`; `warp`, an index in `WARPS`. `pitch`, the factor by which all
-            frequencies rise; `hop`, samples from one frame to the next. `snr`, of a noise whose power falls with
-            frequency to the power of `slope` and whose level goes up and down by `flutter` nepers. `babble1` and
-            `babble2`, signal-to-noise ratios of the next utterances of the batch. `decay`, seconds in which a room's
-            sound falls by 60 dB; `direct`, dB by which the direct sound is above it; `dull`, Hz above which it dies
-            away. `eq1` ..., coefficients of the equaliser; `lowpass` and `highpass` in Hz; `gain` in dB; `clip`, a
-            part of the peak; `levels` of mu-law coding on either side of 0.
-        faithful: (B,), whether the voice is still the speaker's.
+            frequencies rise; `hop`, samples from one frame to the next. `snr`, of a noise whose power falls as
+            frequency to the power of `slope` and whose level varies by `flutter` nepers. `babble1` and `babble2`,
+            signal-to-noise ratios of the next two utterances of the batch. `decay`, seconds in which a room's sound
+            falls by 60 dB; `direct`, dB by which the direct sound is above it; `dull`, Hz above which it is damped.
+            `eq1` ..., coefficients of the equaliser; `lowpass` and `highpass` in Hz; `gain` in dB; `clip`, a fraction
+            of the peak; `levels` of mu-law coding on either side of 0.
+        faithful: (B,), whether the voice is still like the speaker's.
     """
 
     numbers: Numbers
@@ -59,15 +59,15 @@ def draw(
     clean: float,
 ) -> Changes:
     """
-    Draw what happens to utterances.
+    Draw the augmentation of utterances.
 
     Args:
-        rng: where the chance comes from.
-        first: (B,) samples of each.
-        second: (B,) samples of the one that is joined to it; 0 for none.
-        child: (B,) factor of pitch that makes a child of the voice; 1 leaves it.
-        strength: from 0 to 1, how often and how much.
-        clean: share of utterances that stay nearly as they are.
+        rng: random number generator.
+        first: (B,) samples of each utterance.
+        second: (B,) samples of the utterance that is joined to it; 0 for none.
+        child: (B,) pitch factor that turns the voice into a child's; 1 for no change.
+        strength: from 0 to 1, frequency and amount of the augmentation.
+        clean: fraction of utterances that hardly change.
     """
     count = len(first)
     kind, is_child = rng.random(count), child > 1
@@ -89,7 +89,7 @@ def draw(
 
     pitch = spread((-0.20, 0.20), (-0.03, 0.03))
     formants = spread((-0.16, 0.16), (-0.05, 0.05)) + np.where(strong, 0.4 * pitch, 0.0)
-    # Voices of a synthesiser are faster than people who read: slower more often than faster.
+    # Synthetic voices are faster than people who read, so tempo falls more often than it rises.
     tempo = spread((-0.30, 0.15), (-0.18, 0.10))
     pitch = np.where(is_child, np.log(child) + rng.uniform(-0.06, 0.06, count), pitch)
     formants = np.where(is_child, np.log(child_formants(child)) + rng.uniform(-0.05, 0.05, count), formants)
@@ -129,13 +129,18 @@ def voice(
     trail: NDArray[np.int64],
 ) -> Numbers:
     """
-    What changes pitch, formants and tempo of speech by these factors, with silence around it.
+    Parameters that change pitch, formants and tempo of speech by these factors, with silence around it.
 
-    The bank is to move formants by what reading the samples faster has not moved them already, and the hop to make
-    up for the time that it took away.
+    Reading samples faster already moves formants and shortens the speech: the mel bank moves formants by the rest, and
+    the hop length corrects the tempo.
 
     Args:
-        samples: (B,) of each recording; all others (B,) too.
+        samples: (B,) of each recording.
+        pitch: (B,) factors.
+        formants: (B,) factors.
+        tempo: (B,) factors.
+        lead: (B,) samples of silence before the speech.
+        trail: (B,) samples of silence after it.
     """
     length = np.floor(samples / pitch).astype(np.int64) + lead + trail
     hop = HOP * tempo / pitch
@@ -144,16 +149,16 @@ def voice(
 
 
 def child_formants(child: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The factor of a child's formants for that of its pitch: a shorter vocal tract, but by less."""
+    """Formant factor of a child for its pitch factor: half as much change, for a shorter vocal tract."""
     return 1 + (child - 1) / 2
 
 
 class Augmenter:
     """
-    Reads recordings and changes them as [`Changes`] say.
+    Reads recordings and applies [`Changes`] to them.
 
     Args:
-        device: where it is computed, and all tensors are.
+        device: device of the computation and of all tensors.
     """
 
     def __init__(self, device: torch.device):
@@ -164,7 +169,7 @@ class Augmenter:
 
     def read(self, audio: torch.Tensor, numbers: dict[str, torch.Tensor], size: int) -> torch.Tensor:
         """
-        One recording or two with silence between them, at another pitch.
+        Read one recording, or two with silence between them, at the given pitch.
 
         Args:
             audio: (n,) int16, all recordings, with `TAPS` zeros around each.
@@ -194,16 +199,16 @@ class Augmenter:
         self, audio: torch.Tensor, numbers: dict[str, torch.Tensor], rows: dict[str, torch.Tensor], size: int
     ) -> torch.Tensor:
         """
-        Read and change utterances; nothing is read back from the device.
+        Read and augment utterances; nothing is read back from the device.
 
         Args:
             audio: as in [`read`].
             numbers: as in [`read`].
-            rows: name of each of `EFFECTS` -> the utterances that have it.
-            size: the largest `length`, or more.
+            rows: effect (one of `EFFECTS`) -> indices of the utterances that have it.
+            size: at least the largest `length`.
 
         Returns:
-            (B, size) float32, zero after the end of each.
+            (B, size) float32, zero after the end of each utterance.
         """
         waves = self.read(audio, numbers, size)
         inside = torch.arange(size, device=self.device) < numbers["length"][:, None]
@@ -230,7 +235,7 @@ class Augmenter:
         return gained
 
     def _noise(self, numbers: dict[str, torch.Tensor], size: int, length: int) -> torch.Tensor:
-        """(B, size): coloured noise whose level wanders, a new one every quarter of a second."""
+        """(B, size): coloured noise whose level varies, with a new random level every quarter of a second."""
         frequency, batch = self._frequencies(length), len(numbers["slope"])
         spectrum = torch.randn(batch, len(frequency), dtype=torch.complex64, device=self.device)
         spectrum = spectrum * torch.exp(-0.5 * numbers["slope"][:, None] * (frequency + 60).log())
@@ -240,7 +245,7 @@ class Augmenter:
         return noise * torch.exp(numbers["flutter"][:, None] * wander)
 
     def _rooms(self, numbers: dict[str, torch.Tensor], at: torch.Tensor, length: int) -> torch.Tensor:
-        """(R, bins): the direct sound, a few reflections, and a tail that gets dense, dull and dies away."""
+        """(R, bins): the direct sound, a few reflections, and a tail that becomes denser and duller as it decays."""
         time = torch.arange(RESPONSE, device=self.device) / RATE
         tail = torch.randn(len(at), RESPONSE, device=self.device) * 10 ** (-3 * time / numbers["decay"][at][:, None])
         tail = tail * (torch.rand(tail.shape, device=self.device) < (time / 0.04).square()) * (time > 0.001)
@@ -250,7 +255,7 @@ class Augmenter:
         return 1 + spectrum * _amplitude(1 / (power + TINY), numbers["direct"][at])[:, None]
 
     def _channel(self, numbers: dict[str, torch.Tensor], length: int) -> torch.Tensor:
-        """(B, bins) gains: a smooth curve, and what a telephone or a small microphone leaves."""
+        """(B, bins) gains: a smooth curve, and the band limits of a telephone or a small microphone."""
         frequency = self._frequencies(length)
         bands = torch.arange(1, BANDS + 1, device=self.device)
         curve = torch.cos(math.pi * bands[:, None] * (frequency / frequency[-1]).sqrt())
@@ -264,7 +269,7 @@ class Augmenter:
 
 
 def _amplitude(ratio: torch.Tensor, decibels: torch.Tensor) -> torch.Tensor:
-    """The factor that brings the second of two powers, whose ratio is given, so many dB below the first."""
+    """The factor that brings the second of two powers, given their ratio, to `decibels` below the first."""
     return torch.sqrt(ratio * 10 ** (-decibels / 10))
 
 
@@ -274,13 +279,13 @@ def _clipped(waves: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
 
 
 def _coded(waves: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Mu-law coded (ITU-T G.711) with this many levels on either side of 0, and decoded."""
+    """Encode in mu-law (ITU-T G.711) with a number of levels on either side of 0, and decode."""
     peak = waves.abs().amax(dim=1, keepdim=True) + TINY
     coded = (waves / peak).sign() * (torch.log1p(255 * (waves / peak).abs()) / math.log(256) * levels).round() / levels
     return coded.sign() * torch.expm1(coded.abs() * math.log(256)) / 255 * peak
 
 
 def _transform_size(size: int) -> int:
-    """The next of few sizes with factors of 2, 3 and 5, so that a transform's plan is used again."""
+    """Round up to one of a few sizes with factors of 2, 3 and 5, so that FFT plans are reused."""
     sizes = [factor << power for factor in (8, 9, 10, 12, 15) for power in range(8, 20)]
     return min(fitting for fitting in sizes if fitting >= size)

@@ -1,4 +1,4 @@
-"""Which utterances are trained on next, what happens to them, and the tensors that become of that on the device."""
+"""Plan batches of utterances and their augmentation, and compute their tensors on the device."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +17,10 @@ from .features import FrontEnd
 from .schedule import Schedule
 
 CHUNK = 64  # batches that are planned together
-SHARES = {SYNTHETIC: 0.84, REAL: 0.06, SPLICED: 0.10}  # of the seconds of a batch
-JOINED = 0.10  # of the utterances are joined to another
+SHARES = {SYNTHETIC: 0.84, REAL: 0.06, SPLICED: 0.10}  # of the seconds of speech
+JOINED = 0.10  # fraction of utterances that are joined to another
 LONGEST_PAIR = 14 * RATE
-FRAMES = (32, 2_000)  # of an utterance, at least and at most
+FRAMES = (32, 2_000)  # minimum and maximum of an utterance
 
 
 @dataclass
@@ -30,8 +30,9 @@ class Plan:
 
     Args:
         numbers: name -> (B,): those of [`Changes`]; `start1`, `length1`, `start2` and `length2` of the recordings in
-            `Corpus.audio`; the same of `token_` and `syllable_` in their sequences; the class of each category of tags.
-        rows: effect -> utterances that have it.
+            `Corpus.audio`; the same with the prefixes `token_` and `syllable_` for the labels; the class of each tag
+            category.
+        rows: effect -> indices of the utterances that have it.
     """
 
     numbers: Numbers
@@ -42,34 +43,34 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of speech in it, padding aside."""
+        """Seconds of speech in the batch, without padding."""
         return float(self.numbers["frames"].sum()) * HOP / RATE
 
 
 class Planner:
     """
-    Draws utterances and what happens to them, and cuts them into batches of similar length.
+    Draws utterances and their augmentation, and divides them into batches of similar length.
 
-    What it draws depends on the seed, on how much it has drawn before (`state`) and on the progress that it is told.
+    Draws depend on the seed, on the number of earlier draws (`state`) and on the given progress.
 
     Args:
         corpus: all speech.
-        schedule: how strong the augmentation is, and how long the utterances.
-        batch_seconds: of speech in a batch, padding included.
-        ratio: feature frames for each frame of the network's output.
-        seed: of all chance.
+        schedule: strength of the augmentation, and length of utterances.
+        batch_seconds: seconds of speech in a batch, including padding.
+        ratio: feature frames for each output frame of the network.
+        seed: random seed.
     """
 
     def __init__(self, corpus: Corpus, schedule: Schedule, batch_seconds: float, ratio: int, seed: int = 0):
         self.corpus, self.schedule, self.batch_seconds = corpus, schedule, batch_seconds
         self.ratio, self.seed = ratio, seed
         members = {group: corpus.members(group) for group in SHARES}
-        # Sorted by length: the first part of them are the short ones.
+        # Sorted by length, so that the short ones come first.
         self.members = {g: m[np.argsort(corpus.lengths[m], kind="stable")] for g, m in members.items() if len(m)}
-        self.state = {"chunks": 0} | dict.fromkeys(self.members, 0)  # and how many of each group were drawn
+        self.state = {"chunks": 0} | dict.fromkeys(self.members, 0)  # and the number drawn from each group
 
     def chunk(self, progress: float) -> list[Plan]:
-        """The next batches; `progress` through the training from 0 to 1."""
+        """Plan the next batches; `progress` of the training is from 0 to 1."""
         rng = np.random.default_rng([self.seed, self.state["chunks"]])
         self.state["chunks"] += 1
         corpus, early = self.corpus, self.schedule.is_early(progress)
@@ -93,11 +94,11 @@ class Planner:
         return plans
 
     def _draw(self, group: str, progress: float, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Utterances of a group: early the short ones, by chance; then each once before any comes again."""
+        """Draw utterances of a group: early at random among the short ones; later each once before any repeats."""
         members = self.members[group]
         if self.schedule.is_early(progress):
             members = members[: max(1, int(len(members) * self.schedule.short(progress)))]
-        seconds = 1.15 * self.corpus.lengths[members].mean() / RATE  # what is done to them makes them longer
+        seconds = 1.15 * self.corpus.lengths[members].mean() / RATE  # augmentation makes them longer
         share = SHARES[group] / sum(SHARES[name] for name in self.members)
         count = max(1, int(CHUNK * self.batch_seconds * share / seconds))
         if self.schedule.is_early(progress):
@@ -112,7 +113,7 @@ class Planner:
     def _batches(
         self, changes: Changes, needed: NDArray[np.int64], rng: np.random.Generator
     ) -> Iterator[NDArray[np.int64]]:
-        """Utterances of similar length whose frames, padded, make at most `batch_seconds`; a rest is left out."""
+        """Indices of utterances of similar length, with at most `batch_seconds` of padded frames; drops a remainder."""
         frames, budget = changes.numbers["frames"], int(self.batch_seconds * RATE / HOP)
         fits = (-(-frames // self.ratio) > needed) & (frames >= FRAMES[0]) & (frames < min(FRAMES[1], budget + 1))
         good = np.flatnonzero(fits)
@@ -138,21 +139,21 @@ class Planner:
     ) -> Plan:
         numbers = {name: values[at] for name, values in changes.numbers.items()}
         numbers |= _places(self.corpus, first[at], second[at], joined[at])
-        for category in CATEGORIES:  # a pair is two speakers; a changed voice still has its dialect
+        for category in CATEGORIES:  # a pair has two speakers; a changed voice keeps its dialect
             unknown = joined[at] if category == "DIALECT" else joined[at] | ~changes.faithful[at]
             numbers[category] = np.where(unknown, UNKNOWN, numbers[category])
         return Plan(numbers, {name: np.flatnonzero(numbers[name] != OFF) for name in EFFECTS})
 
 
 def plain_plan(corpus: Corpus, at: NDArray[np.int64]) -> Plan:
-    """Utterances as they are, but that children are children: for validation."""
+    """Plan a batch without augmentation, except the voices of children, for validation."""
     child, zero = corpus.children[at], np.zeros(len(at), np.int64)
     numbers = voice(corpus.lengths[at], child, child_formants(child), np.ones(len(at)), zero, zero)
     return Plan(numbers | {"gap": zero} | _places(corpus, at, at, np.zeros(len(at), bool)), {})
 
 
 def _places(corpus: Corpus, first: NDArray[np.int64], second: NDArray[np.int64], joined: NDArray[np.bool_]) -> Numbers:
-    """Tags of the first of each pair, where recordings and labels begin, and how long they are: 0 for no second."""
+    """Tags of the first of each pair, and starts and lengths of recordings and labels; length 0 for no second."""
     numbers: Numbers = {category: corpus.tags[first, column] for column, category in enumerate(CATEGORIES)}
     for prefix, (starts, lengths) in {
         "": (corpus.starts, corpus.lengths),
@@ -166,11 +167,11 @@ def _places(corpus: Corpus, first: NDArray[np.int64], second: NDArray[np.int64],
 
 class PlanStream:
     """
-    Plans one after the other, the next chunk drawn by a thread while one is trained on.
+    Stream of plans; a thread draws the next chunk while one is used.
 
     Args:
-        planner: draws them.
-        state: of a stream that this one goes on from.
+        planner: the planner.
+        state: state of a stream to resume.
     """
 
     def __init__(self, planner: Planner, state: dict[str, Any] | None = None):
@@ -186,7 +187,7 @@ class PlanStream:
         self._next: Future[list[Plan]] = self._pool.submit(self._planner.chunk, progress)
 
     def next(self, progress: float) -> Plan:
-        """The next plan; a chunk that is begun now is followed by one for this progress."""
+        """Get the next plan; if it starts a chunk, the chunk after that is drawn for this progress."""
         if self._used == len(self._plans):
             self._plans, self._used = self._next.result(), 0
             self._before, self._progress = self._next_before, self._next_progress
@@ -196,7 +197,7 @@ class PlanStream:
         return plan
 
     def state_dict(self) -> dict[str, Any]:
-        """What it takes to go on with the plan after the last."""
+        """State to resume with the plan after the last one."""
         return {
             "planner": self._before,
             "progress": self._progress,
@@ -205,19 +206,19 @@ class PlanStream:
         }
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Stop the thread."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass
 class Batch:
     """
-    What the network is trained on.
+    A training batch.
 
     Args:
         features: (B, T, mels).
-        mask: (B, T) bool.
-        frames: (B,) of the features, on the CPU, where CTC's lengths belong.
+        mask: (B, T) bool, True at valid frames.
+        frames: (B,) valid frames of the features, on the CPU, where CTC needs lengths.
         tokens, syllables: (B, L) labels; `token_lengths` and `syllable_lengths` (B,), on the CPU.
         tags: category -> (B,) classes.
     """
@@ -234,11 +235,11 @@ class Batch:
 
 class Loader:
     """
-    From plans to batches, without waiting for the device.
+    Computes batches from plans, without waiting for the device.
 
     Args:
         corpus: all speech.
-        extractor: whose features are computed.
+        extractor: feature extractor to reproduce.
     """
 
     def __init__(self, corpus: Corpus, extractor: CitrinetFeatureExtractor):
@@ -246,7 +247,7 @@ class Loader:
         self.augmenter, self.front_end = Augmenter(self.device), FrontEnd(extractor, self.device)
 
     def __call__(self, plan: Plan, augment: bool = True) -> Batch:
-        """Compute a batch; without `augment` the voice alone is as the plan says."""
+        """Compute a batch; without `augment` only the voice changes as planned."""
         numbers, rows = self._send(plan)
         size = -(-int(plan.numbers["length"].max()) // 4000) * 4000
         augmenter, audio = self.augmenter, self.corpus.audio
@@ -261,7 +262,7 @@ class Loader:
         return Batch(features, mask, frames, *tokens, *syllables, {name: numbers[name] for name in CATEGORIES})
 
     def _send(self, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Two copies to the device for all that there is."""
+        """Send all numbers to the device in two copies."""
         whole = {name: values for name, values in plan.numbers.items() if values.dtype == np.int64} | plan.rows
         real = {name: values for name, values in plan.numbers.items() if values.dtype == np.float64}
         sent = torch.split(self._move(np.concatenate(list(whole.values()))), [len(part) for part in whole.values()])
@@ -269,7 +270,7 @@ class Loader:
         rows = {name: numbers.pop(name) for name in plan.rows}
         values = self._move(np.stack(list(real.values())))
         numbers |= dict(zip(real, values.float(), strict=True))
-        numbers["pitch"] = values[list(real).index("pitch")]  # places of samples take more than float32
+        numbers["pitch"] = values[list(real).index("pitch")]  # sample positions need more than float32
         return numbers, rows
 
     def _move(self, array: NDArray[Any]) -> torch.Tensor:
@@ -279,7 +280,7 @@ class Loader:
     def _labels(
         self, prefix: str, flat: torch.Tensor, numbers: dict[str, torch.Tensor], plan: Plan
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L) labels of pairs, padded with any, and their lengths on the CPU."""
+        """(B, L) labels of pairs, padded with arbitrary labels, and their lengths on the CPU."""
         lengths = plan.numbers[f"{prefix}length1"] + plan.numbers[f"{prefix}length2"]
         places = torch.arange(max(1, int(lengths.max())), device=self.device)
         start1, length1 = numbers[f"{prefix}start1"][:, None], numbers[f"{prefix}length1"][:, None]

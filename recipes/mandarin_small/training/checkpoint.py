@@ -1,4 +1,4 @@
-"""What a run leaves: a model that the package loads, and a state to go on from."""
+"""Output of a run: a model that the package loads, and a state to resume from."""
 
 import os
 import shutil
@@ -19,9 +19,9 @@ def save_model(model: CitrinetForCTC, processor: CitrinetProcessor, folder: Path
     Write a model for use: matrices in float16, vectors (normalisation, biases) in float32, no SpecAugment.
 
     Args:
-        model: the network; it stays as it is.
-        processor: what goes with it.
-        folder: appears when it is complete; one that is there is replaced.
+        model: the network, which is not changed.
+        processor: its processor.
+        folder: output folder, which appears when it is complete; an existing one is replaced.
     """
     scratch, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     for rest in (scratch, old):
@@ -32,7 +32,7 @@ def save_model(model: CitrinetForCTC, processor: CitrinetProcessor, folder: Path
     scratch.mkdir(parents=True)
     config.save_pretrained(scratch)
     processor.save_pretrained(scratch)
-    for module in scratch.glob("*.py"):  # remote code without the network's would be of no use
+    for module in scratch.glob("*.py"):  # useless without the code of the network
         module.unlink()
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     weights = {name: tensor.half() if tensor.ndim > 1 else tensor.clone() for name, tensor in weights.items()}
@@ -45,7 +45,7 @@ def save_model(model: CitrinetForCTC, processor: CitrinetProcessor, folder: Path
 
 
 def save_state(state: dict[str, Any], file: Path) -> None:
-    """Write a state; a run that is killed meanwhile leaves the one before."""
+    """Write a state atomically; if the run is killed meanwhile, the previous state is kept."""
     scratch = file.with_name(f".{file.name}.part")
     with scratch.open("wb") as content:
         torch.save(state, content)
@@ -59,14 +59,14 @@ def load_state(file: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     Read the state of an interrupted run.
 
     Args:
-        file: where it is.
-        facts: what has to be as it was then.
+        file: file of the state.
+        facts: settings that must be the same in both runs.
 
     Returns:
-        The state; none if there is no file.
+        The state; `None` if there is no file.
 
     Raises:
-        ValueError: if it is of another run, or damaged.
+        ValueError: if the state is damaged, or its settings differ.
     """
     if not file.exists():
         return None

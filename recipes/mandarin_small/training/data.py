@@ -23,25 +23,25 @@ from .syllables import usual_readings
 
 HAN = re.compile("[\u4e00-\u9fff]+")
 CATEGORIES = ("AGE", "DIALECT", "GENDER")
-UNKNOWN = -100  # the label that PyTorch's losses leave out
-SYNTHETIC, REAL, SPLICED = "synthetic", "real", "spliced"  # what is trained on; other groups are validated on
+UNKNOWN = -100  # the label that PyTorch's losses ignore
+SYNTHETIC, REAL, SPLICED = "synthetic", "real", "spliced"  # training groups; all others are for validation
 SHORTEST, LONGEST = 0.3, 16.0  # seconds
-RATES = (0.7, 11.0)  # characters a second: outside of it something else was said
+RATES = (0.7, 11.0)  # characters per second; outside this range the speech does not fit the text
 BLOCK = 1 << 26  # samples that are copied to the device at a time
 
 
 @dataclass
 class Recording:
     """
-    What was said, as it comes from a disk.
+    A recording and its labels.
 
     Args:
-        group: one of the three to train on, or the name of a validation set.
+        group: one of the three training groups, or the name of a validation set.
         samples: (n,) int16 at 16 kHz.
-        text: with the entity markers that are to be written.
-        tags: category -> label, as far as they are known.
-        child: factor of pitch that makes a child of the voice.
-        speaker: who it is, where that is known.
+        text: target text, with entity markers.
+        tags: category -> label, if known.
+        child: pitch factor that turns the voice into a child's.
+        speaker: name of the speaker, if known.
     """
 
     group: str
@@ -54,15 +54,15 @@ class Recording:
 
 def read_speech(folder: Path, texts: Sequence[Path]) -> list[Recording]:
     """
-    What the step before has spoken so far.
+    Read the speech that step 2 has made so far.
 
     Args:
-        folder: what [`~mandarin_small.speech.store.SpeechWriter`] wrote.
-        texts: files of utterances. Those with a `set` are to be validated on, a group for each.
+        folder: folder of a [`~mandarin_small.speech.store.SpeechWriter`].
+        texts: files of utterances. Those with a `set` are for validation, with a group for each set.
 
     Raises:
-        OSError: if there is no speech, or no such file of utterances.
-        ValueError: for a line that is no utterance.
+        OSError: if there is no speech, or a file of utterances is missing.
+        ValueError: if a line is not an utterance.
     """
     if not (folder / INDEX).exists():
         raise OSError(f"{folder} holds no speech: make some first (the step `speech`).")
@@ -86,15 +86,14 @@ def _is_plausible(recording: Recording) -> bool:
 
 def read_recordings(manifest: Path, group: str) -> list[Recording]:
     """
-    Recordings of a NeMo manifest whose texts are Chinese characters, with markers or without.
+    Read the recordings of a NeMo manifest whose texts are Chinese characters, with or without markers.
 
     Args:
-        manifest: JSON lines with `audio_filepath`, `text` and, where they are known, `age`, `gender`, `dialect` and
-            `speaker`.
+        manifest: JSON lines with `audio_filepath`, `text` and, if known, `age`, `gender`, `dialect` and `speaker`.
         group: as in [`Recording`].
 
     Raises:
-        OSError, ValueError: if the manifest or a recording cannot be read, or if none of its texts is such.
+        OSError, ValueError: if the manifest or a recording cannot be read, or there is no such text.
     """
     entries = [entry for entry in read_manifest(manifest) if HAN.fullmatch(spoken(entry.text or ""))]
     if not entries:
@@ -115,11 +114,11 @@ def _real(group: str, entry: ManifestEntry) -> Recording:
 @dataclass
 class Sequences:
     """
-    Labels of all utterances, one after the other on the device.
+    Labels of all utterances, concatenated on the device.
 
     Args:
         flat: (n,) int64.
-        starts, lengths: (N,) where the labels of each utterance are.
+        starts, lengths: (N,) start and number of the labels of each utterance.
     """
 
     flat: torch.Tensor
@@ -136,11 +135,11 @@ class Sequences:
 
 class Labels:
     """
-    From texts to what the network is to write.
+    Converts texts to labels.
 
     Args:
-        tokenizer: of the CTC head.
-        texts: those to train on, with markers.
+        tokenizer: tokenizer of the CTC head.
+        texts: training texts, with markers.
     """
 
     def __init__(self, tokenizer: CitrinetTokenizer, texts: Sequence[str]):
@@ -151,12 +150,12 @@ class Labels:
         self.syllable_count = len(numbers)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text; a character that the tokenizer does not know is the unknown token."""
+        """Token ids of each text; a character that the tokenizer does not know becomes the unknown token."""
         encoded = self.tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [one.ids for one in encoded]
 
     def sounds(self, texts: Sequence[str]) -> list[list[int]]:
-        """Numbers of the syllables of each text; characters that were not trained on have none."""
+        """Syllable ids of each text; characters that are not in the training texts are left out."""
         return [[self.syllables[c] for c in spoken(text) if c in self.syllables] for text in texts]
 
 
@@ -168,13 +167,13 @@ class Corpus:
     Args:
         audio: (n,) int16, the recordings with `TAPS` zeros around each.
         groups: (N,) names of groups.
-        starts, lengths: (N,) of each recording in `audio`, in samples.
-        children: (N,) factors of pitch.
-        tags: (N, categories) classes, `UNKNOWN` where they are not known.
+        starts, lengths: (N,) start and length of each recording in `audio`, in samples.
+        children: (N,) pitch factors.
+        tags: (N, categories) classes, `UNKNOWN` if not known.
         tokens, syllables: labels of the CTC heads.
-        frames: (N,) frames that CTC needs to write the tokens.
-        tag_labels: category -> labels, of the classes in `tags`.
-        texts: what was said.
+        frames: (N,) minimum number of frames for CTC.
+        tag_labels: category -> labels of the classes in `tags`.
+        texts: target texts.
     """
 
     audio: torch.Tensor
@@ -213,16 +212,16 @@ class Corpus:
         )
 
     def members(self, group: str) -> NDArray[np.int64]:
-        """The utterances of a group."""
+        """Indices of the utterances of a group."""
         return np.flatnonzero(self.groups == group)
 
     def validation_sets(self) -> list[str]:
-        """Names of the groups that are not trained on."""
+        """Names of the validation groups."""
         return sorted(set(self.groups.tolist()) - {SYNTHETIC, REAL, SPLICED})
 
 
 def _tag_labels(recordings: Sequence[Recording]) -> dict[str, list[str]]:
-    """Labels that are trained on: NONE first, then sorted."""
+    """Labels in the training groups: NONE first, the others sorted."""
     trained = [recording.tags for recording in recordings if recording.group in (SYNTHETIC, REAL, SPLICED)]
     found = {category: {tags[category] for tags in trained if category in tags} for category in CATEGORIES}
     return {category: [NONE, *sorted(labels - {NONE})] for category, labels in found.items()}
@@ -235,7 +234,7 @@ def _classes(recordings: Sequence[Recording], tag_labels: dict[str, list[str]]) 
 
 
 def _upload(recordings: Sequence[Recording], size: int, device: torch.device) -> torch.Tensor:
-    """Copied in large blocks: neither is all of it twice in memory, nor are there 100,000 small copies."""
+    """Copy in large blocks, which avoids a second copy of everything in memory and 100,000 small transfers."""
     audio, place = torch.empty(size, dtype=torch.int16, device=device), 0
     for block in _blocks(recordings):
         audio[place : place + len(block)].copy_(torch.from_numpy(block))

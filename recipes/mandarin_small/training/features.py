@@ -1,4 +1,4 @@
-"""Features of many waveforms at once, on the device, each with a hop and a mel bank of its own."""
+"""Features of a batch of waveforms on the device, with a hop length and a mel bank for each."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from citrinet.feature_extraction_citrinet import LOG_GUARD, STD_GUARD
 from citrinet.training.voice import warped_mel_filters
 
 WARP_STEP = 0.0125  # of the logarithm
-WARPS = np.exp(WARP_STEP * np.arange(-26, 27))  # 0.72 to 1.38; the one in the middle changes nothing
+WARPS = np.exp(WARP_STEP * np.arange(-26, 27))  # 0.72 to 1.38; the middle one changes nothing
 
 
 def warp_index(warp: ArrayLike) -> NDArray[np.int64]:
@@ -21,14 +21,14 @@ def warp_index(warp: ArrayLike) -> NDArray[np.int64]:
 
 class FrontEnd:
     """
-    [`CitrinetFeatureExtractor`] in batches, with its numbers where hop and mel bank are its own.
+    [`CitrinetFeatureExtractor`] in batches, with the same features for the extractor's own hop length and mel bank.
 
     Args:
-        extractor: whose settings are taken; its `frontend` is `nemo-2.5`.
-        device: where it is computed.
+        extractor: feature extractor to reproduce; its `frontend` must be `nemo-2.5`.
+        device: device of the computation.
 
     Raises:
-        ValueError: for an extractor with another front end.
+        ValueError: if the extractor has another front end.
     """
 
     def __init__(self, extractor: CitrinetFeatureExtractor, device: torch.device):
@@ -57,12 +57,12 @@ class FrontEnd:
             lengths: (B,) int64, samples.
             frames: (B,) int64, `lengths // hop`.
             longest: the largest of `frames`.
-            hop: (B,) samples from one frame to the next, whole or not; the extractor's if not given.
-            warp: (B,) int64 indices in `WARPS`; none if not given.
+            hop: (B,) samples from one frame to the next, integer or not, by default the extractor's hop length.
+            warp: (B,) int64 indices in `WARPS`, by default no warping.
 
         Returns:
             (B, T, mels) float32, mean 0 and deviation 1 over an utterance's frames and 0 after them, and (B, T) bool,
-            True at its frames. T is `longest`, made a multiple as the extractor pads.
+            True at its frames. T is `longest`, rounded up to the extractor's multiple.
         """
         total = -(-longest // self.multiple) * self.multiple
         places = torch.arange(total, device=waves.device)
@@ -77,7 +77,7 @@ class FrontEnd:
         return emphasized * (torch.arange(waves.shape[1], device=waves.device) < lengths[:, None])
 
     def _framed(self, samples: torch.Tensor, places: torch.Tensor, hop: torch.Tensor | None) -> torch.Tensor:
-        """(B, N) -> (B, T, win_length), weighted by the window, whose middle is `hop` after that of the one before."""
+        """(B, N) -> (B, T, win_length): windowed frames whose centres are `hop` samples apart."""
         width, size = len(self.window), samples.shape[1]
         padded = F.pad(samples, (width // 2, width))
         step = torch.full_like(samples[:, 0], self.hop_length) if hop is None else hop
@@ -87,7 +87,7 @@ class FrontEnd:
 
     @staticmethod
     def _normalized(log_mel: torch.Tensor, mask: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """Mean 0 and deviation 1; the mean is taken off twice, so that a band of nothing but rounding becomes 0."""
+        """Normalise to mean 0 and deviation 1; the mean is removed twice, so that a band of rounding errors is 0."""
         weight, count = mask[..., None].to(log_mel.dtype), frames[:, None, None].to(log_mel.dtype)
         for _ in range(2):
             log_mel = (log_mel - (log_mel * weight).sum(dim=1, keepdim=True) / count) * weight

@@ -1,4 +1,4 @@
-"""The loop: steps by the clock or by their number, scores on the way, and a state to go on from."""
+"""The training loop: a given time or number of steps, with evaluations, and a state to resume from."""
 
 import json
 import threading
@@ -27,20 +27,20 @@ WEIGHT_DECAY = 0.02
 LARGEST_GRADIENT = 5.0
 AVERAGE_DECAY = 0.999
 SAVE_EVERY = 60.0  # seconds
-REPORT_EVERY = 10.0  # seconds, or a twentieth of the steps
-SAVING = 3.0  # seconds that the end gets for it
+REPORT_EVERY = 10.0  # seconds; also after every twentieth of the steps
+SAVING = 3.0  # seconds reserved for saving at the end
 PARTS = ("model", "heads", "average", "optimizer", "scaler")
 
 
 class Training:
     """
-    A network, what trains it, and how far it is.
+    A training run: network, optimiser and progress.
 
     Args:
-        options: what to do.
+        options: the options.
         corpus: all speech.
-        processor: features and tokenizer.
-        labels: how many syllables there are.
+        processor: feature extractor and tokenizer.
+        labels: labels, for the number of syllables.
     """
 
     def __init__(self, options: Options, corpus: Corpus, processor: CitrinetProcessor, labels: Labels):
@@ -55,16 +55,16 @@ class Training:
         self.weights = [*self.model.parameters(), *self.heads.parameters()]
         self.average = WeightAverage(self.model, AVERAGE_DECAY)
         self.optimizer = self._make_optimizer()
-        # It leaves out steps whose gradients are not finite, without asking the device whether they are.
+        # It skips steps whose gradients are not finite, without waiting for the device.
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=1.0, growth_interval=2**31 - 1)
         self.loader = Loader(corpus, processor.feature_extractor)
         self.validation = Validation(corpus, self.loader, processor)
         self.batch_seconds = options.batch_seconds or (1_500.0 if self.device.type == "cuda" else 60.0)
         self.step, self.evaluated = 0, 0
         self.log, self.state_file = options.out / "log.jsonl", options.out / STATE
-        self.seconds = 0.0  # of speech, since this process began
+        self.seconds = 0.0  # seconds of speech since this process began
         self._sums: dict[str, torch.Tensor] = {}
-        self._last, self._reported = (0, 0.0), 0.0  # steps and seconds at the last report, and when it was
+        self._last, self._reported = (0, 0.0), 0.0  # steps and seconds of speech at the last report, and its time
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         groups = [
@@ -75,14 +75,14 @@ class Training:
 
     def run(self, started: float, stop: threading.Event) -> bool:
         """
-        Train to the end, or until it is told to stop.
+        Train to the end, or until `stop` is set.
 
         Args:
-            started: on the clock of [`time.monotonic`], from when on `Options.seconds` are counted.
-            stop: ends the training after the step.
+            started: time of [`time.monotonic`] from which `Options.seconds` are counted.
+            stop: event that ends the training after the current step.
 
         Returns:
-            Whether it came to its end.
+            Whether the training is complete.
         """
         state = load_state(self.state_file, self._facts())
         self._fit_batches()
@@ -90,7 +90,7 @@ class Training:
         if state is None:
             self.log.unlink(missing_ok=True)
             clock, stream = Clock(self._seconds_to_train(started), self.options.steps), PlanStream(planner)
-            self._save_state(clock, stream)  # from then on the folder holds an unfinished run
+            self._save_state(clock, stream)  # marks the folder as an unfinished run
         else:
             clock, stream = self._restore(state, planner)
         self._reported = time.monotonic()
@@ -111,7 +111,7 @@ class Training:
         return done
 
     def _train(self, clock: Clock, stream: PlanStream, stop: threading.Event) -> bool:
-        """Take steps; whether the last was taken."""
+        """Run steps; returns whether the last was done."""
         saved, every = time.monotonic(), max(1, (self.options.steps or 0) // 20)
         form = "{desc}: {percentage:3.0f}% {bar} {elapsed}<{remaining}{postfix}"
         with tqdm(total=100, desc="training", bar_format=form, disable=None) as bar:
@@ -132,7 +132,7 @@ class Training:
         return True
 
     def _take_step(self, progress: float, stream: PlanStream) -> None:
-        """One batch; the device is not waited for."""
+        """Train on one batch, without waiting for the device."""
         plan, rate = stream.next(progress), self.schedule.rate(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -153,7 +153,7 @@ class Training:
             self._sums[name] = self._sums.get(name, 0) + value.detach()
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Losses of the CTC head and of those in the middle, for each label, and of the tag heads, weighted."""
+        """Losses per label of the CTC head and the auxiliary heads, and the weighted loss of the tag heads."""
         config = self.model.config
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             output = self.model(batch.features, batch.mask, tag_labels=batch.tags, output_hidden_states=True)
@@ -166,7 +166,7 @@ class Training:
         return {"tokens": tokens / labels, "syllables": syllables * len(frames) / sounds, "tags": output.loss}
 
     def _report(self, clock: Clock) -> dict[str, str]:
-        """Write means since the last report; the only time that numbers are read from the device."""
+        """Log means since the last report; only here are losses read from the device."""
         step, seconds, now = self._last[0], self._last[1], time.monotonic()
         count, span = self.step - step, now - self._reported
         means = {name: round(float(value) / count, 4) for name, value in self._sums.items()}
@@ -177,7 +177,7 @@ class Training:
         return {"loss": f"{means['loss']:.3f}", "steps/s": f"{speed['steps_per_second']:.1f}"}
 
     def _evaluate(self, clock: Clock) -> None:
-        """Score the average, write it and show it."""
+        """Evaluate the averaged weights, and log and print the scores."""
         with self.average.applied():
             scores = self.validation(self.model)
         self._write({"validation": scores}, clock)
@@ -195,11 +195,11 @@ class Training:
             file.write(json.dumps(line) + "\n")
 
     def _seconds_to_train(self, started: float) -> float | None:
-        """What is left of the time, when reading is done and the last evaluation and saving will be."""
+        """Time for training: what is left after reading, minus the final evaluation and saving; `None` if unlimited."""
         if self.options.seconds is None:
             return None
         begin = time.monotonic()
-        self.validation(self.model)  # of random weights: to see that it works, and how long it takes
+        self.validation(self.model)  # with random weights, to test and time the evaluation
         now = time.monotonic()
         return max(1.0, self.options.seconds - (now - started) - 1.2 * (now - begin) - SAVING)
 
@@ -220,7 +220,7 @@ class Training:
                 torch.cuda.empty_cache()
 
     def _facts(self) -> dict[str, Any]:
-        """What has to be the same for a run to be gone on with."""
+        """Settings that must be the same for a run to be resumed."""
         return {
             "size": self.options.size,
             "seed": self.options.seed,
@@ -245,7 +245,7 @@ class Training:
         save_state(state | parts, self.state_file)
 
     def _restore(self, state: dict[str, Any], planner: Planner) -> tuple[Clock, PlanStream]:
-        """Be as a state says, and forget what was logged after it."""
+        """Restore a state, and remove log lines written after it."""
         for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.step, self.evaluated = state["step"], state["evaluated"]

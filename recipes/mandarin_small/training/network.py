@@ -1,13 +1,13 @@
-"""The network, which knows nothing yet."""
+"""The untrained network."""
 
 import torch
 
 from citrinet import CitrinetConfig, CitrinetForCTC, CitrinetTokenizer
 
 TAG_LOSS_WEIGHT = 0.1
-BRANCH = 0.4  # weight of a block's convolutions beside its residual branch
+BRANCH = 0.4  # initial weight of a block's convolutions relative to its residual branch
 
-# channels, convolutions of each block, their kernels, blocks after which syllables are written
+# channels, convolutions of each block, their kernel sizes, blocks with auxiliary heads for syllables
 SIZES: dict[str, tuple[int, list[int], list[int], list[int]]] = {
     "base": (384, [1, 2] + [3] * 11 + [1], [5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15, 17, 19], [2, 5, 9]),
     "tiny": (64, [1, 2, 2, 1], [5, 5, 7, 9], [1]),
@@ -22,9 +22,9 @@ def make_network(
 
     Args:
         size: one of `SIZES`.
-        tokenizer: its tokens are what the CTC head writes.
+        tokenizer: tokenizer of the CTC head.
         tag_labels: category -> labels of its head.
-        seed: of the weights.
+        seed: random seed of the weights.
     """
     channels, repeats, kernels, _ = SIZES[size]
     blocks = len(repeats)
@@ -54,10 +54,10 @@ def make_network(
 @torch.no_grad()
 def _begin_as_identity(model: CitrinetForCTC) -> None:
     """
-    Let a signal pass all blocks from the first step on: residual branches do little but hand it on.
+    Initialise residual branches close to the identity, so that a signal passes all blocks from the first step.
 
-    With random ones a network of this depth stays on CTC's plateau. The bias keeps most of the normalised signal
-    above 0, where the activation does not cut it.
+    With random branches a network of this depth stays on CTC's plateau. The bias keeps most of the normalised signal
+    above 0, where the activation does not cut it off.
     """
     for block in model.model.blocks:
         if block.residual is not None and block.residual.in_features == block.residual.out_features:

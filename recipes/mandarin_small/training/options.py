@@ -1,4 +1,4 @@
-"""What a training is told."""
+"""Options of the training step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ import torch
 @dataclass(frozen=True)
 class Options:
     """
-    What to train, on what, and for how long.
+    Options of the training step.
 
     Args:
         out: folder of the run, with `text` and `speech` of the steps before.
-        seconds: for all of it, reading, evaluation and saving included.
-        steps: updates of the weights; whichever of the two ends first, if both are given.
+        seconds: time limit, including reading, evaluation and saving.
+        steps: number of training steps; with `seconds`, whichever limit is reached first.
         train: files of utterances to train on instead of `text/train.jsonl.gz`.
         heldout: the same for `text/heldout.jsonl.gz`.
-        real: manifests of recordings to train on too.
-        validation: manifests to score on, beside the held-out sentences.
-        size: of the network, one of `SIZES`.
-        batch_seconds: of speech in a batch; as many as suit the device if not given.
-        splices: utterances to be made of pieces of `real`.
-        evaluate_at: parts of the training after which it is scored, beside the end.
-        device: such as `cuda`, which is the default where there is one.
-        seed: of all chance.
+        real: manifests of recordings to train on in addition.
+        validation: manifests to validate on, in addition to the held-out sentences.
+        size: size of the network, one of `SIZES`.
+        batch_seconds: seconds of speech in a batch, by default a value that suits the device.
+        splices: number of utterances to make from pieces of `real`.
+        evaluate_at: points of the training (0 to 1) at which to evaluate, in addition to the end.
+        device: PyTorch device, by default `cuda` if available.
+        seed: random seed.
     """
 
     out: Path

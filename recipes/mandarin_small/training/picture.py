@@ -1,4 +1,4 @@
-"""A picture of a run's log."""
+"""Plot of a run's log."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ def draw_log(log: Path, picture: Path) -> None:
     Draw losses, learning rate and error rates over the steps.
 
     Args:
-        log: JSON lines as the training writes them.
-        picture: the PNG to be written.
+        log: JSON lines written by the training.
+        picture: output file, a PNG.
     """
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     losses = [line for line in lines if "loss" in line]

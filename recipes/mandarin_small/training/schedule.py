@@ -1,4 +1,4 @@
-"""What changes in the course of training, by the clock or by steps: `progress` goes from 0 to 1."""
+"""Schedules by the progress of training, which goes from 0 to 1, in time or in steps."""
 
 import math
 import time
@@ -10,16 +10,16 @@ class Schedule:
     """
     Learning rate, augmentation and the weight of the auxiliary heads.
 
-    CTC begins on a plateau where it writes nothing but blanks. Short utterances, little augmentation and heads for
-    syllables bring a network off it.
+    CTC starts on a plateau with only blanks as output. Short utterances, little augmentation and auxiliary heads for
+    syllables help a network to leave it.
 
     Args:
-        learning_rate: the highest.
-        warm_up: until then it rises, ...
-        hold: ... until then it stays, and then falls as a cosine does.
-        early: until then utterances are short and not masked.
-        full: until then the augmentation grows.
-        calm: from then on it is weaker, as what is to be recognised is.
+        learning_rate: maximum learning rate.
+        warm_up: progress until which the learning rate rises.
+        hold: progress until which it stays at the maximum; then it falls as a cosine.
+        early: progress until which utterances are short and not masked.
+        full: progress until which the augmentation becomes stronger.
+        calm: progress from which on the augmentation is weaker, closer to the speech to be recognised.
     """
 
     learning_rate: float = 1.5e-3
@@ -37,19 +37,19 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * falling))
 
     def is_early(self, progress: float) -> bool:
-        """Whether utterances are short, and neither joined nor masked."""
+        """Whether utterances are short, neither joined nor masked."""
         return progress < self.early
 
     def short(self, progress: float) -> float:
-        """The part of the utterances, from the shortest on, that is drawn from early."""
+        """Fraction of the utterances, the shortest ones, that are used in the early phase."""
         return 0.3 + 0.5 * progress / self.early
 
     def strength(self, progress: float) -> float:
-        """Of the augmentation, from 0 to 1."""
+        """Strength of the augmentation, from 0 to 1."""
         return 0.6 if progress > self.calm else min(1.0, 0.3 + 0.7 * progress / self.full)
 
     def clean(self, progress: float) -> float:
-        """Share of utterances that stay nearly as they are."""
+        """Fraction of utterances that hardly change."""
         return 0.2 if progress > self.calm else 0.08
 
     def auxiliary(self, progress: float) -> float:
@@ -59,12 +59,12 @@ class Schedule:
 
 class Clock:
     """
-    How far a training is.
+    Progress of a training run.
 
     Args:
-        seconds: for the training alone; none if steps alone count.
-        steps: none if seconds alone count.
-        elapsed: seconds that it has taken before an interruption.
+        seconds: time for training; `None` if only steps count.
+        steps: number of steps; `None` if only time counts.
+        elapsed: seconds of training before an interruption.
     """
 
     def __init__(self, seconds: float | None, steps: int | None, elapsed: float = 0.0):
@@ -73,10 +73,10 @@ class Clock:
 
     @property
     def elapsed(self) -> float:
-        """Seconds so far."""
+        """Seconds of training so far."""
         return time.monotonic() - self._begin
 
     def progress(self, step: int) -> float:
-        """From 0 to 1."""
+        """Progress after a number of steps, from 0 to 1."""
         by_clock = self.elapsed / self.seconds if self.seconds else 0.0
         return min(1.0, max(by_clock, step / self.steps if self.steps else 0.0))

@@ -1,4 +1,4 @@
-"""How well validation sets are recognised, decoded and scored by the package."""
+"""Evaluation on validation sets, with the package's decoding and scoring."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ Scores = dict[str, dict[str, float]]
 
 class Validation:
     """
-    Recognises the validation sets of a corpus and scores what comes out.
+    Transcribes the validation sets of a corpus and scores the results.
 
     Args:
         corpus: all speech.
-        loader: makes its batches.
-        processor: holds the tokenizer.
+        loader: loader of its batches.
+        processor: processor with the tokenizer.
     """
 
     def __init__(self, corpus: Corpus, loader: Loader, processor: CitrinetProcessor):
@@ -37,11 +37,11 @@ class Validation:
 
     def __call__(self, model: CitrinetForCTC) -> Scores:
         """
-        Score a model, greedily decoded in float32.
+        Score a model with greedy decoding in float32.
 
         Returns:
-            Name of the set -> `recordings`, `cer`, `entity_f1` where there are entities, and for each category of tags
-            the accuracy of its head, where labels are known.
+            Name of the set -> `recordings`, `cer`, `entity_f1` if there are entities, and the accuracy of the head of
+            each tag category, if labels are known.
         """
         training = model.training
         model.train(False)

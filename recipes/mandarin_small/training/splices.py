@@ -1,9 +1,9 @@
 """
-New utterances of pieces of recorded ones: new sentences in the voices and rooms of the recordings.
+Make new utterances from pieces of recordings: new sentences in the voices and rooms of the recordings.
 
-A network overfits to few sentences. Characters are found in the recordings by forced alignment with the model that
-comes with the package; a sentence is then said with a speaker's syllables in runs as long as there are, as unit
-selection does. Source: on-the-fly aligned data augmentation (arXiv:2104.01393).
+A network overfits to a small number of sentences. Forced alignment with the package's own model finds the characters in
+the recordings; a sentence is then put together from a speaker's syllables, in runs that are as long as possible, as in
+unit selection. Source: on-the-fly aligned data augmentation (arXiv:2104.01393).
 """
 
 import random
@@ -28,15 +28,15 @@ from .augmentation import RATE
 from .data import SPLICED, Recording
 from .syllables import read
 
-# Samples by which a piece begins before the frame in which the model writes its character. Spliced sentences read best
-# with this: 20 % of the characters wrong in 39 of them; 39 % with 1280 and 73 % with 0 in 84.
+# Samples by which a piece starts before the frame in which the model writes its character. Spliced sentences are
+# recognised best with this value: 20 % of characters wrong in 39 of them; 39 % with 1280 and 73 % with 0 in 84.
 EARLIER = 2240
-REACH, WINDOW = 200, 160  # samples: the border is the quietest place around
+REACH, WINDOW = 200, 160  # samples in which to search for the quietest place, and over which to measure it
 LOUDNESS_WINDOW = 320  # samples
 FADE = 160  # samples over which two pieces blend
 LONGEST_RUN = 6  # syllables
-CHARACTERS = (3, 22)  # of a sentence
-FEWEST = 20  # recordings of a voice
+CHARACTERS = (3, 22)  # minimum and maximum of a sentence
+FEWEST = 20  # minimum recordings of a voice
 BATCH = 16  # recordings that are aligned together
 
 
@@ -47,9 +47,9 @@ class Voice:
 
     Args:
         tags: category -> label.
-        speaker: who it is.
-        pieces: of each recording the samples, its syllables, and where each of them begins and the last one ends.
-        places: syllable -> (recording, number of the syllable).
+        speaker: name of the speaker.
+        pieces: samples of each recording, its syllables, and the start of each syllable and the end of the last.
+        places: syllable -> (recording, index of the syllable).
     """
 
     tags: dict[str, str]
@@ -64,7 +64,7 @@ class Voice:
         self.pieces.append((samples, syllables, cuts))
 
     def say(self, wanted: list[str], rng: random.Random) -> list[NDArray[np.int16]] | None:
-        """Pieces that say these syllables; none if one was not recorded, or if nearly every one would stand alone."""
+        """Find pieces for these syllables; `None` if one was not recorded, or nearly each would be a separate piece."""
         pieces, count = [], len(wanted)
         while wanted:
             places = self.places.get(wanted[0])
@@ -79,7 +79,7 @@ class Voice:
         return pieces if len(pieces) <= 0.8 * count + 1 else None
 
     def _run(self, place: tuple[int, int], wanted: list[str]) -> int:
-        """How many of the wanted syllables follow one another from a place on."""
+        """Number of the wanted syllables that follow each other from a place on."""
         index, start = place
         heard = self.pieces[index][1][start : start + LONGEST_RUN]
         pairs = zip(heard, wanted, strict=False)
@@ -90,14 +90,14 @@ def splice(
     recordings: Sequence[Recording], texts: Sequence[str], count: int, device: torch.device, seed: int = 0
 ) -> list[Recording]:
     """
-    Say sentences with the syllables of recordings.
+    Make sentences from the syllables of recordings.
 
     Args:
-        recordings: with their speakers; those of whom there are few are left out.
-        texts: what may be said, with markers.
-        count: how many utterances are wanted. There are fewer if two in three sentences cannot be said.
-        device: where the alignment is computed.
-        seed: of all chance.
+        recordings: recordings with their speakers; speakers with few recordings are left out.
+        texts: sentences to choose from, with markers.
+        count: number of utterances. There are fewer if more than two in three sentences cannot be made.
+        device: device for the alignment.
+        seed: random seed.
     """
     voices: dict[tuple[str, ...], Voice] = {}
     alignment = tqdm(find_cuts(recordings, device), "alignment", len(recordings), disable=None)
@@ -120,7 +120,7 @@ def splice(
 
 
 def join(pieces: Sequence[NDArray[np.int16]]) -> NDArray[np.int16]:
-    """One waveform, with short cross-fades."""
+    """Join pieces to one waveform, with short cross-fades."""
     joined, end = np.zeros(sum(map(len, pieces)), np.float32), 0
     for piece in pieces:
         fade = min(FADE, end, len(piece))
@@ -135,11 +135,11 @@ def join(pieces: Sequence[NDArray[np.int16]]) -> NDArray[np.int16]:
 @torch.no_grad()
 def find_cuts(recordings: Sequence[Recording], device: torch.device) -> Iterator[list[int] | None]:
     """
-    Find where each character of recordings begins.
+    Find the start of each character in recordings.
 
     Yields:
-        For each recording in its order the samples at which characters begin, and where the last one ends; none where
-        the model does not know a character, or has fewer frames than the text takes.
+        For each recording in order, the samples at which characters start, and the end of the last one; `None` if the
+        model does not know a character, or has too few frames for the text.
     """
     folder = citrinet.default_model()
     model: Any = load_network(folder)
@@ -158,7 +158,7 @@ def find_cuts(recordings: Sequence[Recording], device: torch.device) -> Iterator
 
 
 def _starts(scores: torch.Tensor, ids: list[int], blank: int) -> list[int] | None:
-    """The frame with which each token begins on the best path through (T, V) log-probabilities."""
+    """The first frame of each token on the best path through (T, V) log-probabilities."""
     if len(scores) < len(ids) + sum(a == b for a, b in pairwise(ids)):
         return None
     path = forced_align(scores[None], torch.tensor([ids], dtype=torch.int32), blank=blank)[0][0]
@@ -167,21 +167,21 @@ def _starts(scores: torch.Tensor, ids: list[int], blank: int) -> list[int] | Non
 
 
 def _cuts(wave: NDArray[np.float32], starts: list[int]) -> list[int]:
-    """From where tokens were written, in samples, to where their sounds begin, and the last ends."""
+    """Convert the samples at which tokens are written to the starts of their sounds, and the end of the last."""
     begin, end = _speech(wave)
     borders = [_quietest(wave, start - EARLIER) for start in starts[1:]]
     return [int(cut) for cut in np.maximum.accumulate([begin, *borders, max(end, *borders, 0)])]
 
 
 def _speech(wave: NDArray[np.float32]) -> tuple[int, int]:
-    """Where speech begins and ends: what is within 30 dB of the loudest 20 ms, and 40 ms before and after it."""
+    """Start and end of speech: all within 30 dB of the loudest 20 ms, plus 40 ms before and after."""
     energy = np.square(wave[: len(wave) // LOUDNESS_WINDOW * LOUDNESS_WINDOW]).reshape(-1, LOUDNESS_WINDOW).mean(axis=1)
     loud = np.flatnonzero(energy >= 1e-3 * energy.max())
     return max(0, (int(loud[0]) - 2) * LOUDNESS_WINDOW), min(len(wave), (int(loud[-1]) + 3) * LOUDNESS_WINDOW)
 
 
 def _quietest(wave: NDArray[np.float32], place: int) -> int:
-    """The place with the least energy nearby."""
+    """The place with the lowest energy nearby."""
     start = max(0, min(place - REACH, len(wave) - 2 * WINDOW))
     energy = np.convolve(np.square(wave[start : max(place + REACH, start + 2 * WINDOW)]), np.ones(WINDOW), "valid")
     return start + int(energy.argmin()) + WINDOW // 2

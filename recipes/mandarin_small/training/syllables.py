@@ -1,4 +1,4 @@
-"""How characters are read: 1,200 tonal syllables are learnt sooner than which of their characters is meant."""
+"""Readings of characters: 1,200 tonal syllables are learnt faster than the characters that they stand for."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,22 +7,22 @@ from typing import Any, cast
 
 from pypinyin import Style, lazy_pinyin
 
-SAMPLE = 10_000  # texts that are read as a whole
+SAMPLE = 10_000  # texts that are read in context
 
 
 def read(text: str) -> list[str]:
-    """The tonal syllable of each character as its context has it; what is no Chinese character stands for itself."""
+    """The tonal syllable of each character in its context; other characters than Chinese ones stay as they are."""
     syllables: list[str] = lazy_pinyin(text, style=Style.TONE3, neutral_tone_with_five=True, errors=cast(Any, list))
     return syllables
 
 
 def usual_readings(texts: Sequence[str]) -> dict[str, str]:
     """
-    How each character is read most often.
+    Find the most frequent reading of each character.
 
     Args:
-        texts: without markers, in any order that does not sort them; context is looked at in the first of them,
-            since that takes a quarter of a millisecond a text. The others only say which characters there are.
+        texts: texts without markers, not sorted. Only the first are read in context, which takes a quarter of a
+            millisecond per text; the others only add characters.
 
     Returns:
         character -> syllable.

@@ -1,4 +1,4 @@
-"""From the speech of the step before to a trained model."""
+"""Train a model on the speech of step 2."""
 
 import signal
 import threading
@@ -23,15 +23,15 @@ from .network import SIZES
 from .options import Options
 from .splices import splice
 
-VOCABULARY = 6_000  # at most
+VOCABULARY = 6_000  # maximum size
 
 
 def check(seconds: float | None, steps: int | None, size: str) -> None:
     """
-    Make sure that these say how long to train, and what.
+    Check the options that say how long to train, and which network.
 
     Raises:
-        ValueError: if they do not.
+        ValueError: if neither `seconds` nor `steps` is given, or there is no such size.
     """
     if not (seconds or steps):
         raise ValueError("say how long to train: give --seconds or --steps.")
@@ -40,30 +40,30 @@ def check(seconds: float | None, steps: int | None, size: str) -> None:
 
 
 def is_trained(out: Path) -> bool:
-    """Whether a run in this folder has come to its end."""
+    """Whether the run in this folder is complete."""
     return (out / "model" / "model.safetensors").exists() and not (out / STATE).exists()
 
 
 def is_begun(out: Path) -> bool:
-    """Whether a run in this folder has come to its end, or can be gone on with."""
+    """Whether the run in this folder is complete or can be resumed."""
     return is_trained(out) or (out / STATE).exists()
 
 
 def run(options: Options) -> bool:
     """
-    Train a model, or go on where an interrupted run stopped.
+    Train a model, or resume an interrupted run.
 
-    `out/model` is a folder that the package loads; `out/log.jsonl` has losses and scores, `out/log.png` their picture.
-    Ctrl-C or SIGTERM ends it after the step: the model is then the average so far.
+    `out/model` is a folder that the package loads; `out/log.jsonl` has losses and scores, `out/log.png` a plot of them.
+    Ctrl-C or SIGTERM ends the training after the current step; the model then has the average so far.
 
     Args:
-        options: what to do.
+        options: the options.
 
     Returns:
-        Whether it came to its end.
+        Whether the training is complete.
 
     Raises:
-        OSError, ValueError: in one line, for what is missing or does not go together.
+        OSError, ValueError: if a file is missing, or files or options do not fit together.
     """
     started = time.monotonic()
     check(options.seconds, options.steps, options.size)
@@ -78,7 +78,7 @@ def run(options: Options) -> bool:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; the second Ctrl-C interrupts at once."""
+    """Yield an event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -98,7 +98,7 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
 
 def prepare(options: Options) -> tuple[Corpus, CitrinetProcessor, Labels]:
-    """Read all speech, and make the tokenizer of the texts that are trained on."""
+    """Read all speech, and train the tokenizer on the training texts."""
     speech, text = options.out / "speech", options.out / "text"
     train = options.train or [text / "train.jsonl.gz"]
     recordings = read_speech(speech / "train", train)
@@ -122,7 +122,7 @@ def prepare(options: Options) -> tuple[Corpus, CitrinetProcessor, Labels]:
 
 
 def _marked(recording: Recording) -> Recording:
-    """With entities marked by rules, as in plain sentences of the first step, unless the manifest marks some."""
+    """Mark entities by rules, as in the plain sentences of step 1, unless the text already has markers."""
     return recording if find_markers(recording.text) else replace(recording, text=annotate(recording.text))
 
 

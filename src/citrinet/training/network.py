@@ -83,14 +83,14 @@ def make_processor(recipe: Recipe, texts: list[str]) -> CitrinetProcessor:
     elif recipe.tokenizer.pretrained:
         tokenizer = load_tokenizer(recipe.tokenizer.pretrained)
     else:
-        assert pretrained is not None  # read_recipe made sure
+        assert pretrained is not None  # read_recipe checks it
         tokenizer = pretrained.tokenizer
     return CitrinetProcessor(extractor, tokenizer)
 
 
 def make_network(recipe: Recipe, processor: CitrinetProcessor, labels: dict[str, list[str]]) -> CitrinetForCTC:
     """
-    Make the network to be trained.
+    Make the network to train.
 
     Args:
         recipe: the recipe.
