@@ -26,7 +26,7 @@ nox.options.sessions = ["lint", f"tests-{PYTHONS[-1]}"]
 @nox.parametrize("resolution", [nox.param("lowest-direct", id="lowest"), nox.param("highest", id="highest")])
 def tests(session: nox.Session, resolution: str) -> None:
     """Quick tests with the lowest and the newest versions of what pyproject.toml names."""
-    session.install("-e", ".[test]", "--resolution", resolution, *WHEELS)
+    session.install("-e", ".[docs,test]", "--resolution", resolution, *WHEELS)
     session.run("uv", "pip", "freeze", external=True)  # into the log
     session.run("pytest", *(session.posargs or QUICK))
 
@@ -38,6 +38,37 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in build/docs."""
+    session.install("-e", ".[dev]")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "docs", "build/docs")
+
+
+@nox.session
+def without_torch(session: nox.Session) -> None:
+    """What ONNX folders need and no more: requirements/onnx.txt in an environment of its own."""
+    session.install(".[onnx]")
+    session.log(f"with PyTorch: {_megabytes(Path(session.virtualenv.location))} MB")
+    folder = Path(session.create_tmp())
+    session.run("citrinet", "export", "onnx", "src/citrinet/mandarin_small", str(folder / "onnx"), "--force")
+
+    python = Path(session.bin) / "python"
+    session.run("uv", "venv", "--clear", "--python", str(python), str(folder / "small"), external=True)
+    small = folder / "small" / Path(session.bin).name / "python"
+    install = ("uv", "pip", "install", "--python", str(small))
+    silero = next(line for line in PROJECT["project"]["dependencies"] if line.startswith("silero-vad"))
+    session.run(*install, "--no-deps", ".", silero, external=True)
+    session.run(*install, "--requirement", "requirements/onnx.txt", external=True)
+    session.run(str(small), "tests/small_install.py", str(folder / "onnx"), external=True)
+    session.log(f"without: {_megabytes(folder / 'small')} MB")
+
+
+def _megabytes(folder: Path) -> int:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return round(sum(path.stat().st_size for path in files) / 1e6)
 
 
 @nox.session

@@ -303,16 +303,9 @@ def test_sherpa_onnx_reads_it(exported):
     assert wrong <= 0.2 * total
 
 
-# Three ways for PyTorch and Transformers not to be there: no such packages, an import hook that refuses them, and
-# packages that are broken.
+# Two ways for PyTorch and Transformers not to be there: no such packages, and packages that are broken.
 WITHOUT_PYTORCH = {
     "absent": "sys.modules.update(torch=None, transformers=None)",
-    "refused": """
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers"):
-            raise ImportError(f"{name} is refused")
-sys.meta_path.insert(0, Refuse())""",
     "broken": "sys.path.insert(0, BROKEN)",
 }
 

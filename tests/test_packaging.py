@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
+from email.message import Message
 from pathlib import Path
 
 import pytest
+
+import citrinet
+import release
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -44,6 +47,15 @@ def check_paths(found: dict) -> None:
     assert ROOT.resolve() not in {Path(path).resolve() for path in found["paths"] if path}
 
 
+def copy_sources(folder: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("src", "convert", "space/browser"):
+        shutil.copytree(
+            ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+
+
 @pytest.fixture(scope="module", params=["link", "text file"])
 def distributions(request, tmp_path_factory):
     """
@@ -52,12 +64,7 @@ def distributions(request, tmp_path_factory):
     Where Git makes no links, as on Windows, those to the converter and the page for browsers are text files.
     """
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("src", "convert", "space/browser"):
-        shutil.copytree(
-            ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-        )
+    copy_sources(source)
     for name in ("convert", "space/browser"):
         link = source / "src" / "citrinet" / Path(name).name
         assert str(link.readlink()) == f"../../{name}"
@@ -70,27 +77,25 @@ def distributions(request, tmp_path_factory):
     return next(output.glob("*.tar.gz")), next(output.glob("*.whl"))
 
 
-def test_distributions_hold_every_module_once_and_nothing_else(distributions):
-    source, wheel = distributions
-    modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "citrinet").rglob("*.py")}
-    modules = {name for name in modules if not name.startswith("citrinet/convert/")}
-    modules |= {f"citrinet/convert/{path.name}" for path in (ROOT / "convert").glob("*.py")}
-    names = zipfile.ZipFile(wheel).namelist()
-    assert sorted(name for name in names if name.endswith(".py")) == sorted(modules)
-    assert len(names) == len(set(names))
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"citrinet"}
-    data = {"citrinet/py.typed", "citrinet/evaluation/page.html.jinja", "citrinet/mandarin_small/model.safetensors"}
-    data |= {f"citrinet/browser/{path.name}" for path in (ROOT / "space" / "browser").iterdir()}
-    assert data <= set(names)
-    with tarfile.open(source) as tar:
-        members = [member.name.split("/", 1)[-1] for member in tar if member.isfile()]
-        assert not any(member.issym() for member in tar)
-    converter = sorted(name for name in members if "convert/" in name)
-    assert converter == sorted(f"convert/{path.name}" for path in (ROOT / "convert").glob("*.py"))
+def test_distributions_hold_every_file_once_and_nothing_else(distributions, tmp_path):
+    assert release.content_problems(*distributions, ROOT) == []
+    wheel = shutil.copy(distributions[1], tmp_path)
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("tests/conftest.py", "")
+    copy_sources(tmp_path)
+    (tmp_path / "src" / "citrinet" / "evaluation" / "other.html.jinja").touch()
+    (tmp_path / "convert" / "other.py").touch()
+    assert release.content_problems(distributions[0], Path(wheel), tmp_path) == [
+        "the wheel lacks citrinet/convert/other.py",
+        "the wheel lacks citrinet/evaluation/other.html.jinja",
+        "the wheel holds tests/conftest.py",
+        "the source distribution lacks convert/other.py",
+    ]
 
 
 def test_wheel(distributions, tmp_path):
     zipfile.ZipFile(distributions[1]).extractall(tmp_path / "installed")
+    assert release.read_metadata(distributions[1])["Version"] == citrinet.__version__
     found = facts(tmp_path / "installed", tmp_path)
     assert Path(found["convert"]) == tmp_path / "installed" / "citrinet" / "convert" / "__init__.py"
     check_paths(found)
@@ -107,3 +112,41 @@ def test_the_installed_package(tmp_path):
     found = facts(None, tmp_path)
     assert Path(found["convert"]).name == "__init__.py"
     check_paths(found)
+
+
+@pytest.mark.parametrize(
+    ("heading", "cited", "problems"),
+    [
+        ("1.2.0, 2026-11-27", "1.2.0", []),
+        ("1.2.0, not yet released", "1.2.0", ["CHANGELOG.md is '1.2.0, not yet released', not '1.2.0, YYYY-MM-DD'"]),
+        ("1.1.0, 2026-11-27", "1.1.0", ["is '1.1.0, 2026-11-27', not", "version 1.1.0, the package 1.2.0"]),
+    ],
+)
+def test_a_release_has_one_version(tmp_path, heading, cited, problems):
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {heading}\n\n## 1.0.0, 2025-01-01\n")
+    (tmp_path / "CITATION.cff").write_text(f"version: {cited}\n")
+    found = release.version_problems("1.2.0", tmp_path)
+    assert len(found) == len(problems) and all(part in line for part, line in zip(problems, found, strict=True))
+
+
+def test_a_release_is_of_the_repository_that_the_package_names(tmp_path):
+    def git(*words: str) -> None:
+        author = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    metadata = Message()
+    metadata["Version"], metadata["Project-URL"] = "1.2.0", "Repository, https://example.org/me/it"
+    git("init")
+    (tmp_path / "file").touch()
+    assert len(release.repository_problems(metadata, tmp_path)) == 2  # a change, no origin
+    git("add", "file")
+    git("commit", "--message", "one")
+    git("tag", "v1.2.0")
+    for origin in ("https://example.org/me/it.git", "git@example.org:me/it.git", "ssh://git@example.org/me/it"):
+        git("config", "remote.origin.url", origin)
+        assert release.repository_problems(metadata, tmp_path) == []
+    git("commit", "--allow-empty", "--message", "two")
+    assert release.repository_problems(metadata, tmp_path) == ["the tag v1.2.0 is on another commit: raise the version"]
+    git("tag", "v1.3.0")
+    git("config", "remote.origin.url", "https://example.org/you/it")
+    assert [line.split()[0] for line in release.repository_problems(metadata, tmp_path)] == ["origin", "the", "this"]
