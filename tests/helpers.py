@@ -8,6 +8,7 @@ import sys
 import tempfile
 import wave
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def code_blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     fences = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
     blocks = []
-    for fence, after in zip(fences, [*fences[1:], None], strict=True):
+    for fence, after in zip_longest(fences, fences[1:]):
         follows = after is not None and not after[1] and not text[fence.end() : after.start()].strip()
         output = after[2] if after is not None and follows else None
         if fence[1]:
