@@ -8,11 +8,7 @@ import sys
 import tempfile
 import wave
 from dataclasses import dataclass, field
-<<<<<<< HEAD
 from itertools import pairwise
-=======
-from itertools import zip_longest
->>>>>>> proj
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +45,11 @@ def code_blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     fences = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
     blocks = []
-<<<<<<< HEAD
     for fence, after in pairwise([*fences, None]):
         output = None
         if after is not None and not after[1]:
             between = text[fence.end() : after.start()].strip()
             output = after[2] if not between or ("print" in between and "\n\n" not in between) else None
-=======
-    for fence, after in zip_longest(fences, fences[1:]):
-        follows = after is not None and not after[1] and not text[fence.end() : after.start()].strip()
-        output = after[2] if after is not None and follows else None
->>>>>>> proj
         if fence[1]:
             blocks.append(Block(fence[1], fence[2], text.count("\n", 0, fence.start()) + 1, output))
     return blocks
