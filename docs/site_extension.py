@@ -1,7 +1,7 @@
 """
 What the site needs beside Sphinx and MyST.
 
-Pages link to others outside `docs/`. Docstrings are Markdown, as in Transformers, and autodoc wants reStructuredText.
+Pages link to what is outside `docs/`. Docstrings are Markdown, as in Transformers, and autodoc wants reStructuredText.
 The command line is described by its parsers. Sphinx's search takes a run of Chinese for one word.
 """
 
@@ -25,26 +25,32 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parents[1]
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 # [`Name`], `code`, or what is reStructuredText already: napoleon writes some.
 _CODE = re.compile(r"\[`(?P<name>[^`]+)`\]|:[\w:]+:`[^`]+`|``[^`]+``|`(?P<code>[^`]+)`")
 _CHINESE = r"\u3400-\u9fff"
 
 
-class OutsidePages(SphinxPostTransform):
-    """Links to pages outside `docs/`, such as model cards, go to the repository's address."""
+class OutsideLinks(SphinxPostTransform):
+    """Links to pages and folders outside `docs/`, such as model cards, go to the repository's address."""
 
     default_priority = 8  # before MyST looks for pages
 
     def run(self, **kwargs: Any) -> None:
         """Exchange them."""
         for node in list(self.document.findall(pending_xref)):
-            if node.get("refdomain") != "doc" or node["reftarget"] in self.env.all_docs:
-                continue
-            page = Path(self.env.srcdir, f"{node['reftarget']}.md").resolve()
-            if page.is_file() and ROOT in page.parents:
-                address = f"{_repository()}/blob/main/{page.relative_to(ROOT).as_posix()}"
+            path = self._outside(node) if node["reftype"] == "myst" else None
+            if path is not None and path.exists() and path.is_relative_to(ROOT) and not path.is_relative_to(DOCS):
+                address = f"{_repository()}/blob/main/{path.relative_to(ROOT).as_posix()}"
                 node.replace_self(nodes.reference("", "", *node.children, refuri=address))
+
+    def _outside(self, node: pending_xref) -> Path | None:
+        """What a link names, if it is none of the site's pages."""
+        target = node["reftarget"]
+        if node.get("refdomain") == "doc":
+            return None if target in self.env.all_docs else Path(self.env.srcdir, f"{target}.md").resolve()
+        return Path(self.env.doc2path(self.env.docname)).parent.joinpath(target).resolve()
 
 
 def _repository() -> str:
@@ -177,7 +183,7 @@ def _with_code(text: str | None) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx."""
     app.add_directive("reference", Reference)
-    app.add_post_transform(OutsidePages)
+    app.add_post_transform(OutsideLinks)
     app.add_search_language(SearchByCharacter)
     app.connect("autodoc-process-docstring", _process_docstring, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", _process_signature)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import wave
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ class Block:
         language: what stands behind the fence; nothing in outputs.
         content: its lines.
         line: where it begins, counted from 1.
-        output: the content of the block without a language that follows at once, if there is one.
+        output: the content of the block without a language that follows at once, or after a paragraph that speaks of
+            what is printed.
     """
 
     language: str
@@ -44,9 +45,11 @@ def code_blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     fences = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
     blocks = []
-    for fence, after in zip_longest(fences, fences[1:]):
-        follows = after is not None and not after[1] and not text[fence.end() : after.start()].strip()
-        output = after[2] if after is not None and follows else None
+    for fence, after in pairwise([*fences, None]):
+        output = None
+        if after is not None and not after[1]:
+            between = text[fence.end() : after.start()].strip()
+            output = after[2] if not between or ("print" in between and "\n\n" not in between) else None
         if fence[1]:
             blocks.append(Block(fence[1], fence[2], text.count("\n", 0, fence.start()) + 1, output))
     return blocks

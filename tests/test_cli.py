@@ -126,6 +126,7 @@ def test_a_checkpoint_that_is_none(tmp_path, capsys):
         ["transcribe"],
         ["transcribe", "--batch-size", "0", "a.wav"],
         ["transcribe", "--batch-seconds", "nan", "a.wav"],
+        ["serve", "--port", "70000"],
     ],
 )
 def test_wrong_usage(arguments, capsys):

@@ -276,20 +276,22 @@ def test_int8_multiplies_in_int8(exported):
     assert operators.count("MatMulInteger") > 0.9 * sum(name.startswith("MatMul") for name in operators)
 
 
-def test_onnx_asr_reads_it(exported):
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_onnx_asr_reads_it(exported, dtype):
     onnx_asr = pytest.importorskip("onnx_asr")
-    theirs = onnx_asr.load_model("nemo-conformer-ctc", exported / "float32")
-    ours = CitrinetOnnx(exported / "float32", decoder=None)
+    theirs = onnx_asr.load_model("nemo-conformer-ctc", exported / dtype)
+    ours = CitrinetOnnx(exported / dtype, decoder=None)
     for clip in CLIPS:
         samples, rate = soundfile.read(clip, dtype="float32")
         if rate == 16000:
             assert theirs.recognize(samples, sample_rate=rate) == ours(str(clip))["text"]
 
 
-def test_sherpa_onnx_reads_it(exported):
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_sherpa_onnx_reads_it(exported, dtype):
     """Its front end is Kaldi's with other windows, so that it may hear a character differently here and there."""
     sherpa_onnx = pytest.importorskip("sherpa_onnx")
-    folder = exported / "float32"
+    folder = exported / dtype
     theirs = sherpa_onnx.OfflineRecognizer.from_nemo_ctc(str(folder / "model.onnx"), str(folder / "tokens.txt"))
     ours = CitrinetOnnx(folder, decoder=None)
     wrong = total = 0

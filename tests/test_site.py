@@ -22,6 +22,7 @@ PUBLIC = ["citrinet", *(f"citrinet.{part}" for part in PARTS.split())]
 
 @pytest.fixture(scope="module")
 def extension():
+    pytest.importorskip("sphinx")
     sys.path.insert(0, str(DOCS))
     yield importlib.import_module("site_extension")
     sys.path.remove(str(DOCS))

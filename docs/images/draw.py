@@ -60,8 +60,8 @@ def draw_way() -> Picture:
     stages = [
         ("File", "bus.flac, 3.1 s", "audio_file_citrinet.py"),
         ("Samples", "(50000,) float32, mono, 16 kHz", "audio_citrinet.py, resampling_citrinet.py"),
-        ("Features", "(320, 80), a frame each 10 ms; 8 of padding", "feature_extraction_citrinet.py"),
-        ("Hidden states", "(80, 384), a frame each 40 ms", "modeling_citrinet.py"),
+        ("Features", "(320, 80), a frame every 10 ms; 8 of padding", "feature_extraction_citrinet.py"),
+        ("Hidden states", "(80, 384), a frame every 40 ms", "modeling_citrinet.py"),
         ("Log-probabilities", "(80, 4583): for each frame, of each token", "CTC head in modeling_citrinet.py"),
         ("Tokens", "14 tokens with their frames", "decoding_citrinet.py, language_model/"),
         ("Text", "with the markers of entities", "tokenization_citrinet.py"),
