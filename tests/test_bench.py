@@ -16,6 +16,7 @@ import citrinet
 from citrinet import bench
 from citrinet.bench import Benchmark, Figures, measure, worker
 from citrinet.cli import main
+from tiny_models import TWO_BLOCKS, tiny_config
 
 
 @pytest.fixture
@@ -85,6 +86,9 @@ def test_published_sizes(name, published, head):
 def test_a_size_is_measured_by_its_name(short_case, in_this_process, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "_measure_ceiling", lambda *_: None)
+    size = bench.size_config("citrinet_256")  # of which two blocks are enough
+    small = tiny_config(**TWO_BLOCKS, vocab_size=size.vocab_size, num_mel_bins=size.num_mel_bins)
+    monkeypatch.setattr("citrinet.bench.sizes.size_config", lambda name: small)
     found = bench.bench("citrinet_256", rounds=1)
     assert str(found).startswith("citrinet_256, ")
     folders = {options["model"] for options in in_this_process.started}
