@@ -23,6 +23,7 @@
       this.close();
       stream = await navigator.mediaDevices.getUserMedia({ audio: true });
       context = new AudioContext();
+      context.resume(); // it starts suspended where the click is too long ago
       await context.audioWorklet.addModule(URL.createObjectURL(new Blob([processor], { type: "text/javascript" })));
       const ears = new AudioWorkletNode(context, "ears");
       ears.port.onmessage = event => pieces.push(event.data);
