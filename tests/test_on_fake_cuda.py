@@ -126,7 +126,7 @@ def batch():
 def test_this_finds_what_it_should(fake):
     with fake, Copies() as copies:
         here, there = torch.ones(3), torch.ones(3, device=GPU)
-        with pytest.raises(RuntimeError, match="two different devices|same device"):
+        with pytest.raises(RuntimeError, match="device"):
             here + there
         with pytest.raises(DataDependentOutputException):
             there.sum().item()

@@ -140,11 +140,11 @@ for size, stride in ((5, 1), (41, 2)):
     shape = {"K": size, "STRIDE": stride, "MASKED": True, "LOOP": size >= kernels.LOOP_FROM}
     shape |= {"BLOCK_T": 16, "BLOCK_C": 128}
     compile(kernels._depthwise_kernel, ["x", "taps", "lengths", "y"], ["T", "T_OUT", "C"], shape, dtype)
-    del shape["MASKED"], shape["LOOP"]
+    del shape["LOOP"]
     numbers = ["T", "T_OUT", "C"]
-    compile(kernels._depthwise_input_kernel, ["gradient", "taps", "output"], numbers, shape, dtype)
-    shape["SPAN"], numbers = 2048, ["ROWS", "T", "T_OUT", "C"]
-    compile(kernels._depthwise_taps_kernel, ["x", "gradient", "output"], numbers, shape, dtype)
+    compile(kernels._depthwise_input_kernel, ["gradient", "taps", "lengths", "output"], numbers, shape, dtype)
+    shape["SPAN"], numbers = 2048, ["BATCH", "ROWS", "T", "T_OUT", "C"]
+    compile(kernels._depthwise_taps_kernel, ["x", "gradient", "lengths", "output"], numbers, shape, dtype)
 blocks = {"MASKED": True, "BLOCK_T": 64, "BLOCK_C": 32}
 compile(kernels._mean_kernel, ["x", "lengths", "y"], ["T", "C"], blocks, dtype)
 blocks = {"RESIDUAL": True, "RELU": True, "BLOCK_R": 8, "BLOCK_C": 256}

@@ -13,7 +13,7 @@ import triton.language as tl
 # From this kernel size on, the loop over taps is not unrolled, so that neither the program nor its compile time grows
 # with the kernel size.
 LOOP_FROM = 25
-SPAN = 2048  # frames that are summed into one partial gradient of a tap
+SPAN = 2048  # frames at most that are summed into one partial gradient of a tap
 
 
 @triton.jit
@@ -110,12 +110,14 @@ def depthwise(
 def _depthwise_input_kernel(
     gradient,
     taps,
+    lengths,
     output,
     T,
     T_OUT,
     C,
     K: tl.constexpr,
     STRIDE: tl.constexpr,
+    MASKED: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -123,12 +125,15 @@ def _depthwise_input_kernel(
     frames = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     in_channels = channels < C
+    end = T
+    if MASKED:
+        end = tl.minimum(tl.load(lengths + row), T)
     gradient += row.to(tl.int64) * T_OUT * C
     total = tl.zeros((BLOCK_T, BLOCK_C), dtype=tl.float32)
     for tap in tl.range(K):
         place = frames + K // 2 - tap  # of the output frame that reads this one with this tap, times the stride
         source = place // STRIDE
-        inside = (place >= 0) & (place % STRIDE == 0) & (source < T_OUT)
+        inside = (frames < end) & (place >= 0) & (place % STRIDE == 0) & (source < T_OUT)
         numbers = tl.load(
             gradient + source[:, None] * C + channels[None, :], mask=inside[:, None] & in_channels[None, :], other=0.0
         )
@@ -142,69 +147,129 @@ def _depthwise_input_kernel(
     )
 
 
-@triton.jit(do_not_specialize=["ROWS", "T", "T_OUT"])
+@triton.jit(do_not_specialize=["BATCH", "ROWS", "T", "T_OUT"])
 def _depthwise_taps_kernel(
     x,
     gradient,
+    lengths,
     output,
+    BATCH,
     ROWS,
     T,
     T_OUT,
     C,
     K: tl.constexpr,
     STRIDE: tl.constexpr,
+    MASKED: tl.constexpr,
     SPAN: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     tap = tl.program_id(1)
-    part = tl.program_id(2).to(tl.int64)
+    part = tl.program_id(2)
     in_channels = channels < C
+    spans = tl.cdiv(T_OUT, SPAN)
+    first_row = part // spans * ROWS
+    first = part % spans * SPAN
+    x += first_row.to(tl.int64) * T * C
+    gradient += first_row.to(tl.int64) * T_OUT * C
     total = tl.zeros((BLOCK_T, BLOCK_C), dtype=tl.float32)
-    for start in range(0, SPAN, BLOCK_T):
-        rows = part * SPAN + start + tl.arange(0, BLOCK_T)
-        source = (rows % T_OUT) * STRIDE + tap - K // 2
-        inside = (rows < ROWS) & (source >= 0) & (source < T)
-        mask = inside[:, None] & in_channels[None, :]
-        seen = (rows // T_OUT) * T + source
-        numbers = tl.load(x + seen[:, None] * C + channels[None, :], mask=mask, other=0.0)
-        slope = tl.load(gradient + rows[:, None] * C + channels[None, :], mask=mask, other=0.0)
-        total += numbers.to(tl.float32) * slope.to(tl.float32)
-    tl.store(output + (part * K + tap) * C + channels, tl.sum(total, axis=0), mask=in_channels)
+    for row in range(first_row, tl.minimum(first_row + ROWS, BATCH)):
+        end = T
+        if MASKED:
+            end = tl.minimum(tl.load(lengths + row), T)
+        # With this tap, later output frames read frames beyond the utterance.
+        stop = tl.minimum(tl.minimum(first + SPAN, T_OUT), tl.cdiv(end + K // 2 - tap, STRIDE))
+        for start in range(first, stop, BLOCK_T):
+            frames = start + tl.arange(0, BLOCK_T)
+            source = frames * STRIDE + tap - K // 2
+            mask = ((frames < stop) & (source >= 0))[:, None] & in_channels[None, :]
+            numbers = tl.load(x + source[:, None] * C + channels[None, :], mask=mask, other=0.0)
+            slope = tl.load(gradient + frames[:, None] * C + channels[None, :], mask=mask, other=0.0)
+            total += numbers.to(tl.float32) * slope.to(tl.float32)
+        x += T * C
+        gradient += T_OUT * C
+    place = (part.to(tl.int64) * K + tap) * C
+    tl.store(output + place + channels, tl.sum(total, axis=0), mask=in_channels)
 
 
-def depthwise_gradients(
-    hidden_states: torch.Tensor, taps: torch.Tensor, gradient: torch.Tensor, stride: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def depthwise_input_gradient(
+    gradient: torch.Tensor, taps: torch.Tensor, lengths: torch.Tensor | None, stride: int, frames: int
+) -> torch.Tensor:
     """
-    Compute the gradients of [`depthwise`] without lengths.
-
-    Sums over frames are taken in parts, which are always added in the same order.
+    Gradient of the input of [`depthwise`].
 
     Args:
-        hidden_states: (B, T, C), contiguous: the input.
-        taps: (K, C), contiguous.
         gradient: (B, ceil(T / stride), C), contiguous: the gradient of the output.
+        taps: (K, C), contiguous.
+        lengths: (B,) int32, valid frames of each utterance; `None` means all.
         stride: frames from one output to the next.
+        frames: T.
 
     Returns:
-        The gradients of the input (B, T, C), in its dtype, and of the taps (K, C), in float32.
+        (B, T, C), in the dtype of `gradient`; zero beyond an utterance.
+    """
+    batch, out_frames, channels = gradient.shape
+    output = gradient.new_empty(batch, frames, channels)
+    _depthwise_input_kernel[(triton.cdiv(channels, 128), triton.cdiv(frames, 16), batch)](
+        gradient,
+        taps,
+        gradient if lengths is None else lengths,
+        output,
+        frames,
+        out_frames,
+        channels,
+        K=len(taps),
+        STRIDE=stride,
+        MASKED=lengths is not None,
+        BLOCK_T=16,
+        BLOCK_C=128,
+        num_warps=4,
+    )
+    return output
+
+
+def depthwise_taps_gradient(
+    hidden_states: torch.Tensor, gradient: torch.Tensor, lengths: torch.Tensor | None, stride: int, kernel: int
+) -> torch.Tensor:
+    """
+    Gradient of the taps of [`depthwise`], summed in parts that are always added in the same order.
+
+    Args:
+        hidden_states: (B, T, C), contiguous: the input. Frames beyond an utterance are not read.
+        gradient: (B, ceil(T / stride), C), contiguous: the gradient of the output.
+        lengths: (B,) int32, valid frames of each utterance; `None` means all.
+        stride: frames from one output to the next.
+        kernel: K, number of taps.
+
+    Returns:
+        (K, C) float32.
     """
     batch, frames, channels = hidden_states.shape
-    kernel, out_frames = len(taps), gradient.shape[1]
-    shape = {"K": kernel, "STRIDE": stride, "BLOCK_C": 128, "num_warps": 4}
-    of_input = torch.empty_like(hidden_states)
-    _depthwise_input_kernel[(triton.cdiv(channels, 128), triton.cdiv(frames, 16), batch)](
-        gradient, taps, of_input, frames, out_frames, channels, BLOCK_T=16, **shape
-    )
-    rows = batch * out_frames
-    parts = triton.cdiv(rows, SPAN)
-    of_taps = taps.new_empty(parts, kernel, channels, dtype=torch.float32)
+    out_frames = gradient.shape[1]
+    rows = max(SPAN // out_frames, 1)  # short utterances that are summed into one part
+    parts = triton.cdiv(batch, rows) * triton.cdiv(out_frames, SPAN)
+    output = gradient.new_empty(parts, kernel, channels, dtype=torch.float32)
     _depthwise_taps_kernel[(triton.cdiv(channels, 128), kernel, parts)](
-        hidden_states, gradient, of_taps, rows, frames, out_frames, channels, SPAN=SPAN, BLOCK_T=16, **shape
+        hidden_states,
+        gradient,
+        hidden_states if lengths is None else lengths,
+        output,
+        batch,
+        rows,
+        frames,
+        out_frames,
+        channels,
+        K=kernel,
+        STRIDE=stride,
+        MASKED=lengths is not None,
+        SPAN=SPAN,
+        BLOCK_T=16,
+        BLOCK_C=128,
+        num_warps=4,
     )
-    return of_input, of_taps.sum(dim=0)
+    return output.sum(dim=0)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -315,4 +380,4 @@ def gated_sum(
     return output
 
 
-__all__ = ["depthwise", "depthwise_gradients", "gated_sum", "masked_mean"]
+__all__ = ["depthwise", "depthwise_input_gradient", "depthwise_taps_gradient", "gated_sum", "masked_mean"]
