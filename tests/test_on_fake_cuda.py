@@ -20,6 +20,7 @@ import citrinet
 from citrinet.feature_extraction_citrinet import FRONTENDS
 from citrinet.optimized import folding, graphs, portable
 from citrinet.optimized.portable import PORTABLE_PRECISIONS
+from citrinet.training.depthwise import use_triton
 
 GPU = torch.device("cuda", 0)
 NOISE = np.random.default_rng(0).standard_normal((2, 24000)).astype(np.float32)
@@ -160,6 +161,15 @@ def test_network_and_heads(fake, kernels, precision, activation, monkeypatch):
             tags = model.classify_tags(output.last_hidden_state, output.attention_mask)
             assert {tensor.device for tensor in (output.logits, *tags.values())} == {GPU}
             assert output.logits.dtype == (torch.float32 if precision is None else getattr(torch, precision))
+    assert copies.all == []
+
+
+def test_forward_in_training(fake, kernels):
+    model = tiny_model(freq_masks=1, time_masks=1).train()
+    use_triton(model)
+    on_gpu(model, fake)
+    with fake, Copies() as copies:
+        assert model(**batch()).logits.requires_grad
     assert copies.all == []
 
 

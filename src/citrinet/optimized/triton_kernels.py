@@ -1,4 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, attr-defined"
+# ruff: noqa: RUF005 (Triton's language has no starred tuples)
 """
 Triton kernels for the operations between matrix products, on hidden states (B, T, C) in their memory layout.
 
@@ -10,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 
-# Depthwise kernels keep sums in registers: each thread computes `ROWS` consecutive outputs of a few channels, so that a
-# frame, once loaded, is used for as many taps and outputs as there are. Taps are taken in groups of `GROUP` at most. This
-# is unrolled, and all kernel sizes with the same group share a program.
+# Depthwise kernels keep sums in registers: each thread computes `ROWS` consecutive outputs of a few channels, and loads a
+# frame once for all of them and for a group of up to `GROUP` taps. Loops over both are unrolled. Kernel sizes with the
+# same group share a program.
 ROWS, CHUNKS, BLOCK_C, GROUP, WARPS = 8, 4, 128, 8, 2
 SPAN = 1024  # frames at most that are summed into one partial gradient of a tap
 

@@ -53,9 +53,7 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[None, torch.Tensor | None, torch.Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor | None, torch.Tensor | None, None, None]:
         hidden_states, taps, lengths = ctx.saved_tensors
         gradient, of_input, of_weight = gradient.contiguous(), None, None
         with torch.cuda.device_of(gradient):  # type: ignore[no-untyped-call]
