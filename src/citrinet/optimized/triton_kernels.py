@@ -11,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 
-# Depthwise kernels keep sums in registers: each thread computes `ROWS` consecutive outputs of a few channels. It loads a
-# frame once for all of them and for a group of up to `GROUP` taps. Loops over both are unrolled. Kernel sizes with the
-# same group share a program.
+# Depthwise kernels keep sums in registers: each thread computes `ROWS` consecutive outputs of a few channels. It loads
+# a frame once for all of them and for a group of up to `GROUP` taps. Loops over both are unrolled. Kernel sizes with
+# the same group share a program.
 ROWS, CHUNKS, BLOCK_C, GROUP, WARPS = 8, 4, 128, 8, 2
 SPAN = 1024  # frames at most that are summed into one partial gradient of a tap
 
