@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, attr-defined"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, attr-defined, assignment"
 # ruff: noqa: RUF005 (Triton's language has no starred tuples)
 """
 Triton kernels for the operations between matrix products, on hidden states (B, T, C) in their memory layout.
