@@ -11,6 +11,7 @@ from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
 import citrinet
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetPipeline
+from citrinet.optimized.graphs import GraphedBlocks
 from citrinet.tokenizer.building import build_tokenizer
 from helpers import forgive_scores, synthetic_speech
 
@@ -190,6 +191,35 @@ def test_batches_by_seconds_give_the_same(recognizer, monkeypatch, on_device):
     batches.seen.clear()
     assert recognizer(audio, chunk_length_s=1.2, batch_seconds=5.0) == windows
     assert max(map(len, batches.seen)) == 4  # of 1.2 s
+
+
+@pytest.mark.slow
+def test_batches_are_no_larger_than_a_cuda_graph(recognizer, monkeypatch):
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([3.0, 0.5, 1.7, 0.1, 2.2, 1.0])]
+    expected = forgive_scores(recognizer(audio))
+    monkeypatch.setattr(CitrinetPipeline, "_feature_device", torch.device("cpu"))
+    monkeypatch.setattr(GraphedBlocks, "max_frames", 512)
+    monkeypatch.setattr(recognizer.model.model, "run_blocks", GraphedBlocks())
+    batches = Batches(recognizer, monkeypatch)
+    assert forgive_scores(recognizer(audio, batch_size=6)) == expected
+    assert batches.seen == [[3.0], [0.5, 1.7], [0.1, 2.2], [1.0]]
+    batches.seen.clear()
+    recognizer(audio, batch_seconds=3.0)
+    assert batches.seen == [[3.0], [0.5], [1.7], [0.1], [2.2], [1.0]]  # of 1.28 or 2.56 s with a graph's padding
+
+
+@pytest.mark.slow
+def test_a_dataset_needs_no_iterator(recognizer):
+    class Recordings(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return synthetic_speech(1.0, seed=index % 2)  # of any index
+
+    expected = forgive_scores([recognizer(synthetic_speech(1.0, seed=seed)) for seed in range(2)])
+    for batches in ({"batch_size": 2}, {"batch_seconds": 5.0}):
+        assert forgive_scores(list(recognizer(Recordings(), **batches))) == expected
 
 
 @pytest.mark.slow

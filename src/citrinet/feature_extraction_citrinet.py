@@ -299,10 +299,12 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         width = max(stop - start for start, stop in spans)
         lengths = [len(samples[index]) for index, *_ in blocks]
         # One more sample on the left, which the first emphasised one needs; pinned memory for asynchronous copies.
-        raw = torch.zeros(len(blocks), 1 + width, pin_memory=device.type == "cuda")
+        raw = torch.empty(len(blocks), 1 + width, pin_memory=device.type == "cuda")
         for row, (index, *_), (start, stop), length in zip(raw, blocks, spans, lengths, strict=True):
             low, high = max(start - 1, 0), min(stop, length)
+            row[: low - start + 1] = 0.0
             row[low - start + 1 : high - start + 1] = samples[index][low:high]
+            row[high - start + 1 :] = 0.0
         raw = raw.to(device, non_blocking=True)
         emphasized = raw[:, 1:] - self.preemphasis * raw[:, :-1]
         begin, end = (torch.tensor(values).to(device)[:, None] for values in ([start for start, _ in spans], lengths))
