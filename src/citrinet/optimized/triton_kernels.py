@@ -123,7 +123,8 @@ def _convolved(
 
 def _group(kernel: int) -> int:
     """Size of groups of taps: as equal as possible, at most `GROUP`."""
-    return triton.cdiv(kernel, triton.cdiv(kernel, GROUP))
+    groups = -(-kernel // GROUP)
+    return -(-kernel // groups)
 
 
 @triton.jit(do_not_specialize=["T", "T_OUT"])
