@@ -153,7 +153,7 @@ def test_features(fake, frontend):
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 @torch.inference_mode()
 def test_network_and_heads(fake, kernels, precision, activation, monkeypatch):
-    monkeypatch.setattr(graphs, "MAX_FRAMES", 0)
+    monkeypatch.setattr(graphs.GraphedBlocks, "max_frames", 0)
     model = network(fake, precision, hidden_act=activation)
     with fake, Copies() as copies:
         for inputs in (batch(), batch() | {"attention_mask": None}):
@@ -184,6 +184,7 @@ def test_nothing_in_a_graph_is_copied_from_a_cpu(fake, kernels, monkeypatch):
         return graphs.Graph(features, mask, output, lambda: None)
 
     monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs, "RUNS_BEFORE_CAPTURE", 0)
     monkeypatch.setattr(graphs, "_new_pool", object)
     with fake, Copies() as copies:
         assert model(**batch()).logits.device == GPU
