@@ -27,9 +27,10 @@ step() { # seconds, file, command: writes the output of the command to the file
     tail -n 12 "$file"
 }
 
-step 30 machine.txt bash -c 'nvidia-smi || true; nproc; cc --version || gcc --version || true; "$0" -c "
-import torch, triton, transformers
-print(torch.__version__, torch.version.cuda, triton.__version__, transformers.__version__)"' "$python"
+step 10 machine.txt bash -c 'nvidia-smi || true; nproc; cc --version || gcc --version || true; "$0" -c "
+from importlib.metadata import distributions
+names = {\"torch\", \"triton\", \"transformers\", \"numpy\", \"nemo-toolkit\"}
+print(sorted({d.name + \" \" + d.version for d in distributions() if d.name in names}))"' "$python"
 
 tests=()
 for name in feature_extraction pipeline optimized_gpu optimized_gpu_graphs training_depthwise bench; do
@@ -37,7 +38,7 @@ for name in feature_extraction pipeline optimized_gpu optimized_gpu_graphs train
 done
 workers=() # Most of the time goes into compiling kernels of many kinds, one core each.
 "$python" -c "import xdist" 2>/dev/null && workers=(-n "$(($(nproc) < 8 ? $(nproc) : 8))")
-step 60 tests.txt "$python" -m pytest -q -rs "${workers[@]}" "${tests[@]}" -k "gpu or cuda or depthwise"
+step 60 tests.txt "$python" -m pytest -v -rs "${workers[@]}" "${tests[@]}" -k "gpu or cuda or depthwise"
 
 model=${MODEL:-stt_meta_zh_150m}
 against=()
