@@ -273,6 +273,21 @@ def test_features_beside_the_network_give_the_same(recognizer, monkeypatch):
     assert recognizer(audio, batch_size=4, **options) == expected and together == [1, 2, 1]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.slow
+def test_nothing_waits_for_the_gpu_before_the_outputs():
+    pipe = citrinet.load_recognizer(citrinet.default_model(), device="cuda").pipeline
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([3.0, 1.5])]
+    for mode in ("default", "default", "default", "error"):  # block by block, capturing a graph, replaying it
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            outputs = pipe._begin(pipe._inputs(list(pipe._windows(audio, 2, 60.0, {}))))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        outputs.pop("done").synchronize()
+    assert outputs["tokens"].shape[0] == 2
+
+
 @pytest.mark.slow
 def test_inputs_of_every_kind_give_the_same(recognizer, tmp_path):
     samples = (synthetic_speech(2.5, seed=1) * 32767).round().astype(np.int16)

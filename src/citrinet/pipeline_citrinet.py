@@ -9,14 +9,13 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
 from transformers import AutomaticSpeechRecognitionPipeline
 
 from .audio_citrinet import load_audio
 from .batching_citrinet import batches, limits
 from .decoding_citrinet import DECODER_TOKENS, Decoder, Emissions
+from .feature_extraction_citrinet import send
 from .modeling_citrinet import refuse_unknown_arguments
 from .result_citrinet import Heard, RecognitionResult, ResultBuilder
 from .windows_citrinet import cut_at_pauses, cut_windows
@@ -296,8 +295,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def _begin(self, inputs: dict[str, Any], **forward_params: Any) -> dict[str, Any]:
         """Run the stock `forward` without waiting for the GPU; [`_finish`] waits for the outputs."""
         with self.device_placement(), torch.inference_mode():
-            move: Any = self._ensure_tensor_on_device
-            on_device = move(inputs, device=self.device)
+            on_device = {name: send(values, self.device) for name, values in inputs.items()}
             outputs = self._forward(on_device, **forward_params)
             for name, value in outputs.items():
                 if isinstance(value, torch.Tensor):
@@ -351,12 +349,15 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
 
     def _inputs(self, windows: list[_Window]) -> dict[str, Any]:
         """Collate windows into inputs: features (B, T, feature_size), mask (B, T) and kept frames (B, 2)."""
-        features = pad_sequence([window.features for window in windows], batch_first=True)
-        padding = -features.shape[1] % self.feature_extractor.pad_to_multiple_of
-        lengths = torch.tensor([len(window.features) for window in windows])  # on the CPU: moved with the whole batch
+        lengths = [len(window.features) for window in windows]
+        frames = max(lengths) + -max(lengths) % self.feature_extractor.pad_to_multiple_of
+        features = windows[0].features.new_zeros(len(windows), frames, windows[0].features.shape[1])
+        for row, window in zip(features, windows, strict=True):
+            row[: len(window.features)] = window.features
         return {
-            "input_features": F.pad(features, (0, 0, 0, padding)) if padding else features,
-            "attention_mask": (torch.arange(features.shape[1] + padding) < lengths[:, None]).int(),
+            "input_features": features,
+            # On the CPU: all that is not there is moved at once.
+            "attention_mask": (torch.arange(frames) < torch.tensor(lengths)[:, None]).int(),
             "kept": torch.tensor([window.kept for window in windows]),
         }
 
