@@ -139,7 +139,6 @@ def test_this_finds_what_it_should(fake):
     assert copies.waiting == [("cpu", (3,)), ("cpu", (3,)), ("cuda", (3,))] and len(copies.all) == 5
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="features and masks are copied from memory that is not pinned")
 @pytest.mark.parametrize("frontend", FRONTENDS)
 def test_features(fake, frontend):
     extractor = citrinet.CitrinetFeatureExtractor(frontend=frontend)
@@ -191,7 +190,6 @@ def test_nothing_in_a_graph_is_copied_from_a_cpu(fake, kernels, monkeypatch):
     assert captured == [[]] and copies.all == []
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="features and masks are copied from memory that is not pinned")
 @pytest.mark.parametrize("precision", [None, "bfloat16"])
 def test_pipeline_waits_only_for_its_results(fake, kernels, tiny_dir, precision):
     recognizer = pipeline("automatic-speech-recognition", str(tiny_dir))
