@@ -60,7 +60,7 @@ def silero_graph():
 
 def test_the_arithmetic_is_that_of_silero(clips, monkeypatch):
     session, weights = silero_graph()
-    monkeypatch.setattr(voice_activity, "_weights", lambda: weights)
+    monkeypatch.setattr(voice_activity, "_weights", lambda: voice_activity._prepared(weights))
     samples = np.concatenate([clips[0], noise(1, 0.01), clips[1]])
     samples = samples[: len(samples) // FRAME * FRAME]
     frames = samples.reshape(-1, FRAME)
