@@ -12,8 +12,8 @@ from .resampling_citrinet import Resampler
 RATE = 16_000  # Hz, sampling rate of the network's input
 FRAME = 512  # samples per probability
 _CONTEXT = 64  # samples before a frame that are part of the network's input
-_BLOCK = 128  # frames processed at a time, few enough for the processor's cache
-_PIECE_S = 4  # seconds of a recording processed at a time
+_BLOCK = 512  # frames processed at a time: more do not fit the processor's cache
+_PIECE_S = 16  # seconds of a recording processed at a time
 
 
 class VoiceActivity:
@@ -53,7 +53,9 @@ class VoiceActivity:
         seen[_CONTEXT:-_CONTEXT] = frames
         seen[-_CONTEXT:] = frames[-2 : -_CONTEXT - 2 : -1]  # reflected
         self._context = frames[-_CONTEXT:, -1].copy()
-        hidden = self._remember(self._encode(seen).T @ weights["lstm.input"] + weights["lstm.bias"])
+        gates = self._encode(seen).T @ weights["lstm.input"]
+        gates += weights["lstm.bias"]
+        hidden = self._remember(gates)
         logits = np.maximum(hidden, 0) @ weights["final.weight"] + weights["final.bias"]
         speech: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * logits)
         return speech
