@@ -12,8 +12,8 @@ from .resampling_citrinet import Resampler
 RATE = 16_000  # Hz, sampling rate of the network's input
 FRAME = 512  # samples per probability
 _CONTEXT = 64  # samples before a frame that are part of the network's input
-_BLOCK = 512  # frames processed at a time: more do not fit the processor's cache
-_PIECE_S = 16  # seconds of a recording processed at a time
+_BLOCK = 1024  # frames processed at a time
+_PIECE_S = 32  # seconds of a recording processed at a time
 
 
 class VoiceActivity:
@@ -82,8 +82,8 @@ class VoiceActivity:
         """
         Run the LSTM.
 
-        A sigmoid is (1 + tanh(x / 2)) / 2, so one tanh serves all gates; `_prepared` has halved the weights. Calls of
-        NumPy take most of the time: there are few, without new arrays and without scalars.
+        A sigmoid is (1 + tanh(x / 2)) / 2, so one tanh serves all gates; `_prepared` has halved the weights. Calling
+        NumPy takes longer than most of what it does, so there are few calls, without new arrays and without scalars.
 
         Args:
             inputs: (n, 512), what the frames add to the gates.
