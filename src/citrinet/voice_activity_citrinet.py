@@ -12,7 +12,7 @@ from .resampling_citrinet import Resampler
 RATE = 16_000  # Hz, sampling rate of the network's input
 FRAME = 512  # samples per probability
 _CONTEXT = 64  # samples before a frame that are part of the network's input
-_BLOCK = 1024  # frames processed at a time
+_BLOCK = 1024  # frames processed at a time; smaller blocks lose where NumPy uses several threads
 _PIECE_S = 32  # seconds of a recording processed at a time
 
 
