@@ -282,7 +282,8 @@ def test_nemos_worker_needs_nothing_of_the_package(tmp_path, precision):
         "        print('NeMo says something')\n"
         "        return self\n"
         "    def __call__(self, input_signal, input_signal_length):\n"
-        "        assert input_signal.shape == (2, 8000) and input_signal_length.tolist() == [8000, 8000]\n"
+        "        assert input_signal.shape in [(1, 8000), (2, 8000)]  # to warm up, and what is asked for\n"
+        "        assert input_signal_length.tolist() == [8000] * len(input_signal)\n"
         "        assert (input_signal @ input_signal.T).dtype == torch.PRECISION\n"
         "        return input_signal, input_signal_length, None\n".replace("PRECISION", precision)
     )
