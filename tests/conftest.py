@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import soundfile
@@ -23,7 +25,7 @@ if not torch.cuda.is_available():
     # Triton's kernels run in its interpreter, which it asks for when it is imported: after PyTorch, and not by it.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, load_audio
+from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, default_model, load_audio
 from citrinet.convert import convert_nemo
 from tiny_models import TWO_BLOCKS, tiny_config, tiny_tokenizer
 
@@ -61,8 +63,38 @@ def tiny_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_onnx_dir(tiny_dir, tmp_path_factory) -> Path:
     """`tiny_dir` as ONNX graphs. Not to be written to."""
-    export_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx").export_onnx
-    return export_onnx(tiny_dir, tmp_path_factory.mktemp("tiny") / "onnx").output
+    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
+    return made_once("tiny_onnx", lambda folder: hf_to_onnx.export_onnx(tiny_dir, folder), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def embedded_onnx(tmp_path_factory) -> Path:
+    """The embedded model as ONNX graphs, in a folder for each type. Not to be written to."""
+    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
+
+    def export(folder: Path) -> None:
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("write_front_end", "write_network", "write_tag_heads"):
+                patch.setattr(hf_to_onnx, name, _traced_once(getattr(hf_to_onnx, name)))
+            for dtype in hf_to_onnx.DTYPES:
+                hf_to_onnx.export_onnx(default_model(), folder / dtype, dtype=dtype)
+
+    return made_once("embedded_onnx", export, tmp_path_factory)
+
+
+def _traced_once(write: Callable[..., None]) -> Callable[..., None]:
+    """The function that writes a graph, but for the second time from the first: tracing takes long."""
+    graphs = {}
+
+    def write_again(module, path, opset, *dtype):
+        key = dtype or (torch.float32,)
+        if key not in graphs:
+            write(module, path, opset, *dtype)
+            graphs[key] = path.read_bytes()
+        path.write_bytes(graphs[key])
+
+    return write_again
 
 
 @pytest.fixture
@@ -76,9 +108,18 @@ def ffmpeg(monkeypatch, tmp_path) -> str:
 
 
 def _converted(nemo_file: Path, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("converted") / nemo_file.stem
-    convert_nemo(nemo_file, output)
-    return output
+    return made_once(nemo_file.stem, lambda folder: convert_nemo(nemo_file, folder), tmp_path_factory)
+
+
+def made_once(name: str, make: Callable[[Path], object], tmp_path_factory) -> Path:
+    """A folder that `make` writes, once for all workers of pytest-xdist."""
+    run = tmp_path_factory.getbasetemp()
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
+    with filelock.FileLock(run / f"{name}.lock"):
+        if not (run / name).exists():
+            make(run / f"{name}.part")
+            (run / f"{name}.part").rename(run / name)
+    return run / name
 
 
 @pytest.fixture(scope="module")
