@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -61,40 +62,27 @@ def tiny_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx_dir(tiny_dir, tmp_path_factory) -> Path:
-    """`tiny_dir` as ONNX graphs. Not to be written to."""
-    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
-    return made_once("tiny_onnx", lambda folder: hf_to_onnx.export_onnx(tiny_dir, folder), tmp_path_factory)
+def tiny_graphs(tiny_dir, tmp_path_factory) -> Path:
+    """`tiny_dir` as ONNX graphs, in a folder for each type. Not to be written to."""
+    return _exported(tiny_dir, "tiny_graphs", ("float32", "int8"), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def embedded_onnx(tmp_path_factory) -> Path:
+def tiny_onnx_dir(tiny_graphs) -> Path:
+    """`tiny_dir` as ONNX graphs. Not to be written to."""
+    return tiny_graphs / "float32"
+
+
+@pytest.fixture(scope="session")
+def embedded_graphs(tmp_path_factory) -> Path:
     """The embedded model as ONNX graphs, in a folder for each type. Not to be written to."""
-    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
-
-    def export(folder: Path) -> None:
-        folder.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("write_front_end", "write_network", "write_tag_heads"):
-                patch.setattr(hf_to_onnx, name, _traced_once(getattr(hf_to_onnx, name)))
-            for dtype in hf_to_onnx.DTYPES:
-                hf_to_onnx.export_onnx(default_model(), folder / dtype, dtype=dtype)
-
-    return made_once("embedded_onnx", export, tmp_path_factory)
+    return _exported(default_model(), "embedded_graphs", ("float32", "float16", "int8"), tmp_path_factory)
 
 
-def _traced_once(write: Callable[..., None]) -> Callable[..., None]:
-    """The function that writes a graph, but for the second time from the first: tracing takes long."""
-    graphs = {}
-
-    def write_again(module, path, opset, *dtype):
-        key = dtype or (torch.float32,)
-        if key not in graphs:
-            write(module, path, opset, *dtype)
-            graphs[key] = path.read_bytes()
-        path.write_bytes(graphs[key])
-
-    return write_again
+@pytest.fixture
+def traced_once(monkeypatch) -> None:
+    """Further exports of the same model write the graphs of the first: tracing takes long."""
+    _trace_once(monkeypatch)
 
 
 @pytest.fixture
@@ -109,6 +97,38 @@ def ffmpeg(monkeypatch, tmp_path) -> str:
 
 def _converted(nemo_file: Path, tmp_path_factory) -> Path:
     return made_once(nemo_file.stem, lambda folder: convert_nemo(nemo_file, folder), tmp_path_factory)
+
+
+def _exported(model: Path, name: str, dtypes: Iterable[str], tmp_path_factory) -> Path:
+    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
+
+    def export(folder: Path) -> None:
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            _trace_once(patch)
+            for dtype in dtypes:
+                hf_to_onnx.export_onnx(model, folder / dtype, dtype=dtype)
+
+    return made_once(name, export, tmp_path_factory)
+
+
+def _trace_once(patch: pytest.MonkeyPatch) -> None:
+    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
+
+    def remembering(write: Callable[..., None]) -> Callable[..., None]:
+        graphs: dict[Any, bytes] = {}
+
+        def write_again(module, path, opset, *dtype):
+            key = dtype or (torch.float32,)
+            if key not in graphs:
+                write(module, path, opset, *dtype)
+                graphs[key] = path.read_bytes()
+            path.write_bytes(graphs[key])
+
+        return write_again
+
+    for name in ("write_front_end", "write_network", "write_tag_heads"):
+        patch.setattr(hf_to_onnx, name, remembering(getattr(hf_to_onnx, name)))
 
 
 def made_once(name: str, make: Callable[[Path], object], tmp_path_factory) -> Path:

@@ -177,11 +177,11 @@ def runtime(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(runtime, embedded_onnx, tmp_path_factory):
+def site(runtime, embedded_graphs, tmp_path_factory):
     """The page with the package's own model."""
     output = tmp_path_factory.mktemp("web") / "page"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_to_web, "export_onnx", copy_graphs(embedded_onnx / "int8"))
+        patch.setattr(hf_to_web, "export_onnx", copy_graphs(embedded_graphs / "int8"))
         return hf_to_web.export_web(citrinet.default_model(), output, onnxruntime_web=runtime).output
 
 
