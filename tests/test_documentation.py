@@ -56,7 +56,7 @@ def from_hub(nemo_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def checkout(request, tmp_path, monkeypatch, zh_small_dir, tiny_dir, traced_once):
+def checkout(request, tmp_path, monkeypatch, zh_small_dir, tiny_dir, tiny_is_traced):
     """A folder with what the pages speak of, and programs on the path."""
     exports = request.node.callspec.params["page"].stem in ("export", "space")  # graphs of 23 blocks take minutes
     for name in ("examples", "tests", "recipes", "src", "space"):

@@ -392,7 +392,7 @@ def test_transformers_knows_citrinet_whichever_comes_first(order):
     assert run.stdout.strip() == "CitrinetPipeline", run.stderr
 
 
-def test_command_exports_and_replaces_only_an_export(tiny_dir, tmp_path, capsys, traced_once):
+def test_command_exports_and_replaces_only_an_export(tiny_dir, tiny_is_traced, tmp_path, capsys):
     output = tmp_path / "onnx"
     arguments = ["export", "onnx", str(tiny_dir), str(output)]
     assert main(arguments) == 0
