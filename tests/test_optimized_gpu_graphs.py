@@ -32,6 +32,7 @@ def captured(monkeypatch):
         return graphs.Graph(features, mask, tuple(output), replay)
 
     monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs, "RUNS_BEFORE_CAPTURE", 0)
     if not CUDA:
         monkeypatch.setattr(GraphedBlocks, "_suits", staticmethod(lambda blocks, features: True))
         monkeypatch.setattr(graphs, "_new_pool", object)
@@ -62,9 +63,18 @@ def batch(rows, frames, valid=None):
 
 
 def test_lengths_are_few_and_hold_little_padding():
-    lengths = {padded_length(frames) for frames in range(1, graphs.MAX_FRAMES + 1)}
-    assert len(lengths) == 32
+    lengths = {padded_length(frames) for frames in range(1, GraphedBlocks.max_frames + 1)}
+    assert len(lengths) == 40
     assert all(frames <= padded_length(frames) < max(frames + 128, 9 / 8 * frames) for frames in range(1, 9000))
+
+
+@torch.no_grad()
+def test_a_shape_that_comes_once_is_not_captured(captured, network, monkeypatch):
+    monkeypatch.setattr(graphs, "RUNS_BEFORE_CAPTURE", 1)
+    once, twice = batch(1, 100), batch(2, 100)
+    first, *others = [network(**case).logits for case in (twice, once, twice, twice)]
+    assert captured == [(2, 128, 8)]
+    assert torch.equal(others[1], others[2]) and difference(first.cpu(), others[1].cpu()) < 1e-5
 
 
 @torch.inference_mode()
@@ -128,7 +138,7 @@ def test_only_so_many_are_kept(captured, network, monkeypatch):
 @torch.no_grad()
 def test_large_batches_and_hidden_states_go_block_by_block(captured, network, monkeypatch):
     assert len(network(**batch(1, 100), output_hidden_states=True).hidden_states) == 5
-    monkeypatch.setattr(graphs, "MAX_FRAMES", 512)
+    monkeypatch.setattr(GraphedBlocks, "max_frames", 512)
     network(**batch(5, 100))
     assert captured == []
     network(**batch(4, 100))

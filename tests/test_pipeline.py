@@ -11,6 +11,7 @@ from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
 import citrinet
 from citrinet import CitrinetConfig, CitrinetFeatureExtractor, CitrinetForCTC, CitrinetPipeline
+from citrinet.optimized.graphs import GraphedBlocks
 from citrinet.tokenizer.building import build_tokenizer
 from helpers import forgive_scores, synthetic_speech
 
@@ -193,6 +194,35 @@ def test_batches_by_seconds_give_the_same(recognizer, monkeypatch, on_device):
 
 
 @pytest.mark.slow
+def test_batches_are_no_larger_than_a_cuda_graph(recognizer, monkeypatch):
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([3.0, 0.5, 1.7, 0.1, 2.2, 1.0])]
+    expected = forgive_scores(recognizer(audio))
+    monkeypatch.setattr(CitrinetPipeline, "_feature_device", torch.device("cpu"))
+    monkeypatch.setattr(GraphedBlocks, "max_frames", 512)
+    monkeypatch.setattr(recognizer.model.model, "run_blocks", GraphedBlocks())
+    batches = Batches(recognizer, monkeypatch)
+    assert forgive_scores(recognizer(audio, batch_size=6)) == expected
+    assert batches.seen == [[3.0], [0.5, 1.7], [0.1, 2.2], [1.0]]
+    batches.seen.clear()
+    recognizer(audio, batch_seconds=3.0)
+    assert batches.seen == [[3.0], [0.5], [1.7], [0.1], [2.2], [1.0]]  # of 1.28 or 2.56 s with a graph's padding
+
+
+@pytest.mark.slow
+def test_a_dataset_needs_no_iterator(recognizer):
+    class Recordings(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return synthetic_speech(1.0, seed=index % 2)  # of any index
+
+    expected = forgive_scores([recognizer(synthetic_speech(1.0, seed=seed)) for seed in range(2)])
+    for batches in ({"batch_size": 2}, {"batch_seconds": 5.0}):
+        assert forgive_scores(list(recognizer(Recordings(), **batches))) == expected
+
+
+@pytest.mark.slow
 def test_a_batch_is_begun_before_the_one_before_it_is_decoded(recognizer, monkeypatch):
     audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([0.5, 1.7, 0.9])]
     monkeypatch.setattr(CitrinetPipeline, "_feature_device", torch.device("cpu"))
@@ -241,6 +271,21 @@ def test_features_beside_the_network_give_the_same(recognizer, monkeypatch):
     together.clear()
     monkeypatch.setattr("citrinet.pipeline_citrinet.FEATURES_AT_ONCE_S", 4.0)  # however large the network's batch is
     assert recognizer(audio, batch_size=4, **options) == expected and together == [1, 2, 1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.slow
+def test_nothing_waits_for_the_gpu_before_the_outputs():
+    pipe = citrinet.load_recognizer(citrinet.default_model(), device="cuda").pipeline
+    audio = [synthetic_speech(seconds, seed) for seed, seconds in enumerate([3.0, 1.5])]
+    for mode in ("default", "default", "default", "error"):  # block by block, capturing a graph, replaying it
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            outputs = pipe._begin(pipe._inputs(list(pipe._windows(audio, 2, 60.0, {}))))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        outputs.pop("done").synchronize()
+    assert outputs["tokens"].shape[0] == 2
 
 
 @pytest.mark.slow

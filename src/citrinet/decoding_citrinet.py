@@ -1,6 +1,5 @@
 """Decode network outputs to tokens, greedily or with a decoder, and tokens to text with times; plain NumPy."""
 
-import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -18,8 +17,7 @@ DECODER_TOKENS = 64
 _NO_PUNCTUATION = re.compile(r"▁|##|<.*>$|\[.*\]$|\s*$")
 
 
-@dataclass(frozen=True)
-class CTCToken:
+class CTCToken(NamedTuple):
     """A token emitted by CTC: its id and the frames [start, end) in which it was the most likely token."""
 
     id: int
@@ -108,8 +106,7 @@ class Emissions:
             size: number of tokens, including the blank.
         """
         if decoder is None:
-            tokens = collapse(self.tokens[:, 0].tolist(), blank)
-            return Decoded(tokens, self._probabilities(tokens))
+            return self._greedy(blank)
         dense = np.full((len(self.tokens), size), -np.inf, np.float32)
         np.put_along_axis(dense, self.tokens, self.log_probs, axis=-1)
         if not hasattr(decoder, "n_best"):
@@ -121,6 +118,14 @@ class Emissions:
         # The network alone is underconfident where the language model chose, the hypotheses alone are overconfident.
         probabilities = np.sqrt(self._probabilities(tokens) * _posteriors(readings))
         return Decoded(tokens, probabilities, readings[: found.alternatives] if found.alternatives > 1 else ())
+
+    def _greedy(self, blank: int) -> Decoded:
+        ids, starts, ends = _runs(self.tokens[:, 0], blank)
+        if not len(ids):
+            return Decoded([], np.zeros(0))
+        bounds = np.stack([starts, ends], axis=1).ravel()  # frames of each token, and those up to the next token
+        highest = np.maximum.reduceat(np.append(self.log_probs[:, 0], -np.inf), bounds)[::2]
+        return Decoded(list(map(CTCToken, ids.tolist(), starts.tolist(), ends.tolist())), np.exp(highest))
 
     def _probabilities(self, tokens: Sequence[CTCToken]) -> np.ndarray:
         return np.array([self._probability(token) for token in tokens])
@@ -151,7 +156,7 @@ def _posteriors(readings: Sequence[Reading]) -> np.ndarray:
     )
 
 
-def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -> list[CTCToken]:
+def collapse(ids: Sequence[int] | np.ndarray, blank: int | None, group_tokens: bool = True) -> list[CTCToken]:
     """
     Collapse frame-wise ids: group repeats, drop the blank.
 
@@ -163,13 +168,16 @@ def collapse(ids: Iterable[int], blank: int | None, group_tokens: bool = True) -
     Returns:
         The tokens with the frames in which each was emitted.
     """
-    tokens, frame = [], 0
-    groups = ((i, len(list(run))) for i, run in itertools.groupby(ids)) if group_tokens else ((i, 1) for i in ids)
-    for token_id, length in groups:
-        if token_id != blank:
-            tokens.append(CTCToken(token_id, frame, frame + length))
-        frame += length
-    return tokens
+    runs = _runs(np.asarray(ids, np.int64), blank, group_tokens)
+    return list(map(CTCToken, *(values.tolist() for values in runs)))
+
+
+def _runs(ids: np.ndarray, blank: int | None, group_tokens: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, first frames and ends of the runs of equal ids other than the blank."""
+    starts = np.flatnonzero(np.diff(ids, prepend=-1)) if group_tokens else np.arange(len(ids))
+    ends = np.append(starts[1:], len(ids))
+    spoken = np.flatnonzero(ids[starts] != (-1 if blank is None else blank))
+    return ids[starts[spoken]], starts[spoken], ends[spoken]
 
 
 def punctuation_marks(vocabulary: Iterable[str]) -> frozenset[str]:
@@ -208,30 +216,30 @@ class PieceJoiner:
         Returns:
             The text and one [`Span`] (start, end in frames, index into `tokens`) for each of its characters.
         """
-        chars: list[str] = []
+        kept = [index for index, token in enumerate(tokens) if token.id not in skipped]
+        surfaces = [self._surface(tokens[index].id) for index in kept]
+        self._drop_boundaries(surfaces, [tokens[index].id for index in kept])
+        chars = list("".join(surfaces))
         spans: list[Span] = []
-        kept_tokens = [(index, token) for index, token in enumerate(tokens) if token.id not in skipped]
-        for order, (index, token) in enumerate(kept_tokens):
-            surface = self._surface(token.id)
-            if surface.startswith(" ") and token.id != self.unknown_id and self._is_leading(order, chars):
-                surface = surface[1:]
-            step = (token.end - token.start) / max(len(surface), 1)
-            for position, char in enumerate(surface):
-                chars.append(char)
-                spans.append(Span(token.start + position * step, token.start + (position + 1) * step, index))
-        kept = [i for i in range(len(chars)) if not self._is_dropped_space(chars, i)]
-        return "".join(chars[i] for i in kept), [spans[i] for i in kept]
+        for index, surface in zip(kept, surfaces, strict=True):
+            first, last = tokens[index][1:]
+            step = (last - first) / max(len(surface), 1)
+            spans += [Span(first + step * i, first + step * (i + 1), index) for i in range(len(surface))]
+        marks = self.punctuation
+        for i in reversed([i for i, char in enumerate(chars[1:]) if char in marks and chars[i].isspace()]):
+            del chars[i], spans[i]
+        return "".join(chars), spans
 
     def _surface(self, token_id: int) -> str:
         if token_id == self.unknown_id:
             return " ⁇ "
-        return str(self.piece(token_id) or "").replace(WORD_BOUNDARY, " ")
+        return (self.piece(token_id) or "").replace(WORD_BOUNDARY, " ")
 
-    def _is_leading(self, order: int, chars: list[str]) -> bool:
-        """Whether a word boundary is at the start of the text, where SentencePiece writes no space for it."""
-        dropped = self.leading_boundaries
-        return (dropped == "drop_one" and order == 0) or (dropped == "drop_all" and not chars)
-
-    def _is_dropped_space(self, chars: list[str], index: int) -> bool:
-        followed = index + 1 < len(chars) and chars[index + 1] in self.punctuation
-        return followed and re.match(r"\s", chars[index]) is not None
+    def _drop_boundaries(self, surfaces: list[str], ids: list[int]) -> None:
+        """Remove spaces for word boundaries at the start of the text where SentencePiece writes none."""
+        leading = {"keep": 0, "drop_one": 1}.get(self.leading_boundaries, len(ids))
+        for place, token_id in enumerate(ids[:leading]):
+            if token_id != self.unknown_id:
+                surfaces[place] = surfaces[place].removeprefix(" ")
+            if surfaces[place]:
+                break

@@ -263,7 +263,7 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             self.n_fft,
             self.hop_length,
             self.win_length,
-            window=torch.from_numpy(self.window).to(emphasized.device),
+            window=send(torch.from_numpy(self.window), emphasized.device),
             center=False,
             return_complex=True,
         )
@@ -271,14 +271,15 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         power = (real + imaginary).sqrt_().square_()
         if power.is_cuda:  # where the user may have enabled TF32, which has 10 bits, for float32 products
             power = power.double()
-        energy = (torch.from_numpy(self.mel_filters).T.to(power) @ power).float()
+        filters = send(torch.from_numpy(self.mel_filters), power.device)
+        energy = (filters.T.to(power.dtype) @ power).float()
         return torch.log_(energy.add_(LOG_GUARD))
 
     def _extract_together(self, waveforms: list[Any], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute features (B, T, feature_size) on a device, padded with zeros, and the number of frames of each."""
         samples = [torch.from_numpy(self.check(waveform)) for waveform in waveforms]
         counts = [self.count_frames(part) for part in samples]
-        frames = torch.tensor(counts).to(device)
+        frames = send(torch.tensor(counts), device)
         log_mel = torch.zeros(len(samples), self.feature_size, max(counts), device=device)
         blocks = ((row, *block) for row, count in enumerate(counts) for block in _blocks(count))
         for batch in batches(blocks, lambda block: block[2] - block[1], BATCH_FRAMES, BATCH_FRAMES):
@@ -299,13 +300,15 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         width = max(stop - start for start, stop in spans)
         lengths = [len(samples[index]) for index, *_ in blocks]
         # One more sample on the left, which the first emphasised one needs; pinned memory for asynchronous copies.
-        raw = torch.zeros(len(blocks), 1 + width, pin_memory=device.type == "cuda")
+        raw = torch.empty(len(blocks), 1 + width, pin_memory=device.type == "cuda")
         for row, (index, *_), (start, stop), length in zip(raw, blocks, spans, lengths, strict=True):
             low, high = max(start - 1, 0), min(stop, length)
+            row[: low - start + 1] = 0.0
             row[low - start + 1 : high - start + 1] = samples[index][low:high]
+            row[high - start + 1 :] = 0.0
         raw = raw.to(device, non_blocking=True)
         emphasized = raw[:, 1:] - self.preemphasis * raw[:, :-1]
-        begin, end = (torch.tensor(values).to(device)[:, None] for values in ([start for start, _ in spans], lengths))
+        begin, end = send(torch.tensor([[start for start, _ in spans], lengths]), device)[..., None]
         place = begin + torch.arange(width, device=device)
         inside = (place >= 0) & (place < end)
         if self.frontend == "nemo-2.4":
@@ -333,6 +336,13 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
         return centered.div_(deviation + STD_GUARD).transpose(1, 2).contiguous()
 
 
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to a device; to a GPU from pinned memory, because from other memory it waits for the GPU's earlier work."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def _blocks(frames: int) -> list[tuple[int, int]]:
     """[first, last) frames of the blocks that are computed at a time."""
     bounds: list[int] = np.linspace(0, frames, -(-frames // BLOCK_FRAMES) + 1).astype(int).tolist()
@@ -346,4 +356,4 @@ def _as_list(raw_speech: Any) -> list[Any]:
     return [raw_speech] if len(raw_speech) == 0 or np.isscalar(raw_speech[0]) else list(raw_speech)
 
 
-__all__ = ["CitrinetFeatureExtractor"]
+__all__ = ["CitrinetFeatureExtractor", "send"]

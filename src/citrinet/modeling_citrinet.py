@@ -166,6 +166,9 @@ def refuse_unknown_arguments(caller: str, names: Iterable[str]) -> None:
     Raises:
         TypeError: for the first argument that Transformers' `generate` does not have.
     """
+    names = list(names)
+    if not names:
+        return
     settings = vars(GenerationConfig())  # type: ignore[no-untyped-call]
     known = {*settings, *inspect.signature(GenerationMixin.generate).parameters, *_SPEECH_ARGUMENTS}
     if unknown := [name for name in names if name not in known]:

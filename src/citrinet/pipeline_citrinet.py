@@ -5,25 +5,28 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 from itertools import chain, groupby
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
 from transformers import AutomaticSpeechRecognitionPipeline
 
 from .audio_citrinet import load_audio
 from .batching_citrinet import batches, limits
 from .decoding_citrinet import DECODER_TOKENS, Decoder, Emissions
+from .feature_extraction_citrinet import send
 from .modeling_citrinet import refuse_unknown_arguments
 from .result_citrinet import Heard, RecognitionResult, ResultBuilder
 from .windows_citrinet import cut_at_pauses, cut_windows
 
-# Most audio whose features a GPU computes together; a longer waveform is computed by itself.
-FEATURES_AT_ONCE_S = 600.0
+# Most audio whose features a GPU computes together; a longer waveform is computed by itself. It is what fits a CUDA
+# graph, so that the CPU prepares the next features while the GPU works on the ones before.
+FEATURES_AT_ONCE_S = 160.0
+_STOCK_PARAMETERS = inspect.signature(AutomaticSpeechRecognitionPipeline._sanitize_parameters).parameters.keys()
 _AUDIO_KEYS = ("raw", "array", "bytes", "path", "sampling_rate", "stride")
+
+Item = TypeVar("Item")
 
 
 class _Stream(IterableDataset[Any]):
@@ -57,6 +60,28 @@ class _Part(NamedTuple):
     def without_samples(self) -> "_Part":
         """Return the part without samples, to free their memory once the features are computed."""
         return self._replace(samples=self.samples[:0].copy())
+
+
+class _Window(NamedTuple):
+    """
+    A part of a recording, or a window of it, as input of the network.
+
+    Args:
+        features: (T, feature_size), on the device that computed them.
+        kept: [start, stop) of the frames of logits that are not only context.
+        place, extra: those of the [`_Part`].
+        is_last: whether this is the last window of the recording.
+    """
+
+    features: torch.Tensor
+    kept: tuple[int, int]
+    place: tuple[int, int]
+    extra: dict[str, Any]
+    is_last: bool
+
+    def without_features(self) -> dict[str, Any]:
+        """What the network does not need."""
+        return {"place": [self.place], "extra": self.extra, "is_last": self.is_last}
 
 
 class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
@@ -157,7 +182,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         stock = super()._sanitize_parameters
-        own = {name: value for name, value in kwargs.items() if name in inspect.signature(stock).parameters}
+        own = {name: value for name, value in kwargs.items() if name in _STOCK_PARAMETERS}
         refuse_unknown_arguments("the pipeline", [*(kwargs.keys() - own.keys()), *(generate_kwargs or {})])
         preprocess, forward, postprocess = stock(**own)  # type: ignore[no-untyped-call]
         if batch_seconds is not None:
@@ -179,7 +204,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         for part in parts:
             waveforms, part = [part.samples], part.without_samples()
             (features,) = self._features(waveforms)
-            yield from self._cut(features, part, chunk_length_s, stride_length_s)
+            for window in self._cut(features, part, chunk_length_s, stride_length_s):
+                yield self._inputs([window]) | window.without_features()
 
     def get_iterator(
         self,
@@ -205,19 +231,28 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             )
             return results
         windows = self._windows(inputs, batch_size, seconds, cutting)
-        in_batches = batches(windows, lambda window: self._seconds(window["frames"]), batch_size, seconds)
-        outputs = self._outputs(in_batches, forward_params)
+        outputs = self._outputs(self._batches(windows, batch_size, seconds), forward_params)
         return (self.postprocess(parts, **postprocess_params) for parts in outputs)
 
-    def _windows(
-        self, inputs: Iterable[Any], count: int, seconds: float, cutting: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the windows of [`preprocess`] for all inputs; on a GPU several inputs are prepared at a time."""
-        if self._feature_device is None:
-            for windows in map(partial(self.preprocess, **cutting), inputs):  # a `for` loop would keep the last
-                yield from windows
-            return
+    def _batches(self, windows: Iterable[_Window], count: int, seconds: float) -> Iterator[list[_Window]]:
+        """
+        Group windows into batches.
+
+        For a network that uses CUDA graphs they are no larger than a graph: enough to keep a GPU busy, while the CPU
+        decodes the batch before and prepares the next one.
+        """
+        graphs: Any = self.model.get_submodule(self.model.base_model_prefix).run_blocks if self._runs_ahead else None
+        if graphs is None:
+            return batches(windows, lambda window: self._seconds(len(window.features)), count, seconds)
+        limit = min(seconds, self._seconds(graphs.max_frames))
+        return batches(windows, lambda window: self._seconds(graphs.padded_length(len(window.features))), count, limit)
+
+    def _windows(self, inputs: Iterable[Any], count: int, seconds: float, cutting: dict[str, Any]) -> Iterator[_Window]:
+        """Yield the windows of all inputs; on a GPU several inputs are prepared at a time."""
         rate = self.feature_extractor.sampling_rate
+        if not hasattr(inputs, "__iter__"):  # a dataset with only `__getitem__` and `__len__`
+            items: Any = inputs
+            inputs = map(items.__getitem__, range(len(items)))
         vad, chunk_length_s = cutting.pop("vad", None), cutting.get("chunk_length_s")
         parts = chain.from_iterable(map(partial(self._parts, chunk_length_s=chunk_length_s, vad=vad), inputs))
         limit = min(seconds, FEATURES_AT_ONCE_S)
@@ -228,29 +263,39 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 yield from self._cut(features, part, **cutting)
 
     def _outputs(
-        self, batched_windows: Iterable[list[dict[str, Any]]], forward_params: dict[str, Any]
+        self, batched_windows: Iterable[list[_Window]], forward_params: dict[str, Any]
     ) -> Iterator[list[dict[str, Any]]]:
         """Run the network and yield, for each input, the outputs of its windows."""
         parts: list[dict[str, Any]] = []
-        run: Any = partial(self._begin if self._runs_ahead else self.forward, **forward_params)
-        begun = (run(_collate(windows)) for windows in batched_windows)
-        for outputs in map(_finish, _one_ahead(begun)) if self._runs_ahead else begun:
-            for index in range(len(outputs["is_last"])):
-                part = {
-                    name: value[index : index + 1] if isinstance(value, torch.Tensor) else value[index]
-                    for name, value in outputs.items()
-                }
-                is_last = part.pop("is_last")
-                parts.append(part)
+        for outputs, windows in self._batch_outputs(batched_windows, forward_params):
+            arrays = {name: value.numpy() for name, value in outputs.items()}
+            for index, window in enumerate(windows):
+                is_last = window.pop("is_last")
+                parts.append(window | {name: array[index : index + 1] for name, array in arrays.items()})
                 if is_last:
                     yield parts
                     parts = []
 
+    def _batch_outputs(
+        self, batched_windows: Iterable[list[_Window]], forward_params: dict[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Run the network; yield the outputs of each batch, and what else is known about each of its windows."""
+        run: Any = partial(self._begin if self._runs_ahead else self.forward, **forward_params)
+
+        def begun() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+            for windows in batched_windows:
+                known = [window.without_features() for window in windows]
+                inputs = self._inputs(windows)
+                windows.clear()
+                yield run(inputs), known
+
+        for outputs, known in _one_ahead(begun()) if self._runs_ahead else begun():
+            yield _finish(outputs), known
+
     def _begin(self, inputs: dict[str, Any], **forward_params: Any) -> dict[str, Any]:
         """Run the stock `forward` without waiting for the GPU; [`_finish`] waits for the outputs."""
         with self.device_placement(), torch.inference_mode():
-            move: Any = self._ensure_tensor_on_device
-            on_device = move(inputs, device=self.device)
+            on_device = {name: send(values, self.device) for name, values in inputs.items()}
             outputs = self._forward(on_device, **forward_params)
             for name, value in outputs.items():
                 if isinstance(value, torch.Tensor):
@@ -289,8 +334,8 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         part: _Part,
         chunk_length_s: float | None = None,
         stride_length_s: float | tuple[float, float] | list[float] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Cut the features (T, feature_size) of a part into windows, as inputs of the network."""
+    ) -> Iterator[_Window]:
+        """Cut the features (T, feature_size) of a part into windows."""
         ratio = self._frame_ratio
         windows = cut_windows(len(features), self._seconds(1), ratio, chunk_length_s, stride_length_s)
         for index, (start, stop, left, right) in enumerate(windows):
@@ -299,30 +344,33 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
                 left = part.stride[0] // ratio
             if ends:
                 right = part.stride[1] // ratio
-            padding = -(stop - start) % self.feature_extractor.pad_to_multiple_of
-            mask = torch.ones(1, stop - start, dtype=torch.int32)  # on the CPU: moved with the whole batch
-            kept = torch.tensor([[left, -(-(stop - start) // ratio) - right]])
-            yield {
-                "is_last": ends and part.is_last,
-                "input_features": F.pad(features[None, start:stop], (0, 0, 0, padding)),
-                "attention_mask": F.pad(mask, (0, padding)),
-                "frames": stop - start,
-                "kept": kept,
-                "place": torch.tensor([part.place]),
-                "extra": part.extra,
-            }
+            kept = left, -(-(stop - start) // ratio) - right
+            yield _Window(features[start:stop], kept, part.place, part.extra, ends and part.is_last)
+
+    def _inputs(self, windows: list[_Window]) -> dict[str, Any]:
+        """Collate windows into inputs: features (B, T, feature_size), mask (B, T) and kept frames (B, 2)."""
+        lengths = [len(window.features) for window in windows]
+        frames = max(lengths) + -max(lengths) % self.feature_extractor.pad_to_multiple_of
+        features = windows[0].features.new_zeros(len(windows), frames, windows[0].features.shape[1])
+        for row, window in zip(features, windows, strict=True):
+            row[: len(window.features)] = window.features
+        return {
+            "input_features": features,
+            # On the CPU: all that is not there is moved at once.
+            "attention_mask": (torch.arange(frames) < torch.tensor(lengths)[:, None]).int(),
+            "kept": torch.tensor([window.kept for window in windows]),
+        }
 
     def _forward(  # type: ignore[override]
         self, model_inputs: dict[str, Any], return_timestamps: str | bool = False
     ) -> dict[str, Any]:
-        is_last, kept = model_inputs.pop("is_last"), model_inputs.pop("kept")
-        model_inputs.pop("frames", None)
         features, mask = model_inputs.pop("input_features"), model_inputs.pop("attention_mask")
+        kept = model_inputs["kept"]
         outputs = self.model(input_features=features, attention_mask=mask)
         frames = torch.arange(outputs.logits.shape[1], device=outputs.logits.device)
         inside = (frames >= kept[:, :1]) & (frames < kept[:, 1:])
         tag_logits = self.model.classify_tags(outputs.last_hidden_state, inside)
-        result = {"is_last": is_last, "kept": kept, **self._emissions(outputs.logits.float()), **model_inputs}
+        result = model_inputs | self._emissions(outputs.logits.float())
         if tag_logits:
             # One tensor, because the pipeline splits batches of tensors but not of dictionaries.
             result["tag_logits"] = torch.cat([tag_logits[name] for name in sorted(tag_logits)], dim=1).float()
@@ -343,7 +391,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         return_language: bool | None = None,
     ) -> RecognitionResult:
         """Join the windows of one recording and build its text, entities, tags and times."""
-        by_place = groupby(model_outputs, key=lambda output: tuple(output["place"][0].tolist()))
+        by_place = groupby(model_outputs, key=lambda output: output["place"][0])
         segments = [self._heard(place, list(windows)) for place, windows in by_place]
         result = self._results.build(segments, return_timestamps)
         extra: Any = {key: [output["extra"][key] for output in model_outputs] for key in model_outputs[0]["extra"]}
@@ -353,7 +401,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         """Join and decode the windows of one part."""
         bounds = [window["kept"][0].tolist() for window in windows]
         kept = [
-            Emissions(*(window[name][0, start:stop].numpy() for name in ("tokens", "log_probs")))
+            Emissions(*(np.asarray(window[name])[0, start:stop] for name in ("tokens", "log_probs")))
             for window, (start, stop) in zip(windows, bounds, strict=True)
         ]
         emissions = Emissions.joined(kept)
@@ -373,7 +421,7 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
             self.model.config.confidence_temperature,
         )
 
-    @property
+    @cached_property
     def _frame_ratio(self) -> int:
         """Number of feature frames per frame of logits."""
         ratio: int = self.model.config.inputs_to_logits_ratio // self.model.config.hop_length
@@ -410,19 +458,10 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         """Average the tag logits over windows, weighted by their frames; this is exact because the heads are linear."""
         if "tag_logits" not in model_outputs[0]:
             return np.zeros(0)
-        total = sum(output["tag_logits"][0] * (b - a) for output, (a, b) in zip(model_outputs, bounds, strict=True))
-        mean: np.ndarray = (total / max(sum(b - a for a, b in bounds), 1)).numpy()
+        pairs = zip(model_outputs, bounds, strict=True)
+        total = sum(np.asarray(output["tag_logits"])[0] * (stop - start) for output, (start, stop) in pairs)
+        mean: np.ndarray = total / max(sum(stop - start for start, stop in bounds), 1)
         return mean
-
-
-def _collate(windows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Collate windows into one batch."""
-    inputs: dict[str, Any] = {name: [window[name] for window in windows] for name in windows[0]}
-    for name in ("input_features", "attention_mask"):
-        inputs[name] = pad_sequence([tensor[0] for tensor in inputs[name]], batch_first=True)
-    for name in ("kept", "place"):
-        inputs[name] = torch.cat(inputs[name])
-    return inputs
 
 
 def _finish(outputs: dict[str, Any]) -> dict[str, Any]:
@@ -432,15 +471,13 @@ def _finish(outputs: dict[str, Any]) -> dict[str, Any]:
     return outputs
 
 
-def _one_ahead(items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _one_ahead(items: Iterable[Item]) -> Iterator[Item]:
     """Yield each item after the next one has been started."""
-    waiting: dict[str, Any] | None = None
+    waiting: list[Item] = []
     for item in items:
-        if waiting is not None:
-            yield waiting
-        waiting = item
-    if waiting is not None:
-        yield waiting
+        yield from waiting
+        waiting = [item]
+    yield from waiting
 
 
 __all__ = ["CitrinetPipeline"]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TypedDict
 
 import numpy as np
@@ -153,12 +154,13 @@ class Heard:
 
 @dataclass(frozen=True)
 class _Part:
-    """A parsed segment: its transcript, times and confidence of each character, and the tags in its text."""
+    """A parsed segment: its transcript, frames and confidence of each character, and tags of the heads and the text."""
 
     heard: Heard
     parsed: Transcript
-    times: list[tuple[float, float]]
+    spans: list[Span]
     confidences: list[float]
+    head: dict[str, tuple[str, float]]
     written: dict[str, tuple[str, float]]
 
 
@@ -239,22 +241,20 @@ class ResultBuilder:
         for part in parts:
             if transcript and part.parsed.transcript:
                 transcript += joint(transcript, part.parsed.transcript)
-            entities += _entities(part, len(transcript))
+            entities += self._entities(part, len(transcript))
             transcript += part.parsed.transcript
             text += joint(text, part.parsed.text) + part.parsed.text
             written |= part.written
-        frames = max(sum(heard.frames for heard in segments), 1)
-        tag_logits = np.sum([heard.tag_logits * heard.frames for heard in segments], axis=0) / frames
         result: RecognitionResult = {
             "text": text,
             "transcript": transcript,
             "confidence": _mean([value for part in parts for value in part.confidences]),
             "entities": entities,
-            "tags": _merge_tags(_head_tags(self.tag_labels, tag_logits), written),
+            "tags": _merge_tags(self._head_tags_of(parts), written),
             "segments": [self._segment(part) for part in parts if part.parsed.text],
         }
         if return_timestamps:
-            result["chunks"] = [chunk for part in parts for chunk in _chunks(part, return_timestamps)]
+            result["chunks"] = [chunk for part in parts for chunk in self._chunks(part, return_timestamps)]
         return result
 
     def _read(self, heard: Heard) -> _Part:
@@ -262,18 +262,27 @@ class ResultBuilder:
         text, spans = self.text_with_spans(tokens)
         parsed = parse_transcript(text, self._markers(text, spans, tokens), sorted(self.tag_labels))
         kept = [spans[i] for i in parsed.sources]
-        probabilities = heard.decoded.probabilities.tolist()
-        confidences = calibrated(heard.decoded.probabilities, self.temperature).tolist()
+        probabilities = heard.decoded.probabilities
+        confidences = calibrated(probabilities, self.temperature).tolist()
         return _Part(
             heard,
             parsed,
-            [(self._time(heard, span.start), self._time(heard, span.end)) for span in kept],
+            kept,
             [confidences[span.token] for span in kept],
+            _head_tags(self.tag_labels, heard.tag_logits),
             {
-                category: (parsed.tags[category], probabilities[spans[index].token])
+                category: (parsed.tags[category], float(probabilities[spans[index].token]))
                 for category, index in parsed.tag_sources.items()
             },
         )
+
+    def _head_tags_of(self, parts: list[_Part]) -> dict[str, tuple[str, float]]:
+        """Labels of the tag heads for a recording: those of its mean logits."""
+        if len(parts) == 1:
+            return parts[0].head
+        frames = max(sum(part.heard.frames for part in parts), 1)
+        logits = np.sum([part.heard.tag_logits * part.heard.frames for part in parts], axis=0) / frames
+        return _head_tags(self.tag_labels, logits)
 
     def _segment(self, part: _Part) -> SegmentResult:
         segment: SegmentResult = {
@@ -281,7 +290,7 @@ class ResultBuilder:
             "transcript": part.parsed.transcript,
             "start": round(part.heard.start, 3),
             "end": round(part.heard.end, 3),
-            "tags": _merge_tags(_head_tags(self.tag_labels, part.heard.tag_logits), part.written),
+            "tags": _merge_tags(part.head, part.written),
             "confidence": _mean(part.confidences),
         }
         if part.heard.decoded.alternatives:
@@ -293,8 +302,37 @@ class ResultBuilder:
         parsed = parse_transcript(text, self._markers(text, spans, reading.tokens), sorted(self.tag_labels))
         return {"text": text, "transcript": parsed.transcript, "score": round(reading.score, 3)}
 
-    def _time(self, heard: Heard, logit_frames: float) -> float:
-        return round(heard.start + logit_frames * self.frame_s, 3)
+    def _time(self, part: _Part, start: int, end: int) -> tuple[float, float]:
+        """Start and end of the characters [start, end) of a transcript, in seconds."""
+        frames = part.spans[start].start, part.spans[end - 1].end
+        first, last = (round(part.heard.start + frame * self.frame_s, 3) for frame in frames)
+        return first, last
+
+    def _entities(self, part: _Part, offset: int) -> list[EntityResult]:
+        """Entities of a segment; `offset` is the position of its transcript in the whole transcript."""
+        return [
+            {
+                "type": entity.type,
+                "text": entity.text,
+                "start": offset + entity.start,
+                "end": offset + entity.end,
+                "timestamp": self._time(part, entity.start, entity.end),
+                "confidence": round(math.prod(part.confidences[entity.start : entity.end]), 4),
+            }
+            for entity in part.parsed.entities
+        ]
+
+    def _chunks(self, part: _Part, unit: str | bool) -> list[ChunkResult]:
+        transcript = part.parsed.transcript
+        characters = [(i, i + 1) for i in range(len(transcript)) if not transcript[i].isspace()]
+        return [
+            {
+                "text": transcript[start:end],
+                "timestamp": self._time(part, start, end),
+                "confidence": round(math.prod(part.confidences[start:end]), 4),
+            }
+            for start, end in (split_words(transcript) if unit == "word" else characters)
+        ]
 
     def _markers(self, text: str, spans: list[Span], tokens: list[CTCToken]) -> list[Marker]:
         """
@@ -304,16 +342,20 @@ class ResultBuilder:
         """
         names = self._marker_tokens
         markers: dict[int, Marker] = {}
-        for index, span in enumerate(spans):
-            name = names.get(tokens[span.token].id)
-            if name and not text[index].isspace():
-                markers.setdefault(span.token, Marker(index, index + len(name), name))
+        if any(token.id in names for token in tokens):
+            for index, span in enumerate(spans):
+                name = names.get(tokens[span.token].id)
+                if name and span.token not in markers and not text[index].isspace():
+                    markers[span.token] = Marker(index, index + len(name), name)
         rest = list(text)
         for marker in markers.values():
             rest[marker.start : marker.end] = "\n" * len(marker.name)
-        labels = [label for labels in self.tag_labels.values() for label in labels]
-        spelled = find_markers("".join(rest), labels)
+        spelled = find_markers("".join(rest), self._labels)
         return sorted([*markers.values(), *(m for m in spelled if m.name != END or END not in names.values())])
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return [label for labels in self.tag_labels.values() for label in labels]
 
     @cached_property
     def _marker_tokens(self) -> dict[int, str]:
@@ -327,13 +369,12 @@ class ResultBuilder:
 def _head_tags(tag_labels: dict[str, list[str]], logits: np.ndarray) -> dict[str, tuple[str, float]]:
     """Category -> (label, probability)."""
     head_tags: dict[str, tuple[str, float]] = {}
-    start = 0
+    values = iter(logits.tolist())
     for category, labels in sorted(tag_labels.items()) if len(logits) else ():
-        part = logits[start : start + len(labels)].astype(np.float64)
-        start += len(labels)
-        odds = np.exp(part - part.max())
-        best = int(odds.argmax())
-        head_tags[category] = (labels[best], float(odds[best] / odds.sum()))
+        part = list(islice(values, len(labels)))
+        highest = max(part)
+        total = sum(math.exp(value - highest) for value in part)
+        head_tags[category] = (labels[part.index(highest)], 1 / total)
     return head_tags
 
 
@@ -352,35 +393,6 @@ def _merge_tags(head: dict[str, tuple[str, float]], written: dict[str, tuple[str
             "text": from_text and from_text[0],
         }
     return tags
-
-
-def _entities(part: _Part, offset: int) -> list[EntityResult]:
-    """Entities of a segment; `offset` is the position of its transcript in the whole transcript."""
-    return [
-        {
-            "type": entity.type,
-            "text": entity.text,
-            "start": offset + entity.start,
-            "end": offset + entity.end,
-            "timestamp": (part.times[entity.start][0], part.times[entity.end - 1][1]),
-            "confidence": round(math.prod(part.confidences[entity.start : entity.end]), 4),
-        }
-        for entity in part.parsed.entities
-    ]
-
-
-def _chunks(part: _Part, unit: str | bool) -> list[ChunkResult]:
-    transcript = part.parsed.transcript
-    characters = [(i, i + 1) for i in range(len(transcript)) if not transcript[i].isspace()]
-    spans = split_words(transcript) if unit == "word" else characters
-    return [
-        {
-            "text": transcript[start:end],
-            "timestamp": (part.times[start][0], part.times[end - 1][1]),
-            "confidence": round(math.prod(part.confidences[start:end]), 4),
-        }
-        for start, end in spans
-    ]
 
 
 def _mean(confidences: list[float]) -> float:

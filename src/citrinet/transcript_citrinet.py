@@ -8,7 +8,7 @@ The set of types and categories is open; only their form is fixed.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import lru_cache
 from typing import NamedTuple
 
 ENTITY_PREFIX = "ENTITY_"
@@ -88,9 +88,14 @@ def find_markers(text: str, labels: list[str] | None = None) -> list[Marker]:
     Returns:
         The markers in order.
     """
-    known = "|".join(re.escape(label) for label in sorted(labels or [], key=len, reverse=True) if label != NONE)
-    pattern = re.compile(f"{known}|{_MARKER_IN_TEXT}" if known else _MARKER_IN_TEXT)
-    return [Marker(match.start(), match.end(), match.group()) for match in pattern.finditer(text)]
+    matches = _marker_pattern(tuple(labels or ())).finditer(text)
+    return [Marker(match.start(), match.end(), match.group()) for match in matches]
+
+
+@lru_cache
+def _marker_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
+    known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True) if label != NONE)
+    return re.compile(f"{known}|{_MARKER_IN_TEXT}" if known else _MARKER_IN_TEXT)
 
 
 def is_entity_marker(name: str) -> bool:
@@ -114,7 +119,7 @@ def parse_transcript(text: str, markers: list[Marker] | None = None, categories:
     """
     markers = find_markers(text) if markers is None else markers
     sources = _kept(text, markers)
-    result = Transcript(text, "".join(text[i] for i in sources), sources=sources)
+    result = Transcript(text, "".join([text[i] for i in sources]), sources=sources)
     open_entities: list[Marker] = []
     for marker in markers:
         if marker.name.startswith(ENTITY_PREFIX):
@@ -184,15 +189,23 @@ def _kept(text: str, markers: list[Marker]) -> list[int]:
     """Indices of the characters that remain without the markers and the spaces around them."""
     in_marker = {index for marker in markers for index in range(marker.start, marker.end)}
     kept: list[int] = []
-    for is_gap, run in groupby(range(len(text)), key=lambda index: index in in_marker or text[index].isspace()):
-        indices = list(run)
-        kept += _one_space(text, indices, in_marker) if is_gap and not in_marker.isdisjoint(indices) else indices
-    return kept
+    done = 0
+    for marker in sorted(markers):
+        if marker.start < done:  # in the same gap as the one before
+            continue
+        start = end = marker.start
+        while start > done and text[start - 1].isspace():
+            start -= 1
+        while end < len(text) and (end in in_marker or text[end].isspace()):
+            end += 1
+        kept += [*range(done, start), *_one_space(text, range(start, end), in_marker)]
+        done = end
+    return [*kept, *range(done, len(text))]
 
 
-def _one_space(text: str, gap: list[int], in_marker: set[int]) -> list[int]:
+def _one_space(text: str, gap: range, in_marker: set[int]) -> list[int]:
     """Indices that remain of a gap with markers: one space between characters of scripts with spaces, or none."""
-    before, after = gap[0] - 1, gap[-1] + 1
+    before, after = gap.start - 1, gap.stop
     if before < 0 or after == len(text) or _UNSPACED.match(text[before]) or _UNSPACED.match(text[after]):
         return []
     return [index for index in gap if index not in in_marker][:1]

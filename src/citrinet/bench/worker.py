@@ -78,7 +78,12 @@ def main(options: dict[str, Any]) -> None:
     if compiled and isinstance(recognizer, CitrinetRecognizer):
         network: Any = recognizer.pipeline.model
         network.compile(mode="reduce-overhead")
-    serve(lambda audio: list(recognizer.stream(iter(audio), batch_size=len(audio))), recognizer.sampling_rate)
+
+    def transcribe(audio: list[Any]) -> object:
+        # Without cutting at pauses, as NeMo: noise has none, and finding that out takes time.
+        return list(recognizer.stream(iter(audio), batch_size=len(audio), vad=False))
+
+    serve(transcribe, recognizer.sampling_rate)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--parquet", action="store_true", help="write shards as Parquet instead of JSON lines")
     group.add_argument(
         "--workers", type=_bounds, default=(1, 1), metavar="N|MIN-MAX",
-        help="number of workers, each with its own recogniser (default 1)",
+        help="number of workers, each with its own recogniser; without --ray, processes of this machine (default 1)",
     )  # fmt: skip
     group.add_argument("--worker-cpus", type=positive, default=1, metavar="N", help="CPU cores per worker (default 1)")
     group.add_argument("--worker-gpus", type=float, default=0.0, metavar="N", help="GPUs per worker (default 0)")

@@ -2,20 +2,18 @@
 
 import argparse
 import sys
-import warnings
+from contextlib import closing
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
-from ..audio_segment_citrinet import TruncatedAudioWarning
-from ..recognition import ReadAhead, Recognizer, load_recognizer, readers_for
 from ..result_citrinet import RecognitionResult
 from . import cluster
 from .console import fail, one_line
 from .options import add_decoding, add_model, add_runtime, add_vad, decoding_options, positive, quiet, seconds
 from .outputs import Outputs, add_format
 from .sources import Source, find_sources, split_channels
+from .workers import Job, Outcome, Worker, Workers
 
 
 def add_parser(commands: Any) -> None:
@@ -67,45 +65,39 @@ def run(options: argparse.Namespace) -> int:
         sources = [part for source in sources for part in split_channels(source)]
     outputs = Outputs(options, sources, _text)
     quiet()
-    decoder = decoding_options(options, options.n_best)
-    recognizer = load_recognizer(options.model, precision=options.precision, device=options.device, decoder=decoder)
-    # Show it for every file: by default Python shows a warning with the same text only once.
-    warnings.simplefilter("error" if options.strict else "always", TruncatedAudioWarning)
-    limits: Any = {"batch_size": options.batch_size, "batch_seconds": options.batch_seconds}
-    durations: dict[int, float] = {}
-
-    def load(source: Source) -> np.ndarray:
-        samples = _load(recognizer, source)
-        durations[id(source)] = len(samples) / recognizer.sampling_rate
-        return samples
-
-    ahead = ReadAhead(
-        sources,
-        load,
-        recognizer.sampling_rate,
-        readers=readers_for(options.device),
-        **limits,
-    )
-    timestamps = "char" if outputs.format.has_times else options.timestamps
-    call: Any = {"return_timestamps": timestamps, "chunk_length_s": options.chunk_length, "vad": options.vad}
-    with tqdm(total=len(sources), unit="file", disable=None) as progress:
-        for result in recognizer.stream(iter(ahead), **limits, **call):
-            for index, done in ahead.in_order(result):
-                outputs.put(index, done, durations.pop(id(sources[index])))
+    job = _job(options, "char" if outputs.format.has_times else options.timestamps)
+    count = min(options.workers[1], len(sources))
+    worker = Worker(job) if count == 1 else Workers(job, count)
+    failed: list[Outcome] = []
+    with closing(worker(sources)) as outcomes, tqdm(total=len(sources), unit="file", disable=None) as progress:
+        for outcome in outcomes:
+            if outcome.result is None:
+                failed.append(outcome)
+            else:
+                outputs.put(outcome.index, outcome.result, outcome.seconds)
             progress.update()
-    for index, error in ahead.failed:
-        source = sources[index]
-        fail(f"{source}: {_reason(source, error)}", error if options.traceback else None)
+    for outcome in failed:
+        source = sources[outcome.index]
+        assert outcome.error is not None
+        fail(f"{source}: {_reason(source, outcome.error)}", outcome.error if options.traceback else None)
     if options.batch_seconds is not None or (options.batch_size or 1) > 1:
-        print(f"{ahead.padding:.1%} of the batches was padding", file=sys.stderr)
-    return 1 if ahead.failed else 0
+        print(f"{worker.batched.padding:.1%} of the batches was padding", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _load(recognizer: Recognizer, source: Source) -> np.ndarray:
-    try:
-        return recognizer.load(source.audio)
-    except TruncatedAudioWarning as warning:  # raised as an error with --strict
-        raise ValueError(str(warning)) from warning
+def _job(options: argparse.Namespace, timestamps: str | None) -> Job:
+    fewest, most = options.workers
+    if fewest != most:
+        raise ValueError(f"--workers {fewest}-{most} is for --ray: give one number.")
+    recognizer = {
+        "model": options.model,
+        "precision": options.precision,
+        "device": options.device,
+        "decoder": decoding_options(options, options.n_best),
+    }
+    limits = {"batch_size": options.batch_size, "batch_seconds": options.batch_seconds}
+    call = {"return_timestamps": timestamps, "chunk_length_s": options.chunk_length, "vad": options.vad}
+    return Job(recognizer, limits, call, options.strict)
 
 
 def _reason(source: Source, error: OSError | ValueError) -> str:

@@ -5,7 +5,7 @@ A graph has a fixed shape. Batches are therefore padded to one of a few lengths;
 """
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,15 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-MAX_FRAMES = 8192  # feature frames in a batch, 80 s of speech; with more, the work takes longer than the launches
-MAX_GRAPHS = 16  # graphs share one memory pool, but each has its own input and output
+MAX_GRAPHS = 32  # graphs share one memory pool, but each has its own input and output
+RUNS_BEFORE_CAPTURE = 1
 
 Blocks = Iterable[Any]
 Output = tuple[torch.Tensor, torch.Tensor | None]
 
 
 def padded_length(frames: int) -> int:
-    """Round up to a multiple of 128 frames, of 256 above 2,048 or 512 above 4,096: from 1,024 on at most 1/8 more."""
+    """Round up to a multiple of 128 frames, above 2,048 of 256 and so on: by 1/8 at most from 1,024 on."""
     step = max(128, 1 << (frames - 1).bit_length() >> 4)
     return -(-frames // step) * step
 
@@ -77,13 +77,19 @@ def capture(blocks: Blocks, features: torch.Tensor, mask: torch.Tensor, pool: An
 
 class GraphedBlocks:
     """
-    Runs blocks as CUDA graphs, one per shape, captured at first use; the least recently used graphs are dropped.
+    Runs blocks as CUDA graphs, one per shape; the least recently used graphs are dropped.
 
-    Large batches, and calls that a graph cannot handle, run block by block. A copy starts without graphs.
+    A graph is captured when its shape comes for the second time: of many files of all lengths, some shapes come once,
+    and a capture takes longer than a run. Shapes that come once, large batches, and calls that a graph cannot handle
+    run block by block. A copy starts without graphs.
     """
+
+    max_frames = 16384  # in a batch, 160 s of speech
+    padded_length = staticmethod(padded_length)
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[tuple[Any, ...], Graph] = OrderedDict()
+        self._met: Counter[tuple[Any, ...]] = Counter()
         self._lock = threading.Lock()  # threads share the input and output of a graph
         self._pool: Any = None
         self._works = True
@@ -96,11 +102,14 @@ class GraphedBlocks:
         """(B, T, F), (B, T) -> (B, T', C), (B, T')."""
         batch, frames, bins = features.shape
         length = padded_length(frames)
-        if not self._works or batch * length > MAX_FRAMES or not self._suits(blocks, features):
+        if not self._works or batch * length > self.max_frames or not self._suits(blocks, features):
             return run_in_turn(blocks, features, mask)
         # Modules as keys, not their names or addresses, because adapters can be replaced.
         adapters = [(adapter, adapter.enabled) for block in blocks for adapter in block.adapters.values()]
         key = (batch, length, bins, features.dtype, features.device, *adapters)
+        if self._met[key] < RUNS_BEFORE_CAPTURE:
+            self._met[key] += 1
+            return run_in_turn(blocks, features, mask)
         with self._lock, torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
             graph = self._graphs.pop(key, None) or self._captured(blocks, features, length)
             if graph is None:

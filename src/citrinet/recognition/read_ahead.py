@@ -85,6 +85,11 @@ class ReadAhead(Generic[Source]):
         return self._read_samples / self._rate
 
     @property
+    def padded_seconds(self) -> float:
+        """Seconds of audio read so far, with the padding of their batches."""
+        return self._computed_samples / self._rate
+
+    @property
     def padding(self) -> float:
         """Fraction of the batches that was padding."""
         return 1 - self._read_samples / max(self._computed_samples, 1)

@@ -132,7 +132,7 @@ class CitrinetRecognizer(Recognizer):
         for window in pipe.preprocess(waveform, chunk_length_s=chunk_length_s, vad=vad):
             output = pipe.forward(window)
             outputs.append(output)
-            if place != (place := output["place"][0].tolist()):
+            if place != (place := output["place"][0]):
                 heard = 0
             start, stop = output["kept"][0].tolist()
             heard += (stop - start) * pipe.model.config.inputs_to_logits_ratio
