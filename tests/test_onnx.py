@@ -241,9 +241,10 @@ def test_runner_reads_long_audio_in_the_pipelines_windows(embedded_graphs, recog
     found = CitrinetOnnx(embedded_graphs / "float32")(samples)
     assert found["text"] == expected["text"]
     assert found["tags"].keys() == expected["tags"].keys()
+    part = samples[: 16000 * 35]
     assert (
-        CitrinetOnnx(embedded_graphs / "float32")(samples, chunk_length_s=10)["text"]
-        == recognizer(samples, chunk_length_s=10)["text"]
+        CitrinetOnnx(embedded_graphs / "float32")(part, chunk_length_s=10)["text"]
+        == recognizer(part, chunk_length_s=10)["text"]
     )
 
 

@@ -466,7 +466,7 @@ def test_an_example_and_a_live_recording_in_a_browser(server, browser, expected)
     """
     Nothing that was spoken is lost, however slow the network is: the sentence is there again and again.
 
-    That holds too where the browser suspends the sound and collects garbage.
+    Speech is heard again after the browser suspended the sound and collected garbage.
     """
     context = browser.new_context(permissions=["microphone"])
     page = context.new_page()
