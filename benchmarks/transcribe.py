@@ -112,7 +112,8 @@ def measure(model: str, options: argparse.Namespace) -> None:
 
 def run(script: str, *arguments: str) -> dict:
     """Run a script, and return the JSON of its last line."""
-    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script, *arguments]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(process.stdout.splitlines()[-1])
 
 

@@ -69,7 +69,7 @@ def worst(found, expected):
 @pytest.mark.parametrize(
     ("kernel", "stride", "frames", "channels"),
     [
-        (3, 1, 17, 130),
+        (3, 1, 70, 130),
         (5, 2, 33, 16),
         pytest.param(23, 1, 9, 80, marks=pytest.mark.slow),
         (25, 2, 9, 16),
@@ -136,19 +136,21 @@ def compile(kernel, pointers, numbers, constants, dtype):
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4}).asm["ptx"]
 
 dtype = "bf16"
-for size, stride in ((5, 1), (41, 2)):
-    shape = {"K": size, "STRIDE": stride, "MASKED": True, "LOOP": size >= kernels.LOOP_FROM}
-    shape |= {"BLOCK_T": 16, "BLOCK_C": 128}
-    compile(kernels._depthwise_kernel, ["x", "taps", "lengths", "y"], ["T", "T_OUT", "C"], shape, dtype)
-    del shape["MASKED"], shape["LOOP"]
-    numbers = ["T", "T_OUT", "C"]
-    compile(kernels._depthwise_input_kernel, ["gradient", "taps", "output"], numbers, shape, dtype)
-    shape["SPAN"], numbers = 2048, ["ROWS", "T", "T_OUT", "C"]
-    compile(kernels._depthwise_taps_kernel, ["x", "gradient", "output"], numbers, shape, dtype)
+for group, stride in ((3, 1), (5, 2)):
+    shape = {"C": 384, "GROUP": group, "STRIDE": stride, "MASKED": True}
+    shape |= {"ROWS": kernels.ROWS, "CHUNKS": kernels.CHUNKS, "BLOCK_C": kernels.BLOCK_C}
+    numbers = ["T", "T_OUT", "K"]
+    forward = shape | {"GRADIENT": stride == 1}
+    compile(kernels._depthwise_kernel, ["x", "taps", "lengths", "y"], numbers, forward, dtype)
+    shape["SPAN"], numbers = kernels.SPAN, ["BATCH", "COUNT", *numbers]
+    compile(kernels._depthwise_taps_kernel, ["x", "gradient", "lengths", "output"], numbers, shape, dtype)
+shape = {"K": 41, "STRIDE": 2, "MASKED": True, "BLOCK_T": 16, "BLOCK_C": 128}
+pointers, numbers = ["gradient", "taps", "lengths", "output"], ["T", "T_OUT", "C"]
+compile(kernels._depthwise_input_kernel, pointers, numbers, shape, dtype)
 blocks = {"MASKED": True, "BLOCK_T": 64, "BLOCK_C": 32}
 compile(kernels._mean_kernel, ["x", "lengths", "y"], ["T", "C"], blocks, dtype)
-blocks = {"RESIDUAL": True, "RELU": True, "BLOCK_R": 8, "BLOCK_C": 256}
-compile(kernels._gate_kernel, ["x", "residual", "gate", "y"], ["ROWS", "T", "C"], blocks, dtype)
+blocks = {"RESIDUAL": True, "RELU": True, "BLOCK_T": 16, "BLOCK_C": 256}
+compile(kernels._gate_kernel, ["x", "residual", "gate", "y"], ["T", "C"], blocks, dtype)
 """
 
 

@@ -193,6 +193,12 @@ def test_every_evaluation_has_a_checkpoint(recipe, given, expected):
     assert arguments.metric_for_best_model == "cer" and arguments.greater_is_better is False
 
 
+@pytest.mark.parametrize("pins", [True, False])
+def test_batches_in_pinned_memory_are_copied_without_waiting(recipe, pins):
+    arguments = training_arguments(read_recipe(recipe, [f"training.dataloader_pin_memory={str(pins).lower()}"]))
+    assert arguments.accelerator_config.non_blocking is pins
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -238,15 +238,15 @@ def _check_kernels(kernels: Any, device: str) -> None:
         ValueError: if the results differ.
     """
     chance = torch.Generator().manual_seed(0)
-    rows, gate = torch.randn(2, 40, 33, generator=chance), torch.randn(2, 33, generator=chance)
+    rows, gate = torch.randn(2, 40, 48, generator=chance), torch.randn(2, 48, generator=chance)
     lengths = torch.tensor([40, 17], dtype=torch.int32)
     there, gate_there, lengths_there = (tensor.to(device) for tensor in (rows, gate, lengths))
     pairs = [
         (masked_mean(rows, lengths), kernels.masked_mean(there, lengths_there)),
         (gated_sum(rows, rows, gate, True), kernels.gated_sum(there, there, gate_there, True)),
     ]
-    for size, stride in ((5, 2), (27, 1)):  # unrolled, and as a loop
-        conv = PortableDepthwiseConv(torch.randn(33, 1, size, generator=chance), stride, torch.float32)
+    for size, stride in ((5, 2), (27, 1)):  # one group of taps, and several
+        conv = PortableDepthwiseConv(torch.randn(48, 1, size, generator=chance), stride, torch.float32)
         pairs.append((conv(rows, lengths), kernels.depthwise(there, conv.taps.to(device), lengths_there, stride)))
     if not all(torch.allclose(found.cpu(), expected, atol=1e-3) for expected, found in pairs):
         raise ValueError("they compute other numbers than PyTorch")

@@ -26,6 +26,9 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         "report_to": "none",
         "lr_scheduler_type": "cosine",
         "metric_for_best_model": "cer",
+        # The CPU prepares a step while the GPU works on the one before: it reads no loss, and waits for no copy.
+        "logging_nan_inf_filter": False,
+        "accelerator_config": {"non_blocking": given.get("dataloader_pin_memory", True)},
     }
     if given.get("metric_for_best_model", "cer").removeprefix("eval_") == "cer":
         defaults["greater_is_better"] = False
