@@ -4,7 +4,7 @@
 #     benchmarks/gpu.sh OUT_DIR [NEMO_PYTHON]
 #
 # OUT_DIR gets machine.txt, tests.txt, bench.json (updated after every round), bench.txt and transcribe.txt. The time
-# limits of all steps add up to four and a half minutes; a step that exceeds its limit keeps its output so far.
+# limits of all steps add up to three minutes; a step that exceeds its limit keeps its output so far.
 # NEMO_PYTHON is the interpreter of an environment with NeMo. Variables: DEVICE (cuda), MODEL (stt_meta_zh_150m, that
 # size with random weights), PYTHON (python). Paths are relative to the root of the repository, OUT_DIR to the current
 # folder. The package need not be installed. Triton needs a C compiler.
@@ -38,12 +38,12 @@ for name in feature_extraction pipeline optimized_gpu optimized_gpu_graphs train
 done
 workers=() # Most of the time goes into compiling kernels of many kinds, one core each.
 "$python" -c "import xdist" 2>/dev/null && workers=(-n "$(($(nproc) < 8 ? $(nproc) : 8))")
-step 60 tests.txt "$python" -m pytest -v -rs "${workers[@]}" "${tests[@]}" -k "gpu or cuda or depthwise"
+step 45 tests.txt "$python" -m pytest -v -rs "${workers[@]}" "${tests[@]}" -k "gpu or cuda or depthwise"
 
 model=${MODEL:-stt_meta_zh_150m}
 against=()
 [[ -n $nemo_python ]] && against=(--against nemo --nemo-python "$nemo_python")
-step 120 bench.txt "$python" -m citrinet.cli bench --model "$model" --device "$device" --output "$output/bench.json" \
+step 85 bench.txt "$python" -m citrinet.cli bench --model "$model" --device "$device" --output "$output/bench.json" \
     "${against[@]}"
 
 # Many short files: copies of the examples.
@@ -54,6 +54,6 @@ for file in examples/*.flac; do
         ln -sf "$PWD/$file" "$clips/$copy-$(basename "$file")"
     done
 done
-step 60 transcribe.txt "$python" benchmarks/transcribe.py --model "$model" --folder "$clips" --device "$device" \
+step 40 transcribe.txt "$python" benchmarks/transcribe.py --model "$model" --folder "$clips" --device "$device" \
     --precision bfloat16 --batch-seconds 640
 exit "$failed"

@@ -57,6 +57,8 @@ def fake(monkeypatch):
     for name in ("current_stream", "default_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: here)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    with torch.device("meta"):  # PyTorch keeps a list of the functions that make tensors from its first use on
+        torch.empty(0)
     for name in ("zeros", "tensor", "empty"):
         monkeypatch.setattr(torch, name, _without_pinning(getattr(torch, name)))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)

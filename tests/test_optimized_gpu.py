@@ -29,7 +29,7 @@ ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 @pytest.fixture(scope="module")
 def kernels():
     """On a GPU as they are compiled, else in Triton's interpreter, for which `conftest.py` has set the environment."""
-    pytest.importorskip("triton", reason="Triton is not installed")
+    pytest.importorskip("triton", minversion="3.6", reason="there is no Triton 3.6 or later")
     from citrinet.optimized import triton_kernels
 
     return triton_kernels

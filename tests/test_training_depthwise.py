@@ -18,7 +18,7 @@ ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}  # a
 @pytest.fixture
 def kernels(monkeypatch):
     """On a GPU as they are compiled, else in Triton's interpreter."""
-    pytest.importorskip("triton", reason="Triton is not installed")
+    pytest.importorskip("triton", minversion="3.6", reason="there is no Triton 3.6 or later")
     from citrinet.optimized import triton_kernels
 
     monkeypatch.setattr(triton_kernels, "SPAN", 32)  # several parts of few frames

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import citrinet
 from citrinet import voice_activity_citrinet as voice_activity
@@ -60,7 +61,7 @@ def silero_graph():
 
 def test_the_arithmetic_is_that_of_silero(clips, monkeypatch):
     session, weights = silero_graph()
-    monkeypatch.setattr(voice_activity, "_weights", lambda: weights)
+    monkeypatch.setattr(voice_activity, "_weights", lambda: voice_activity._prepared(weights))
     samples = np.concatenate([clips[0], noise(1, 0.01), clips[1]])
     samples = samples[: len(samples) // FRAME * FRAME]
     frames = samples.reshape(-1, FRAME)
@@ -69,10 +70,28 @@ def test_the_arithmetic_is_that_of_silero(clips, monkeypatch):
     inputs = {"input": np.concatenate([contexts, frames], axis=1), "h": state, "c": state}
     expected = session.run(["speech_probs"], inputs)[0].ravel()
     assert expected.min() < 0.05 and expected.max() > 0.95
-    activity = VoiceActivity()
-    pieces = [activity(samples[start : start + 7 * FRAME]) for start in range(0, len(samples), 7 * FRAME)]
     np.testing.assert_allclose(VoiceActivity()(samples), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 7, 100])
+def test_blocks_of_frames_give_the_same_probabilities(clips, frames, monkeypatch):
+    samples = np.concatenate([clips[0], noise(1, 0.01), clips[1]])
+    samples = samples[: len(samples) // FRAME * FRAME]
+    expected = VoiceActivity()(samples)
+    activity, size = VoiceActivity(), frames * FRAME
+    pieces = [activity(samples[start : start + size]) for start in range(0, len(samples), size)]
     np.testing.assert_allclose(np.concatenate(pieces), expected, atol=2e-5)
+    monkeypatch.setattr(voice_activity, "_BLOCK", frames)
+    np.testing.assert_allclose(VoiceActivity()(samples), expected, atol=2e-5)
+
+
+def test_silero_has_a_symmetric_window_so_that_spectra_can_be_folded():
+    path = Path(importlib.util.find_spec("silero_vad").origin).parent / "data" / "silero_vad_16k.safetensors"
+    real, imaginary = np.split(load_file(path)["stft_conv.weight"][:, 0], 2)
+    np.testing.assert_allclose(real[:, 1:], real[:, :0:-1], atol=1e-6)
+    np.testing.assert_allclose(imaginary[:, 1:], -imaginary[:, :0:-1], atol=1e-6)
+    for unused in real[:, 0], imaginary[:, 0], imaginary[0], imaginary[128]:
+        np.testing.assert_allclose(unused, 0, atol=1e-6)
 
 
 def test_speech_is_found_and_nothing_else(clips):

@@ -20,6 +20,7 @@ from .batching_citrinet import batches
 
 BLOCK_FRAMES = 6000  # one minute, computed at a time
 BATCH_FRAMES = 60000  # ten minutes of blocks, computed together on a device
+FRAMES_STEP = 128  # their blocks are padded to a multiple: cuFFT makes a plan for each number of frames
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
 # A mel band that varies less than this, as above 4 kHz in a telephone call, holds only rounding errors. There the mean
@@ -297,7 +298,9 @@ class CitrinetFeatureExtractor(SequenceFeatureExtractor):
             (first * self.hop_length - around, (last - 1) * self.hop_length + self.n_fft - around)
             for _, first, last in blocks
         ]
-        width = max(stop - start for start, stop in spans)
+        frames = max(last - first for _, first, last in blocks)
+        frames += -frames % FRAMES_STEP
+        width = (frames - 1) * self.hop_length + self.n_fft
         lengths = [len(samples[index]) for index, *_ in blocks]
         # One more sample on the left, which the first emphasised one needs; pinned memory for asynchronous copies.
         raw = torch.empty(len(blocks), 1 + width, pin_memory=device.type == "cuda")

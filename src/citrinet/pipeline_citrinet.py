@@ -222,6 +222,9 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
         The stock pipeline batches by number of windows and prepares one input at a time. Batches by seconds, and
         features of several inputs at a time on a GPU, are handled here.
         """
+        if not hasattr(inputs, "__iter__"):  # a dataset with only `__getitem__`, perhaps for any index, and `__len__`
+            items: Any = inputs
+            inputs = map(items.__getitem__, range(len(items)))
         cutting = dict(preprocess_params)
         seconds = limits(batch_size, cutting.pop("batch_seconds", None))[1]
         if seconds == math.inf and self._feature_device is None:
@@ -250,9 +253,6 @@ class CitrinetPipeline(AutomaticSpeechRecognitionPipeline):
     def _windows(self, inputs: Iterable[Any], count: int, seconds: float, cutting: dict[str, Any]) -> Iterator[_Window]:
         """Yield the windows of all inputs; on a GPU several inputs are prepared at a time."""
         rate = self.feature_extractor.sampling_rate
-        if not hasattr(inputs, "__iter__"):  # a dataset with only `__getitem__` and `__len__`
-            items: Any = inputs
-            inputs = map(items.__getitem__, range(len(items)))
         vad, chunk_length_s = cutting.pop("vad", None), cutting.get("chunk_length_s")
         parts = chain.from_iterable(map(partial(self._parts, chunk_length_s=chunk_length_s, vad=vad), inputs))
         limit = min(seconds, FEATURES_AT_ONCE_S)

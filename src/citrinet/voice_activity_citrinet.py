@@ -12,8 +12,8 @@ from .resampling_citrinet import Resampler
 RATE = 16_000  # Hz, sampling rate of the network's input
 FRAME = 512  # samples per probability
 _CONTEXT = 64  # samples before a frame that are part of the network's input
-_BLOCK = 1024  # frames processed at a time
-_PIECE_S = 60  # seconds of a recording processed at a time
+_BLOCK = 1024  # frames processed at a time; smaller blocks lose where NumPy uses several threads
+_PIECE_S = 32  # seconds of a recording processed at a time
 
 
 class VoiceActivity:
@@ -47,36 +47,72 @@ class VoiceActivity:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def _block(self, samples: np.ndarray) -> np.ndarray:
-        frames = samples.reshape(-1, FRAME)
-        contexts = np.concatenate([self._context[None], frames[:-1, -_CONTEXT:]])
-        self._context = frames[-1, -_CONTEXT:].copy()
-        seen = np.pad(np.concatenate([contexts, frames], axis=1), ((0, 0), (0, _CONTEXT)), mode="reflect")
-        encoded = self._encode(seen)
-        weights = self._weights
-        gates = encoded @ weights["lstm_cell.weight_ih"].T + weights["lstm_cell.bias_ih"] + weights["lstm_cell.bias_hh"]
-        hidden = np.stack([self._step(gate) for gate in gates])
-        logits = np.maximum(hidden, 0) @ weights["final_conv.weight"][0, :, 0] + weights["final_conv.bias"][0]
-        speech: np.ndarray = _sigmoid(logits)
+        weights, frames = self._weights, samples.reshape(-1, FRAME).T
+        seen = np.empty((_CONTEXT + FRAME + _CONTEXT, frames.shape[1]), np.float32)  # a column for each frame
+        seen[:_CONTEXT, 0], seen[:_CONTEXT, 1:] = self._context, frames[-_CONTEXT:, :-1]
+        seen[_CONTEXT:-_CONTEXT] = frames
+        seen[-_CONTEXT:] = frames[-2 : -_CONTEXT - 2 : -1]  # reflected
+        self._context = frames[-_CONTEXT:, -1].copy()
+        gates = self._encode(seen).T @ weights["lstm.input"]
+        gates += weights["lstm.bias"]
+        hidden = self._remember(gates)
+        logits = np.maximum(hidden, 0) @ weights["final.weight"] + weights["final.bias"]
+        speech: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * logits)
         return speech
 
     def _encode(self, seen: np.ndarray) -> np.ndarray:
-        """(n, 640) samples -> (n, 128): magnitudes of four spectra, reduced to one vector by four convolutions."""
-        weights = self._weights
-        windows = np.stack([seen[:, start : start + 256] for start in range(0, 512, 128)], axis=1)
-        real, imaginary = np.split(windows @ weights["stft_conv.weight"][:, 0].T, 2, axis=-1)
-        values = np.sqrt(real**2 + imaginary**2)
+        """(640, n) samples -> (128, n): magnitudes of four spectra, reduced to one vector by four convolutions."""
+        weights, count = self._weights, seen.shape[1]
+        values, imaginary = np.empty((4, 129, count), np.float32), np.empty((4, 127, count), np.float32)
+        for i in range(4):
+            window = seen[128 * i : 128 * i + 256]
+            left, right = window[1:129], window[:127:-1]  # cosines are the same on both sides, sines opposite
+            np.matmul(weights["cosines"], left + right, out=values[i])
+            np.matmul(weights["sines"], left - right, out=imaginary[i])
+        values *= values
+        imaginary *= imaginary
+        values[:, 1:128] += imaginary
+        np.sqrt(values, out=values)
         for name, stride in ("conv1", 1), ("conv2", 2), ("conv3", 2), ("conv4", 1):
             values = _convolve(values, weights[f"{name}.weight"], weights[f"{name}.bias"], stride)
-        encoded: np.ndarray = values[:, 0]
+        encoded: np.ndarray = values[0]
         return encoded
 
-    def _step(self, gates: np.ndarray) -> np.ndarray:
-        """Run one step of the LSTM."""
-        gates = gates + self._weights["lstm_cell.weight_hh"] @ self._hidden
-        enter, keep, out = _sigmoid(gates[:128]), _sigmoid(gates[128:256]), _sigmoid(gates[384:])
-        self._cell = keep * self._cell + enter * np.tanh(gates[256:384])
-        self._hidden = out * np.tanh(self._cell)
-        return self._hidden
+    def _remember(self, inputs: np.ndarray) -> np.ndarray:
+        """
+        Run the LSTM.
+
+        A sigmoid is (1 + tanh(x / 2)) / 2, so one tanh serves all gates; `_prepared` has halved the weights. Calling
+        NumPy takes longer than most of what it does, so there are few calls, without new arrays and without scalars.
+
+        Args:
+            inputs: (n, 512), what the frames add to the gates.
+
+        Returns:
+            (n, 128) hidden states, doubled.
+        """
+        state = np.empty(640, np.float32)
+        gates, sigmoids, cell = state[:512], state[:384], state[512:]  # gates: enter, keep, out, candidate
+        enter_and_keep, out, candidate_and_cell = state[:256], state[256:384], state[384:]
+        cell[:] = self._cell
+        recurrent, products = np.empty(512, np.float32), np.empty(256, np.float32)
+        entered, kept = products[:128], products[128:]
+        ones, halves = np.ones(384, np.float32), np.full(128, 0.5, np.float32)
+        weight, hidden, last = self._weights["lstm.hidden"], np.empty((len(inputs), 128), np.float32), self._hidden
+        dot, add, multiply, tanh = np.dot, np.add, np.multiply, np.tanh
+        for row, new in zip(inputs, hidden, strict=True):
+            dot(last, weight, recurrent)
+            add(recurrent, row, gates)
+            tanh(gates, gates)
+            add(sigmoids, ones, sigmoids)
+            multiply(enter_and_keep, candidate_and_cell, products)
+            add(entered, kept, entered)
+            multiply(entered, halves, cell)
+            tanh(cell, entered)
+            multiply(out, entered, new)
+            last = new
+        self._hidden, self._cell = last.copy(), cell
+        return hidden
 
 
 class Segmenter:
@@ -253,21 +289,43 @@ def _weights() -> dict[str, np.ndarray]:
     path = Path(package.origin).parent / "data" / "silero_vad_16k.safetensors" if package and package.origin else None
     if path is None or not path.is_file():
         raise ImportError('cutting at pauses needs silero-vad with its weights: pip install "silero-vad>=6.2.1"')
-    return load_file(path)
+    return _prepared(load_file(path))
+
+
+def _prepared(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Transpose, fold and scale Silero's weights for `VoiceActivity`."""
+    fourier = weights["stft_conv.weight"][:, 0]
+    middle = np.where(np.arange(128) == 127, np.float32(0.5), np.float32(1))  # it is on both sides
+    prepared = {"cosines": fourier[:129, 1:129] * middle, "sines": fourier[130:257, 1:129]}
+    for name in "conv1", "conv2", "conv3", "conv4":
+        weight = weights[f"{name}.weight"]
+        prepared[f"{name}.weight"] = weight.transpose(0, 2, 1).reshape(len(weight), -1)
+        prepared[f"{name}.bias"] = weights[f"{name}.bias"][:, None]
+    prepared["lstm.input"] = _gates(weights["lstm_cell.weight_ih"]).T
+    prepared["lstm.bias"] = _gates(weights["lstm_cell.bias_ih"] + weights["lstm_cell.bias_hh"])
+    prepared["lstm.hidden"] = _gates(weights["lstm_cell.weight_hh"]).T / 2  # hidden states are doubled
+    prepared["final.weight"] = weights["final_conv.weight"][0, :, 0] / 2
+    prepared["final.bias"] = weights["final_conv.bias"]
+    return {name: np.ascontiguousarray(weight) for name, weight in prepared.items()}
+
+
+def _gates(weight: np.ndarray) -> np.ndarray:
+    """Put the gates in the order of `_remember`, the sigmoids' halved."""
+    enter, keep, candidate, out = np.split(weight, 4)
+    return np.concatenate([enter / 2, keep / 2, out / 2, candidate])
 
 
 def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
-    """Convolution with kernel size 3 and ReLU: (n, T, in) -> (n, T / stride, out)."""
-    padded = np.pad(values, ((0, 0), (1, 1), (0, 0)))
-    steps = range(0, values.shape[1], stride)
-    seen = np.stack([padded[:, step : step + 3].reshape(len(values), -1) for step in steps], axis=1)
-    convolved: np.ndarray = np.maximum(seen @ weight.transpose(2, 1, 0).reshape(-1, len(weight)) + bias, 0)
-    return convolved
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    sigmoid: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * values)
-    return sigmoid
+    """Convolution with kernel size 3 and ReLU: (T, in, n) -> (T / stride, out, n); the weight is (out, 3 * in)."""
+    length, channels, count = values.shape
+    rows, steps = values.reshape(-1, count), range(0, length, stride)
+    convolved = np.empty((len(steps), len(weight), count), np.float32)
+    for i, step in enumerate(steps):
+        first, last = max(step - 1, 0), min(step + 2, length)  # the zeros of the padding are left out
+        taps = slice((first - step + 1) * channels, (last - step + 1) * channels)
+        np.matmul(weight[:, taps], rows[first * channels : last * channels], out=convolved[i])
+    convolved += bias
+    return np.maximum(convolved, 0, out=convolved)
 
 
 __all__ = ["Segmenter", "VoiceActivity", "speech_segments"]
