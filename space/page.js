@@ -18,19 +18,22 @@
     process([input]) { if (input[0]) this.port.postMessage(input[0].slice()); return true; }
   })`;
   let pieces = [], context = null, stream = null;
+  let nodes = []; // kept: nodes of a suspended context that nothing refers to are collected as garbage
   window.citrinetMicrophone = {
     async open() {
       this.close();
       stream = await navigator.mediaDevices.getUserMedia({ audio: true });
       context = new AudioContext();
-      context.resume(); // it starts suspended where the click is too long ago
       await context.audioWorklet.addModule(URL.createObjectURL(new Blob([processor], { type: "text/javascript" })));
       const ears = new AudioWorkletNode(context, "ears");
       ears.port.onmessage = event => pieces.push(event.data);
-      context.createMediaStreamSource(stream).connect(ears);
+      const source = context.createMediaStreamSource(stream);
+      source.connect(ears);
+      nodes = [source, ears];
     },
     // What was heard since the last time: 16-bit samples in base64, and their rate.
     take() {
+      if (context?.state === "suspended") context.resume(); // by the browser, at the start or later
       const samples = new Int16Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
       let place = 0;
       for (const piece of pieces) for (const value of piece)
@@ -45,7 +48,7 @@
       const rest = this.take();
       if (stream) stream.getTracks().forEach(track => track.stop());
       if (context) context.close();
-      [context, stream] = [null, null];
+      [context, stream, nodes] = [null, null, []];
       return rest;
     },
   };

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import soundfile
@@ -23,7 +25,7 @@ if not torch.cuda.is_available():
     # Triton's kernels run in its interpreter, which it asks for when it is imported: after PyTorch, and not by it.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, load_audio
+from citrinet import CitrinetFeatureExtractor, CitrinetForCTC, CitrinetProcessor, default_model, load_audio
 from citrinet.convert import convert_nemo
 from tiny_models import TWO_BLOCKS, tiny_config, tiny_tokenizer
 
@@ -49,20 +51,39 @@ def base_small_dir(nemo_dir, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_dir(tmp_path_factory) -> Path:
     """Two blocks with adapters, tag heads and a tokenizer, random weights: enough to transcribe. Not to be written to."""
-    output = tmp_path_factory.mktemp("tiny") / "model"
-    tokenizer = tiny_tokenizer("bpe")
-    torch.manual_seed(0)
-    network = CitrinetForCTC(tiny_config(**TWO_BLOCKS, vocab_size=len(tokenizer), num_mel_bins=80))
-    network.save_pretrained(output)
-    CitrinetProcessor(CitrinetFeatureExtractor(), tokenizer).save_pretrained(output)
-    return output
+
+    def make(folder: Path) -> None:
+        tokenizer = tiny_tokenizer("bpe")
+        torch.manual_seed(0)
+        network = CitrinetForCTC(tiny_config(**TWO_BLOCKS, vocab_size=len(tokenizer), num_mel_bins=80))
+        network.save_pretrained(folder)
+        CitrinetProcessor(CitrinetFeatureExtractor(), tokenizer).save_pretrained(folder)
+
+    return made_once("tiny", make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx_dir(tiny_dir, tmp_path_factory) -> Path:
+def tiny_graphs(tiny_dir, tmp_path_factory) -> Path:
+    """`tiny_dir` as ONNX graphs, in a folder for each type. Not to be written to."""
+    return _exported(tiny_dir, "tiny_graphs", ["int8"], tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx_dir(tiny_graphs) -> Path:
     """`tiny_dir` as ONNX graphs. Not to be written to."""
-    export_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx").export_onnx
-    return export_onnx(tiny_dir, tmp_path_factory.mktemp("tiny") / "onnx").output
+    return tiny_graphs / "float32"
+
+
+@pytest.fixture(scope="session")
+def embedded_graphs(tmp_path_factory) -> Path:
+    """The embedded model as ONNX graphs, in a folder for each type. Not to be written to."""
+    return _exported(default_model(), "embedded_graphs", ["float16", "int8"], tmp_path_factory)
+
+
+@pytest.fixture
+def tiny_is_traced(tiny_graphs, monkeypatch) -> None:
+    """An export of `tiny_dir` takes the graphs that there are."""
+    _take_graphs(tiny_graphs / "float32", monkeypatch)
 
 
 @pytest.fixture
@@ -76,9 +97,55 @@ def ffmpeg(monkeypatch, tmp_path) -> str:
 
 
 def _converted(nemo_file: Path, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("converted") / nemo_file.stem
-    convert_nemo(nemo_file, output)
-    return output
+    return made_once(nemo_file.stem, lambda folder: convert_nemo(nemo_file, folder), tmp_path_factory)
+
+
+def made_once(name: str, make: Callable[[Path], object], tmp_path_factory) -> Path:
+    """A folder that `make` writes, once for all workers of pytest-xdist."""
+    run = tmp_path_factory.getbasetemp()
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
+    with filelock.FileLock(run / f"{name}.lock"):
+        if not (run / name).exists():
+            make(run / f"{name}.part")
+            (run / f"{name}.part").rename(run / name)
+    return run / name
+
+
+def _exported(model: Path, name: str, smaller: Iterable[str], tmp_path_factory) -> Path:
+    """A model's graphs in float32 and smaller types. Of int8 nothing is traced anew."""
+    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
+
+    def export(folder: Path) -> None:
+        folder.mkdir()
+        hf_to_onnx.export_onnx(model, folder / "float32")
+        with pytest.MonkeyPatch.context() as patch:
+            _take_graphs(folder / "float32", patch)
+            for dtype in smaller:
+                hf_to_onnx.export_onnx(model, folder / dtype, dtype=dtype)
+
+    return made_once(name, export, tmp_path_factory)
+
+
+def _take_graphs(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let exports of the same model copy its graphs in float32 from a folder: tracing takes long."""
+    hf_to_onnx = pytest.importorskip("citrinet.convert.hf_to_onnx")
+
+    def copying(graph: Path, write: Callable[..., None]) -> Callable[..., None]:
+        def copy(module, path, opset, dtype=torch.float32):
+            if dtype == torch.float32:
+                shutil.copyfile(graph, path)
+            else:
+                write(module, path, opset, dtype)
+
+        return copy
+
+    graphs = {
+        "write_front_end": "frontend.onnx",
+        "write_network": "model.onnx",
+        "write_tag_heads": "tag_classifier.onnx",
+    }
+    for name, file in graphs.items():
+        patch.setattr(hf_to_onnx, name, copying(folder / file, getattr(hf_to_onnx, name)))
 
 
 @pytest.fixture(scope="module")

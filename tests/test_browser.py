@@ -69,17 +69,21 @@ def package(tmp_path):
     return path
 
 
-@pytest.fixture
-def quick(tiny_dir, tiny_onnx_dir, monkeypatch):
-    """The tiny model, whose graphs are there."""
+def copy_graphs(graphs):
+    """What stands for `export_onnx` where the graphs are there."""
 
     def export(model, output, **options):
         assert options == {"dtype": "int8"}
-        shutil.copytree(tiny_onnx_dir, output)
-        return report
+        shutil.copytree(graphs, output)
+        return citrinet.convert.ConversionReport(citrinet.CitrinetConfig(), {}, 0)
 
-    report = citrinet.convert.ConversionReport(citrinet.CitrinetConfig(), {}, 0)
-    monkeypatch.setattr(hf_to_web, "export_onnx", export)
+    return export
+
+
+@pytest.fixture
+def quick(tiny_dir, tiny_onnx_dir, monkeypatch):
+    """The tiny model."""
+    monkeypatch.setattr(hf_to_web, "export_onnx", copy_graphs(tiny_onnx_dir))
     return tiny_dir
 
 
@@ -173,10 +177,12 @@ def runtime(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(runtime, tmp_path_factory):
+def site(runtime, embedded_graphs, tmp_path_factory):
     """The page with the package's own model."""
     output = tmp_path_factory.mktemp("web") / "page"
-    return hf_to_web.export_web(citrinet.default_model(), output, onnxruntime_web=runtime).output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_to_web, "export_onnx", copy_graphs(embedded_graphs / "int8"))
+        return hf_to_web.export_web(citrinet.default_model(), output, onnxruntime_web=runtime).output
 
 
 @pytest.fixture(scope="module")

@@ -36,10 +36,10 @@ def test_readable_text(audio_dir, zh_small_dir, capsys):
 
 
 @pytest.mark.slow
-def test_json_lines(audio_dir, zh_small_dir, capsys):
+def test_json_lines(audio_dir, tiny_dir, capsys):
     files = [str(audio_dir / name) for name in ("a.wav", "b.flac")]
     arguments = ["--json", "--timestamps", "word", "--batch-size", "2", *files]
-    assert main(["transcribe", "--model", str(zh_small_dir), *arguments]) == 0
+    assert main(["transcribe", "--model", str(tiny_dir), *arguments]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["audio"] for line in lines] == files
     assert all({"text", "transcript", "entities", "tags", "chunks"} <= set(line) for line in lines)
@@ -47,11 +47,11 @@ def test_json_lines(audio_dir, zh_small_dir, capsys):
 
 
 @pytest.mark.slow
-def test_batches_by_seconds(audio_dir, zh_small_dir, capsys):
+def test_batches_by_seconds(audio_dir, tiny_dir, capsys):
     files = [str(audio_dir / name) for name in ("a.wav", "b.flac", "more/c.wav")]
 
     def transcribe(*options):
-        assert main(["transcribe", "--model", str(zh_small_dir), *options, *files]) == 0
+        assert main(["transcribe", "--model", str(tiny_dir), *options, *files]) == 0
         return capsys.readouterr()
 
     alone, together = transcribe(), transcribe("--batch-seconds", "60")
@@ -61,8 +61,8 @@ def test_batches_by_seconds(audio_dir, zh_small_dir, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["1", "2"])
-def test_a_bad_file_is_reported_and_the_rest_still_done(audio_dir, zh_small_dir, capsys, batch_size):
-    assert main(["transcribe", "--model", str(zh_small_dir), "--json", "--batch-size", batch_size, str(audio_dir)]) == 1
+def test_a_bad_file_is_reported_and_the_rest_still_done(audio_dir, tiny_dir, capsys, batch_size):
+    assert main(["transcribe", "--model", str(tiny_dir), "--json", "--batch-size", batch_size, str(audio_dir)]) == 1
     captured = capsys.readouterr()
     done = [json.loads(line)["audio"] for line in captured.out.splitlines()]
     assert done == [str(audio_dir / name) for name in ("a.wav", "b.flac", "more/c.wav")]
@@ -71,23 +71,23 @@ def test_a_bad_file_is_reported_and_the_rest_still_done(audio_dir, zh_small_dir,
 
 
 @pytest.mark.slow
-def test_manifest(audio_dir, zh_small_dir, capsys, tmp_path):
+def test_manifest(audio_dir, tiny_dir, capsys, tmp_path):
     manifest = tmp_path / "manifest.jsonl"
     relative = os.path.relpath(audio_dir / "a.wav", tmp_path)
     entries = [{"audio_filepath": relative, "text": "x"}, {"audio_filepath": str(audio_dir / "b.flac")}]
     manifest.write_text("\n".join(json.dumps(entry) for entry in entries) + "\n\n")
-    assert main(["transcribe", "--model", str(zh_small_dir), "--json", str(manifest)]) == 0
+    assert main(["transcribe", "--model", str(tiny_dir), "--json", str(manifest)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     manifest.write_text('{"text": "no audio"}\n')
-    assert main(["transcribe", "--model", str(zh_small_dir), str(manifest)]) == 1
+    assert main(["transcribe", "--model", str(tiny_dir), str(manifest)]) == 1
     assert "line 1" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_nothing_readable(zh_small_dir, capsys, tmp_path):
-    assert main(["transcribe", "--model", str(zh_small_dir), str(tmp_path / "missing.wav")]) == 1
+def test_nothing_readable(tiny_dir, capsys, tmp_path):
+    assert main(["transcribe", "--model", str(tiny_dir), str(tmp_path / "missing.wav")]) == 1
     assert "missing.wav" in capsys.readouterr().err
-    assert main(["transcribe", "--model", str(zh_small_dir), str(tmp_path)]) == 1
+    assert main(["transcribe", "--model", str(tiny_dir), str(tmp_path)]) == 1
     assert "no audio files" in capsys.readouterr().err
 
 

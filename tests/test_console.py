@@ -37,9 +37,9 @@ def speech(tmp_path):
 
 
 @pytest.fixture
-def transcribe(zh_small_dir):
+def transcribe(tiny_dir):
     """Run `citrinet transcribe` in this process."""
-    return lambda *arguments: main(["transcribe", "--model", str(zh_small_dir), *map(str, arguments)])
+    return lambda *arguments: main(["transcribe", "--model", str(tiny_dir), *map(str, arguments)])
 
 
 class Stream(io.TextIOWrapper):
@@ -88,10 +88,10 @@ def test_a_closed_pipe_ends_quietly(transcribe, speech, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("command", ["transcribe", "info"])
-def test_a_full_disk(command, transcribe, speech, zh_small_dir, monkeypatch, capsys):
+def test_a_full_disk(command, transcribe, speech, tiny_dir, monkeypatch, capsys):
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert (transcribe(speech) if command == "transcribe" else main(["info", str(zh_small_dir)])) == 1
+        assert (transcribe(speech) if command == "transcribe" else main(["info", str(tiny_dir)])) == 1
     assert capsys.readouterr().err == "citrinet: the disk is full\n"
 
 
@@ -117,11 +117,11 @@ def test_version(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_traceback_on_demand(transcribe, tmp_path, zh_small_dir, capsys, place):
+def test_traceback_on_demand(transcribe, tmp_path, tiny_dir, capsys, place):
     gone = str(tmp_path / "gone.wav")
     assert transcribe(gone) == 1
     assert capsys.readouterr().err == f"citrinet: {gone}: No such file or directory\n"
-    words = ["transcribe", "--model", str(zh_small_dir), gone]
+    words = ["transcribe", "--model", str(tiny_dir), gone]
     words.insert(0 if place == "before" else 2 if place == "inside" else 4, "--traceback")
     assert main(words) == 1
     traced = capsys.readouterr().err
@@ -145,12 +145,12 @@ def test_traceback_on_demand(transcribe, tmp_path, zh_small_dir, capsys, place):
         (ValueError("two\nlines"), "two lines"),
     ],
 )
-def test_any_error_in_one_line(error, said, zh_small_dir, monkeypatch, capsys):
+def test_any_error_in_one_line(error, said, tiny_dir, monkeypatch, capsys):
     def raises(*_, **__):
         raise error
 
     monkeypatch.setattr("citrinet.cli.info.load_recognizer", raises)
-    assert main(["info", str(zh_small_dir)]) == 1
+    assert main(["info", str(tiny_dir)]) == 1
     assert capsys.readouterr().err == f"citrinet: {said}\n"
 
 
@@ -289,12 +289,12 @@ def test_an_empty_name_is_no_default(command, capsys):
     assert "the name is empty" in capsys.readouterr().err
 
 
-def test_models_to_compare_are_checked_before_work_begins(zh_small_dir, speech, tmp_path, monkeypatch, capsys):
+def test_models_to_compare_are_checked_before_work_begins(tiny_dir, speech, tmp_path, monkeypatch, capsys):
     manifest = tmp_path / "m.jsonl"
     manifest.write_text(json.dumps({"audio_filepath": speech, "text": "x"}))
     module = importlib.import_module("citrinet.evaluation.evaluate")  # the package has a function of that name
     monkeypatch.setattr(module, "load_recognizer", lambda *_, **__: pytest.fail("work began"))
-    assert main(["evaluate", "--model", str(zh_small_dir), "--model", str(tmp_path / "gone"), str(manifest)]) == 1
+    assert main(["evaluate", "--model", str(tiny_dir), "--model", str(tmp_path / "gone"), str(manifest)]) == 1
     assert capsys.readouterr().err.startswith(f"citrinet: {tmp_path / 'gone'}: there is no such folder")
 
 
@@ -319,14 +319,14 @@ class _Slow(BaseHTTPRequestHandler):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="signals and pipes of POSIX")
-def test_an_interrupted_command_ends_at_once(zh_small_dir, tmp_path):
+def test_an_interrupted_command_ends_at_once(tiny_dir, tmp_path):
     """It waits for an address that does not answer, or for a pipe into which nobody writes."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
     server.daemon_threads, server.asked = True, threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "citrinet.cli", "transcribe", "--model", str(zh_small_dir)]
+    command = [sys.executable, "-m", "citrinet.cli", "transcribe", "--model", str(tiny_dir)]
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "HF_HUB_OFFLINE": "0"}
     # Of a shell's background jobs SIGINT is ignored, and so it is of their children.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)

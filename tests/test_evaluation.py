@@ -21,7 +21,6 @@ from transformers import (
 )
 
 from citrinet.cli import main
-from citrinet.convert.hf_to_onnx import export_onnx
 from citrinet.error_rates import align, count_edits
 from citrinet.evaluation import build_report, evaluate, format_report, normalize, write_report
 from citrinet.evaluation.evaluate import Run
@@ -417,10 +416,9 @@ def test_segments_of_one_recording(audio_dir, zh_small_dir, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_graphs_beside_the_model_they_were_made_of(audio_dir, tiny_dir, tmp_path, capsys):
+def test_graphs_beside_the_model_they_were_made_of(audio_dir, tiny_dir, tiny_graphs, tmp_path, capsys):
     """int8 graphs are a model like any other."""
-    graphs = tmp_path / "graphs"
-    export_onnx(tiny_dir, graphs, dtype="int8")
+    graphs = tiny_graphs / "int8"
     lines = [{"audio_filepath": str(audio_dir / f"{i}.wav"), "text": "好天气", "gender": "MALE"} for i in range(3)]
     manifest = write_manifest(tmp_path, lines)
     assert main(["evaluate", "--model", str(tiny_dir), "--model", str(graphs), "--json", str(manifest)]) == 0

@@ -23,7 +23,7 @@ from transformers import AutoModelForCTC, AutoProcessor, pipeline
 import citrinet
 from citrinet import CitrinetOnnx
 from citrinet.cli import main
-from citrinet.convert import ConversionError, convert_nemo, hf_to_onnx
+from citrinet.convert import ConversionError, convert_nemo
 from citrinet.convert.hf_to_onnx import export_onnx
 from citrinet.recognition import is_onnx_folder
 from helpers import forgive_scores, synthetic_speech
@@ -44,19 +44,6 @@ OURS = {"frontend.onnx", "vocab.txt", "tokens.txt"}
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The embedded model in every type; int8 is made of the float32 graph, which takes long to trace and is traced once."""
-    folder = tmp_path_factory.mktemp("onnx")
-    for dtype in ("float32", "float16"):
-        export_onnx(citrinet.default_model(), folder / dtype, dtype=dtype)
-    with pytest.MonkeyPatch.context() as patch:
-        traced = folder / "float32" / "model.onnx"
-        patch.setattr(hf_to_onnx, "write_network", lambda network, path, opset: path.write_bytes(traced.read_bytes()))
-        export_onnx(citrinet.default_model(), folder / "int8", dtype="int8")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def recognizer():
     return pipeline("automatic-speech-recognition", citrinet.default_model())
 
@@ -72,10 +59,10 @@ def edits(a: str, b: str) -> int:
 
 
 @pytest.mark.parametrize("name", ["tiny", "embedded"])
-def test_graph_has_pytorchs_numbers_alone_and_padded(name, tiny_dir, tiny_onnx_dir, exported):
+def test_graph_has_pytorchs_numbers_alone_and_padded(name, tiny_dir, tiny_onnx_dir, embedded_graphs):
     model_dir, onnx_dir = {
         "tiny": (tiny_dir, tiny_onnx_dir),
-        "embedded": (citrinet.default_model(), exported / "float32"),
+        "embedded": (citrinet.default_model(), embedded_graphs / "float32"),
     }[name]
     model, processor = AutoModelForCTC.from_pretrained(model_dir).eval(), AutoProcessor.from_pretrained(model_dir)
     waveforms = [synthetic_speech(seconds, seed=i) for i, seconds in enumerate((1.7, 0.4, 3.0))]
@@ -117,8 +104,8 @@ def test_front_end_has_the_extractors_numbers(frontend, tmp_path):
         assert not features[row, :, frames[row] :].any()
 
 
-def test_files_are_those_of_the_card(exported):
-    folder = exported / "float32"
+def test_files_are_those_of_the_card(embedded_graphs):
+    folder = embedded_graphs / "float32"
     assert {path.name for path in folder.iterdir()} == FILES | OURS | {"language_model.npz"}
     config = json.loads((folder / "config.json").read_text())
     preprocessor = config["preprocessor"]
@@ -140,13 +127,13 @@ def test_files_are_those_of_the_card(exported):
     assert all(facts["num_classes"] == len(facts["labels"]) for facts in tags["categories"].values())
 
 
-def test_inputs_and_outputs_are_those_of_the_card(exported):
-    graph = session(exported / "float32" / "model.onnx")
+def test_inputs_and_outputs_are_those_of_the_card(embedded_graphs):
+    graph = session(embedded_graphs / "float32" / "model.onnx")
     assert [(i.name, i.type) for i in graph.get_inputs()] == [
         ("audio_signal", "tensor(float)"), ("length", "tensor(int64)")
     ]  # fmt: skip
     assert [o.name for o in graph.get_outputs()] == ["logprobs", "encoder_output"]
-    heads = session(exported / "float32" / "tag_classifier.onnx")
+    heads = session(embedded_graphs / "float32" / "tag_classifier.onnx")
     assert [i.name for i in heads.get_inputs()] == ["pooled_encoder"]
     model = AutoModelForCTC.from_pretrained(citrinet.default_model()).eval()
     pooled = torch.randn(3, model.config.hidden_size)
@@ -174,14 +161,14 @@ DEPTHS = {
 
 
 @pytest.mark.skipif(not CARD.is_file(), reason="the model card's text is not at hand")
-def test_the_cards_own_script_runs(exported):
+def test_the_cards_own_script_runs(embedded_graphs):
     lines = CARD.read_text(encoding="utf-8").splitlines()
     heading = next(i for i, line in enumerate(lines) if line.startswith("ONNX Inference"))
     first = lines.index("import json", heading)
     last = next(i for i in range(first, len(lines)) if lines[i].startswith("Example output"))
     depth = {number: depth for depth, numbers in DEPTHS.items() for number in numbers}
     script = "\n".join("    " * depth.get(i, 0) + line for i, line in enumerate(lines[first:last]))
-    script = re.sub(r'hf_hub_download\(repo, "onnx/(\S+)"\)', rf'"{exported / "float32"}/\1"', script)
+    script = re.sub(r'hf_hub_download\(repo, "onnx/(\S+)"\)', rf'"{embedded_graphs / "float32"}/\1"', script)
     script = script.replace('"audio.wav"', f'"{ROOT / "examples" / "bus.flac"}"')
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert not run.stderr
@@ -192,16 +179,16 @@ def test_the_cards_own_script_runs(exported):
 
 
 @pytest.mark.parametrize("return_timestamps", [None, "char"])
-def test_runner_returns_what_the_pipeline_does(exported, recognizer, return_timestamps):
+def test_runner_returns_what_the_pipeline_does(embedded_graphs, recognizer, return_timestamps):
     clips = [str(clip) for clip in CLIPS if soundfile.info(clip).samplerate == 16000]
-    found = CitrinetOnnx(exported / "float32")(clips, return_timestamps=return_timestamps, batch_size=4)
+    found = CitrinetOnnx(embedded_graphs / "float32")(clips, return_timestamps=return_timestamps, batch_size=4)
     for clip, result in zip(clips, found, strict=True):
         expected = recognizer(clip, **({"return_timestamps": return_timestamps} if return_timestamps else {}))
         assert forgive_scores([result], 1e-3) == [expected]
 
 
-def test_runner_takes_what_the_pipeline_takes(exported, recognizer):
-    runner = CitrinetOnnx(exported / "float32")
+def test_runner_takes_what_the_pipeline_takes(embedded_graphs, recognizer):
+    runner = CitrinetOnnx(embedded_graphs / "float32")
     samples = citrinet.load_audio(CLIPS[0])
     text = recognizer(samples)["text"]
     stereo_int16 = (np.stack([samples, samples]) * 32767).astype(np.int16)
@@ -216,12 +203,12 @@ def test_runner_takes_what_the_pipeline_takes(exported, recognizer):
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
-def test_runner_resamples_as_the_pipeline_does(rate, exported, recognizer, tmp_path):
+def test_runner_resamples_as_the_pipeline_does(rate, embedded_graphs, recognizer, tmp_path):
     speech = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS[:2]])
     samples = soxr.resample(speech, 16000, rate)
     path = tmp_path / "speech.flac"
     soundfile.write(path, samples, rate)
-    runner = CitrinetOnnx(exported / "float32")
+    runner = CitrinetOnnx(embedded_graphs / "float32")
     assert np.array_equal(runner.load(str(path)), citrinet.load_audio(path))
     for audio in (str(path), {"array": samples, "sampling_rate": rate}, {"bytes": path.read_bytes(), "path": None}):
         expected = recognizer(audio, return_timestamps="char")
@@ -231,7 +218,7 @@ def test_runner_resamples_as_the_pipeline_does(rate, exported, recognizer, tmp_p
         assert forgive_scores([runner(audio, return_timestamps="char")], tolerance) == [expected]
 
 
-def test_front_end_of_telephone_calls(exported, recognizer):
+def test_front_end_of_telephone_calls(embedded_graphs, recognizer):
     """
     Above 4 kHz they are empty, and those bands' deviation is as small as the last bit of their mean.
 
@@ -242,45 +229,46 @@ def test_front_end_of_telephone_calls(exported, recognizer):
     speech = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS[:2]])
     samples = citrinet.load_audio({"array": soxr.resample(speech, 16000, 8000), "sampling_rate": 8000})
     inputs = {"waveform": samples[None], "waveform_length": np.array([len(samples)])}
-    found = session(exported / "float32" / "frontend.onnx").run(None, inputs)[0][0].T
+    found = session(embedded_graphs / "float32" / "frontend.onnx").run(None, inputs)[0][0].T
     error = np.abs(found - extractor.extract(samples)).max(axis=0)
     assert error.max() < 0.4
     assert error[extractor.mel_filters[extractor.n_fft // 4 :].sum(axis=0) == 0].max() < 1e-3
 
 
-def test_runner_reads_long_audio_in_the_pipelines_windows(exported, recognizer):
+def test_runner_reads_long_audio_in_the_pipelines_windows(embedded_graphs, recognizer):
     samples = np.concatenate([citrinet.load_audio(clip) for clip in CLIPS] * 6)[: 16000 * 125]
     expected = recognizer(samples)
-    found = CitrinetOnnx(exported / "float32")(samples)
+    found = CitrinetOnnx(embedded_graphs / "float32")(samples)
     assert found["text"] == expected["text"]
     assert found["tags"].keys() == expected["tags"].keys()
+    part = samples[: 16000 * 35]
     assert (
-        CitrinetOnnx(exported / "float32")(samples, chunk_length_s=10)["text"]
-        == recognizer(samples, chunk_length_s=10)["text"]
+        CitrinetOnnx(embedded_graphs / "float32")(part, chunk_length_s=10)["text"]
+        == recognizer(part, chunk_length_s=10)["text"]
     )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_smaller_types_say_nearly_the_same(exported, dtype):
-    size = {name: (exported / name / "model.onnx").stat().st_size for name in ("float32", dtype)}
+def test_smaller_types_say_nearly_the_same(embedded_graphs, dtype):
+    size = {name: (embedded_graphs / name / "model.onnx").stat().st_size for name in ("float32", dtype)}
     assert size[dtype] < {"float16": 0.55, "int8": 0.3}[dtype] * size["float32"]
-    whole, small = CitrinetOnnx(exported / "float32"), CitrinetOnnx(exported / dtype)
+    whole, small = CitrinetOnnx(embedded_graphs / "float32"), CitrinetOnnx(embedded_graphs / dtype)
     texts = [(whole(str(clip))["transcript"], small(str(clip))["transcript"]) for clip in CLIPS]
     assert sum(edits(a, b) for a, b in texts) <= 0.05 * sum(len(a) for a, _ in texts)
 
 
-def test_int8_multiplies_in_int8(exported):
+def test_int8_multiplies_in_int8(embedded_graphs):
     import onnx
 
-    operators = [node.op_type for node in onnx.load(exported / "int8" / "model.onnx").graph.node]
+    operators = [node.op_type for node in onnx.load(embedded_graphs / "int8" / "model.onnx").graph.node]
     assert operators.count("MatMulInteger") > 0.9 * sum(name.startswith("MatMul") for name in operators)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_onnx_asr_reads_it(exported, dtype):
+def test_onnx_asr_reads_it(embedded_graphs, dtype):
     onnx_asr = pytest.importorskip("onnx_asr")
-    theirs = onnx_asr.load_model("nemo-conformer-ctc", exported / dtype)
-    ours = CitrinetOnnx(exported / dtype, decoder=None)
+    theirs = onnx_asr.load_model("nemo-conformer-ctc", embedded_graphs / dtype)
+    ours = CitrinetOnnx(embedded_graphs / dtype, decoder=None)
     for clip in CLIPS:
         samples, rate = soundfile.read(clip, dtype="float32")
         if rate == 16000:
@@ -288,10 +276,10 @@ def test_onnx_asr_reads_it(exported, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_sherpa_onnx_reads_it(exported, dtype):
+def test_sherpa_onnx_reads_it(embedded_graphs, dtype):
     """Its front end is Kaldi's with other windows, so that it may hear a character differently here and there."""
     sherpa_onnx = pytest.importorskip("sherpa_onnx")
-    folder = exported / dtype
+    folder = embedded_graphs / dtype
     theirs = sherpa_onnx.OfflineRecognizer.from_nemo_ctc(str(folder / "model.onnx"), str(folder / "tokens.txt"))
     ours = CitrinetOnnx(folder, decoder=None)
     wrong = total = 0
@@ -313,7 +301,7 @@ WITHOUT_PYTORCH = {
 
 
 @pytest.mark.parametrize("way", WITHOUT_PYTORCH)
-def test_command_runs_graphs_where_pytorch_cannot_be_imported(exported, tmp_path, way):
+def test_command_runs_graphs_where_pytorch_cannot_be_imported(embedded_graphs, tmp_path, way):
     for package in ("torch", "transformers"):
         (tmp_path / f"{package}.py").write_text("raise ImportError('libtorch.so is missing')")
     script = f"""
@@ -322,11 +310,11 @@ BROKEN = {str(tmp_path)!r}
 {WITHOUT_PYTORCH[way]}
 from citrinet.cli import main
 sys.exit(main(sys.argv[1:]) or main(["info", sys.argv[4]]))"""
-    arguments = ["transcribe", "--json", "--model", str(exported / "float32"), str(CLIPS[0])]
+    arguments = ["transcribe", "--json", "--model", str(embedded_graphs / "float32"), str(CLIPS[0])]
     run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     result, *description = run.stdout.splitlines()
-    assert json.loads(result)["text"] == CitrinetOnnx(exported / "float32")(str(CLIPS[0]))["text"]
+    assert json.loads(result)["text"] == CitrinetOnnx(embedded_graphs / "float32")(str(CLIPS[0]))["text"]
     assert description[0].startswith("Citrinet in ONNX")
 
 
@@ -344,7 +332,7 @@ def test_small_installation_has_the_bounds_of_the_ordinary_one():
     assert silero in (ROOT / "requirements" / "onnx.txt").read_text(encoding="utf-8")
 
 
-def test_small_installation_needs_no_other_package(exported):
+def test_small_installation_needs_no_other_package(embedded_graphs):
     """What it does, where every package is refused that requirements/onnx.txt and what it brings do not hold."""
     wanted, todo = {"citrinet", "silero-vad"}, [Requirement(line) for line in listed_requirements()]
     while todo:
@@ -368,7 +356,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")"""
-    words = [sys.executable, "-c", script, str(ROOT / "tests" / "small_install.py"), str(exported / "float32")]
+    words = [sys.executable, "-c", script, str(ROOT / "tests" / "small_install.py"), str(embedded_graphs / "float32")]
     run = subprocess.run(words, capture_output=True, text=True, check=False)
     assert run.returncode == 0 and run.stdout.endswith("all of it works\n"), run.stderr
 
@@ -405,7 +393,7 @@ def test_transformers_knows_citrinet_whichever_comes_first(order):
     assert run.stdout.strip() == "CitrinetPipeline", run.stderr
 
 
-def test_command_exports_and_replaces_only_an_export(tiny_dir, tmp_path, capsys):
+def test_command_exports_and_replaces_only_an_export(tiny_dir, tiny_is_traced, tmp_path, capsys):
     output = tmp_path / "onnx"
     arguments = ["export", "onnx", str(tiny_dir), str(output)]
     assert main(arguments) == 0
@@ -437,9 +425,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
 
 
 @pytest.fixture
-def copy(exported, tmp_path):
+def copy(embedded_graphs, tmp_path):
     """A copy of an export, to be damaged."""
-    shutil.copytree(exported / "float32", tmp_path / "copy")
+    shutil.copytree(embedded_graphs / "float32", tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -509,16 +497,16 @@ def test_other_folders_with_graphs_in_them(copy, base_small_dir, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-def test_a_recognizer_says_of_what_type_its_graph_is(exported, dtype):
-    description = citrinet.load_recognizer(exported / dtype).describe()
-    outputs = len(json.loads((exported / dtype / "vocabulary.json").read_text())["vocabulary"]) + 1
+def test_a_recognizer_says_of_what_type_its_graph_is(embedded_graphs, dtype):
+    description = citrinet.load_recognizer(embedded_graphs / dtype).describe()
+    outputs = len(json.loads((embedded_graphs / dtype / "vocabulary.json").read_text())["vocabulary"]) + 1
     assert description.splitlines()[0] == (
         f"Citrinet in ONNX: {outputs} outputs, one each 640 samples, weights of {dtype}"
     )
     assert "GENDER: " in description and "entities: " in description
 
 
-def test_a_missing_onnxruntime_is_told(exported, monkeypatch, capsys):
+def test_a_missing_onnxruntime_is_told(embedded_graphs, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert main(["transcribe", "--model", str(exported / "float32"), str(CLIPS[0])]) == 1
+    assert main(["transcribe", "--model", str(embedded_graphs / "float32"), str(CLIPS[0])]) == 1
     assert 'pip install "citrinet[onnx]"' in capsys.readouterr().err

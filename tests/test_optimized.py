@@ -140,6 +140,7 @@ def test_one_utterance_is_the_same_alone_and_in_a_batch(model, precision):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_loads_saves_and_copies(model, inputs, tmp_path, precision):
+    inputs = {name: rows[:3] for name, rows in inputs.items()}
     config = CitrinetInferenceConfig(precision)
     fast = AutoModelForCTC.from_pretrained(citrinet.default_model(), quantization_config=config)
     expected = logits(fast, inputs)

@@ -526,11 +526,11 @@ def test_a_number_of_sentences_that_cannot_be(tmp_path, sentences):
 @pytest.mark.slow
 def test_the_same_seed_makes_the_same_files_in_any_process(tmp_path, transcripts):
     code = "import sys; from mandarin_small.text import run; run(sys.argv[1], sys.argv[2:], 60, 3)"
-    for hashing in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": hashing, "PYTHONPATH": str(ROOT / "recipes")}
-        command = [sys.executable, "-c", code, str(tmp_path / hashing), str(transcripts)]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-    one, other = (sorted((tmp_path / hashing / "text").iterdir()) for hashing in ("1", "2"))
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT / "recipes")}
+    command = [sys.executable, "-c", code, str(tmp_path / "one"), str(transcripts)]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    run(tmp_path / "other", [transcripts], 60, 3)
+    one, other = (sorted((tmp_path / name / "text").iterdir()) for name in ("one", "other"))
     assert [path.name for path in one] == ["heldout.jsonl.gz", "train.jsonl.gz"]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 

@@ -580,9 +580,9 @@ def test_from_nothing_to_a_model_that_transcribes(tmp_path, capsys):
         fetch()
     except OSError as error:
         pytest.skip(str(error))
-    command = ["all", str(tmp_path), "--sentences", "20", "--steps", "20", "--size", "tiny"]
+    command = ["all", str(tmp_path), "--sentences", "20", "--limit", "3", "--steps", "3", "--size", "tiny"]
     assert main(command) == 0
-    assert "20 steps" in capsys.readouterr().out
+    assert "3 steps" in capsys.readouterr().out
     assert transcribe(["transcribe", "--model", str(tmp_path / "model"), "--json", str(EXAMPLES / "bus.flac")]) == 0
     assert "transcript" in json.loads(capsys.readouterr().out)
     assert main(command) == 0 and "trained already" in capsys.readouterr().out

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from citrinet.convert import convert_nemo, export_nemo
 from helpers import Probe, run_probes, synthetic_speech, write_wav
 
 pytestmark = pytest.mark.slow
@@ -38,15 +39,23 @@ def audio(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def loaded(zh_small_dir, audio, tmp_path_factory) -> dict[str, Probe]:
+def converted(tiny_dir, tmp_path_factory) -> Path:
+    """What `citrinet convert` makes of a network of two blocks."""
+    folder = tmp_path_factory.mktemp("converted")
+    export_nemo(tiny_dir, folder / "tiny.nemo")
+    return convert_nemo(folder / "tiny.nemo", folder / "model").output
+
+
+@pytest.fixture(scope="module")
+def loaded(converted, audio, tmp_path_factory) -> dict[str, Probe]:
     """One interpreter with citrinet and one without, each of which loads the folder, uses it and saves it again."""
     probes = {}
     for saver in SAVERS:
         # Each has a copy of its own, so that nothing that the other writes can help it.
         folder = tmp_path_factory.mktemp(saver)
-        shutil.copytree(zh_small_dir, folder / "zh-small.v1")
+        shutil.copytree(converted, folder / "small.v1")
         function = "load_with_package" if saver == "package" else "load_with_remote_code"
-        arguments = {"folder": str(folder / "zh-small.v1"), "audio": audio, "saved": str(folder)}
+        arguments = {"folder": str(folder / "small.v1"), "audio": audio, "saved": str(folder)}
         probes[saver] = Probe(function, saver == "package", arguments)
     run_probes(*probes.values())
     return probes
@@ -174,15 +183,15 @@ def test_training_changed_the_model(loaded):
 
 @pytest.mark.parametrize("kind", [*SAVED, "encoder"])
 @pytest.mark.parametrize("saver", SAVERS)
-def test_what_was_saved_is_complete(saved, zh_small_dir, saver, kind):
+def test_what_was_saved_is_complete(saved, converted, saver, kind):
     """Every module that the configuration names comes along unchanged."""
-    modules = {path.name: path.read_bytes() for path in zh_small_dir.glob("*.py")}
+    modules = {path.name: path.read_bytes() for path in converted.glob("*.py")}
     found = {path.name: path.read_bytes() for path in saved[saver, kind].glob("*.py")}
     assert found == modules
 
 
-def test_saved_configuration_names_all_classes(saved, zh_small_dir):
-    original = json.loads((zh_small_dir / "config.json").read_text(encoding="utf-8"))
+def test_saved_configuration_names_all_classes(saved, converted):
+    original = json.loads((converted / "config.json").read_text(encoding="utf-8"))
     assert original["auto_map"].keys() == AUTO.keys()
     for folder in saved.values():
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
