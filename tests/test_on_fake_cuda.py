@@ -178,7 +178,7 @@ def test_forward_in_training(fake, kernels):
 def test_nothing_in_a_graph_is_copied_from_a_cpu(fake, kernels, monkeypatch):
     model, captured = network(fake, "bfloat16"), []
 
-    def capture(blocks, features, mask, pool):
+    def capture(blocks, features, mask, place):
         with Copies() as copies:
             output = graphs.run_in_turn(blocks, features, mask)
         captured.append(copies.all)
@@ -186,7 +186,7 @@ def test_nothing_in_a_graph_is_copied_from_a_cpu(fake, kernels, monkeypatch):
 
     monkeypatch.setattr(graphs, "capture", capture)
     monkeypatch.setattr(graphs, "RUNS_BEFORE_CAPTURE", 0)
-    monkeypatch.setattr(graphs, "_new_pool", object)
+    monkeypatch.setattr(graphs, "_new_place", object)
     with fake, Copies() as copies:
         assert model(**batch()).logits.device == GPU
     assert captured == [[]] and copies.all == []

@@ -19,10 +19,10 @@ def captured(monkeypatch):
     """Shapes that were captured; without a GPU, a graph is a call of the blocks on the memory that it reads and writes."""
     shapes, really = [], graphs.capture
 
-    def capture(blocks, features, mask, pool):
+    def capture(blocks, features, mask, place):
         shapes.append(tuple(features.shape))
         if CUDA:
-            return really(blocks, features, mask, pool)
+            return really(blocks, features, mask, place)
         output = [tensor.clone() for tensor in graphs.run_in_turn(blocks, features, mask)]
 
         def replay():
@@ -35,7 +35,7 @@ def captured(monkeypatch):
     monkeypatch.setattr(graphs, "RUNS_BEFORE_CAPTURE", 0)
     if not CUDA:
         monkeypatch.setattr(GraphedBlocks, "_suits", staticmethod(lambda blocks, features: True))
-        monkeypatch.setattr(graphs, "_new_pool", object)
+        monkeypatch.setattr(graphs, "_new_place", object)
     return shapes
 
 

@@ -53,7 +53,15 @@ class Graph:
     replay: Callable[[], None]
 
 
-def capture(blocks: Blocks, features: torch.Tensor, mask: torch.Tensor, pool: Any) -> Graph:
+@dataclass
+class Place:
+    """Where graphs are captured: a stream of the network's GPU, and a pool of its memory, both the same for all."""
+
+    stream: Any
+    pool: Any
+
+
+def capture(blocks: Blocks, features: torch.Tensor, mask: torch.Tensor, place: Place) -> Graph:
     """
     Capture blocks in a CUDA graph.
 
@@ -61,16 +69,16 @@ def capture(blocks: Blocks, features: torch.Tensor, mask: torch.Tensor, pool: An
         blocks: the blocks of a network on a GPU.
         features: (B, T, F), buffer that the graph reads its input from.
         mask: (B, T) bool, buffer of the mask.
-        pool: memory pool that graphs share.
+        place: where to capture.
     """
-    current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(current)
-    with torch.cuda.stream(side):  # first-call work, such as compiling kernels, cannot be captured
+    current = torch.cuda.current_stream()
+    place.stream.wait_stream(current)
+    with torch.cuda.stream(place.stream):  # first-call work, such as compiling kernels, cannot be captured
         run_in_turn(blocks, features, mask)
-    current.wait_stream(side)
+    current.wait_stream(place.stream)
     graph = torch.cuda.CUDAGraph()
     # `thread_local`: other threads, which read files, may use the GPU meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=place.pool, stream=place.stream, capture_error_mode="thread_local"):
         output = run_in_turn(blocks, features, mask)
     return Graph(features, mask, output, graph.replay)
 
@@ -91,7 +99,7 @@ class GraphedBlocks:
         self._graphs: OrderedDict[tuple[Any, ...], Graph] = OrderedDict()
         self._met: Counter[tuple[Any, ...]] = Counter()
         self._lock = threading.Lock()  # threads share the input and output of a graph
-        self._pool: Any = None
+        self._place: Place | None = None
         self._works = True
 
     def __reduce__(self) -> tuple[type["GraphedBlocks"], tuple[()]]:
@@ -136,9 +144,9 @@ class GraphedBlocks:
             held = torch.zeros(batch, length, bins, dtype=features.dtype, device=features.device)
             mask = torch.zeros(batch, length, dtype=torch.bool, device=features.device)
             try:
-                if self._pool is None:
-                    self._pool = _new_pool()
-                return capture(blocks, held, mask, self._pool)
+                if self._place is None:
+                    self._place = _new_place()
+                return capture(blocks, held, mask, self._place)
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
                 logger.warning_once(f"CUDA graphs cannot be used here ({reason}): short recordings take longer.")
@@ -146,8 +154,8 @@ class GraphedBlocks:
                 return None
 
 
-def _new_pool() -> Any:
-    return torch.cuda.graph_pool_handle()
+def _new_place() -> Place:
+    return Place(torch.cuda.Stream(), torch.cuda.graph_pool_handle())  # type: ignore[no-untyped-call]
 
 
 def _replayed(graph: Graph, blocks: Blocks, features: torch.Tensor, mask: torch.Tensor | None) -> Output:
