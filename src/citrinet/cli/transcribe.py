@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     quiet()
     job = _job(options, "char" if outputs.format.has_times else options.timestamps)
     count = min(options.workers[1], len(sources))
-    worker = Worker(job) if count == 1 else Workers(job, count)
+    worker = Workers(job, count) if count > 1 else Worker(job)
     failed: list[Outcome] = []
     with closing(worker(sources)) as outcomes, tqdm(total=len(sources), unit="file", disable=None) as progress:
         for outcome in outcomes:

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -25,6 +24,7 @@ from .options import quiet
 from .sources import Source
 
 CHUNK = 512  # most recordings that a process gets at a time
+THREADS = "OMP_NUM_THREADS"  # read by PyTorch, and by NumPy's OpenBLAS
 CHUNKS_EACH = 4  # of a process, so that none waits long for the last one
 
 
@@ -78,7 +78,7 @@ class Worker:
 
     Args:
         job: what to do.
-        processes: number of workers on this machine, among which its cores are divided.
+        processes: number of workers on this machine, which share its reading threads.
 
     Raises:
         ImportError, OSError, ValueError: as [`load_recognizer`].
@@ -89,8 +89,6 @@ class Worker:
         warnings.simplefilter("error" if job.is_strict else "always", TruncatedAudioWarning)
         self._job, self._recognizer = job, load_recognizer(**job.recognizer)
         self._readers = max(readers_for(job.recognizer["device"]) // processes, 1)
-        if processes > 1 and "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(max((os.cpu_count() or 1) // processes, 1))
         self.batched = Batched()
 
     def __call__(self, sources: Sequence[Source]) -> Generator[Outcome, None, None]:
@@ -147,7 +145,7 @@ class Workers:
         """
         starts = range(0, len(sources), self._chunk(len(sources)))
         size = starts.step
-        with _pool(self._job, self._processes) as pool:
+        with _shared_cores(self._processes), _pool(self._job, self._processes) as pool:
             chunks = pool.map(_work, (sources[start : start + size] for start in starts))
             try:
                 for start, (outcomes, batched) in zip(starts, chunks, strict=True):
@@ -178,6 +176,19 @@ def _pool(job: Job, processes: int) -> Iterator[ProcessPoolExecutor]:
         for child in set(multiprocessing.active_children()) - set(others):
             child.terminate()
             child.join()
+
+
+@contextmanager
+def _shared_cores(processes: int) -> Iterator[None]:
+    """Divide the cores among processes that are started in the block, unless the user has done so."""
+    if THREADS in os.environ:
+        yield
+        return
+    os.environ[THREADS] = str(max((os.cpu_count() or 1) // processes, 1))
+    try:
+        yield
+    finally:
+        del os.environ[THREADS]
 
 
 _worker: Worker | Exception  # of this process
