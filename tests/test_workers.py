@@ -74,14 +74,19 @@ def test_a_model_that_cannot_be_loaded_is_reported(tmp_path):
         file.truncate(1000)
     with pytest.raises((OSError, ValueError), match="model"):
         list(Workers(job(model), 1)(find_sources(str(EXAMPLES / "bus.flac"))))
+    deadline = time.monotonic() + 60
+    while multiprocessing.active_children() and time.monotonic() < deadline:  # until the pool's thread has noticed
+        time.sleep(0.05)
     assert not multiprocessing.active_children()
 
 
 def test_a_process_that_dies_is_reported():
+    others = set(multiprocessing.active_children())
+
     def kill():
-        while not (children := multiprocessing.active_children()):
+        while not (children := set(multiprocessing.active_children()) - others):
             time.sleep(0.01)
-        children[0].kill()
+        children.pop().kill()
 
     threading.Thread(target=kill).start()
     with pytest.raises(

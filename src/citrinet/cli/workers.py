@@ -144,17 +144,14 @@ class Workers:
             ChildProcessError: if a process ends early.
         """
         starts = range(0, len(sources), self._chunk(len(sources)))
-        size = starts.step
-        with _shared_cores(self._processes), _pool(self._job, self._processes) as pool:
-            chunks = pool.map(_work, (sources[start : start + size] for start in starts))
-            try:
-                for start, (outcomes, batched) in zip(starts, chunks, strict=True):
+        parts = (sources[start : start + starts.step] for start in starts)
+        try:
+            with _shared_cores(self._processes), _pool(self._job, self._processes) as pool:
+                for start, (outcomes, batched) in zip(starts, pool.map(_work, parts), strict=True):
                     self.batched = self.batched.plus(batched)
                     yield from (replace(outcome, index=start + outcome.index) for outcome in outcomes)
-            except BrokenProcessPool as error:
-                raise ChildProcessError(
-                    "a worker ended early, perhaps for lack of memory: use fewer --workers."
-                ) from error
+        except BrokenProcessPool as error:
+            raise ChildProcessError("a worker ended early, perhaps for lack of memory: use fewer --workers.") from error
 
     def _chunk(self, count: int) -> int:
         """Number of recordings that a process gets at a time: if possible, enough to sort them by length."""
